@@ -1,0 +1,1 @@
+"""What runs at a site: its shard, local preprocessing and local training."""

@@ -1,0 +1,68 @@
+"""Training without a federation: the baselines that federated learning is compared with.
+
+The budget is the federation's: as many rounds of the same local epochs (or steps), the same learning
+rates, and the best round by the same validation metric. The optimizer keeps its state all along, as
+it would in one ordinary training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+from flwr.app import ConfigRecord
+
+from clients.local_settings import local_settings
+from clients.resident import Resident, Rows
+from common import metrics
+from common.records import Weights
+from common.schema import Split
+from common.seeds import generator
+
+
+def train_alone(
+    resident: Resident,
+    client: int,
+    rows: Mapping[Split, Rows],
+    weights: list[Weights],
+    config: ConfigRecord,
+) -> tuple[list[Weights], int]:
+    """Train on one client's rows only.
+
+    Args:
+        resident: gives the trainer and the scenario.
+        client: the client's index.
+        rows: its encoded splits.
+        weights: initial weights, those that the federation started from.
+        config: the server's; "learning-rates" holds one a round.
+
+    Returns:
+        The weights of the best round by validation (the last where that is not defined), and the
+        number of optimisation steps done.
+    """
+    scenario = resident.scenario
+    monitor = metrics.monitored(scenario.training, resident.schema.task)
+    best, best_score, done = weights, float("nan"), 0
+    rates = cast("list[float]", config["learning-rates"])
+    for number, rate in enumerate(rates, start=1):
+        asked = ConfigRecord({**config, "learning-rate": rate, "proximal-mu": 0.0})
+        settings = replace(
+            local_settings(scenario, asked, number, client), keep_optimizer=number > 1
+        )
+        rng = generator(scenario.seed, "shuffle", round=number, client=client)
+        train = rows["train"]
+        weights, _, steps = resident.trainer.train(weights, train.x, train.y, settings, rng)
+        done += steps
+        score = _validate(resident, rows["validation"], weights, monitor)
+        # A score that is not a number (no validation rows, one class) leaves the last round.
+        if score != score or best_score != best_score or metrics.is_better(monitor, score, best_score):
+            best, best_score = weights, score
+    return best, done
+
+
+def _validate(resident: Resident, rows: Rows, weights: list[Weights], monitor: str) -> float:
+    if not len(rows.y):
+        return float("nan")
+    predicted, loss = resident.trainer.evaluate(weights, rows.x, rows.y)
+    return metrics.measure(resident.schema.task, rows.y, predicted, [monitor], loss)[monitor]

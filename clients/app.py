@@ -1,0 +1,162 @@
+"""The Flower `ClientApp`: answers what the server asks, from rows that stay with the client.
+
+`common/records.py` lists the message types and what each reply may carry; `check_reply` holds every
+reply of this app to that list before it leaves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from clients.alone import train_alone
+from clients.local_settings import local_settings
+from clients.preprocessing.statistics import local_statistics
+from clients.resident import Resident, Rows
+from common import metrics, records
+from common.records import ARRAYS, CONFIG, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.schema import Split
+from common.seeds import generator
+
+# (client index, the server's config, the server's weights or None) → the reply's content
+Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
+
+
+def make_client_app(resident: Resident, *, pooled: bool = False) -> ClientApp:
+    """Return the ClientApp that serves the clients of a resident population.
+
+    Args:
+        resident: the data and the model of this process.
+        pooled: also answer `train.pooled`, which returns a model trained alone; only a simulation
+            may, where no real site stands behind the data.
+    """
+    app = ClientApp()
+    client = _Client(resident)
+    app.query("statistics")(_handler(client.statistics))
+    app.train()(_handler(client.train))
+    app.train("local")(_handler(client.train_local))
+    app.evaluate()(_handler(client.evaluate))
+    app.evaluate("test")(_handler(client.test))
+    if pooled:
+        app.train("pooled")(_handler(client.train_pooled))
+    return app
+
+
+def _handler(answer: Handler) -> ClientAppCallable:
+    """Wrap a handler: unpack the request, time it, and check what leaves."""
+
+    def handle(message: Message, context: Context) -> Message:
+        started = time.perf_counter()
+        content = message.content
+        sent = content.get(ARRAYS)
+        arrays = sent if isinstance(sent, ArrayRecord) else None
+        reply = answer(int(context.node_config["partition-id"]), content.config_records[CONFIG], arrays)
+        reply.metric_records[METRICS_RECORD]["seconds"] = time.perf_counter() - started
+        records.check_reply(message.metadata.message_type, reply, arrays)
+        return Message(reply, reply_to=message)
+
+    return handle
+
+
+class _Client:
+    """The handlers; each serves whichever client of the resident population is asked."""
+
+    def __init__(self, resident: Resident) -> None:
+        self.resident = resident
+        self.task = resident.schema.task
+        self.scenario = resident.scenario
+        self.metric_names = self.scenario.training.metrics or metrics.default_metrics(self.task)
+
+    def statistics(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Aggregates of the training rows, under the disclosure rule."""
+        splits = self.resident.raw(client)
+        statistics = local_statistics(splits["train"], self.resident.schema, self.scenario.preprocessing)
+        reply = statistics.to_records()
+        counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
+        reply[METRICS_RECORD] = MetricRecord({EXAMPLES: counts["train-rows"], **counts})
+        return reply
+
+    def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Train from the server's weights for one round; the new weights leave."""
+        rows, weights = self._open(client, config, arrays)
+        round_number = int(config["server-round"])  # type: ignore[arg-type]
+        settings = local_settings(self.scenario, config, round_number, client)
+        rng = generator(self.scenario.seed, "shuffle", round=round_number, client=client)
+        train = rows["train"]
+        trained, loss, steps = self.resident.trainer.train(weights, train.x, train.y, settings, rng)
+        numbers = {EXAMPLES: len(train.y), TRAIN_LOSS: loss, "steps": steps}
+        return RecordDict(
+            {ARRAYS: records.weights_to_record(trained), METRICS_RECORD: MetricRecord(numbers)}
+        )
+
+    def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Measure the server's weights on the validation rows."""
+        rows, weights = self._open(client, config, arrays)
+        validation = rows["validation"]
+        numbers: dict[str, float] = {EXAMPLES: len(validation.y)}
+        if self._enough(validation):
+            predicted, loss = self.resident.trainer.evaluate(weights, validation.x, validation.y)
+            numbers |= metrics.measure(self.task, validation.y, predicted, self.metric_names, loss)
+        else:
+            numbers |= dict.fromkeys(self.metric_names, math.nan)
+        return RecordDict({METRICS_RECORD: MetricRecord(numbers)})
+
+    def test(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Measure the server's weights on the test rows, with bootstrap intervals."""
+        rows, weights = self._open(client, config, arrays)
+        return RecordDict({METRICS_RECORD: MetricRecord(self._tested(client, rows["test"], weights))})
+
+    def train_local(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Train as if there were no federation; only test metrics leave."""
+        rows, weights = self._open(client, config, arrays)
+        trained, steps = train_alone(self.resident, client, rows, weights, config)
+        numbers = self._tested(client, rows["test"], trained) | {"steps": steps}
+        return RecordDict({METRICS_RECORD: MetricRecord(numbers)})
+
+    def train_pooled(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Train on the pooled rows of all clients; the model leaves (simulation only)."""
+        rows, weights = self._open(client, config, arrays)
+        trained, steps = train_alone(self.resident, client, rows, weights, config)
+        numbers = {EXAMPLES: len(rows["train"].y), "steps": steps}
+        return RecordDict(
+            {ARRAYS: records.weights_to_record(trained), METRICS_RECORD: MetricRecord(numbers)}
+        )
+
+    def _open(
+        self, client: int, config: ConfigRecord, arrays: ArrayRecord | None
+    ) -> tuple[Mapping[Split, Rows], list[records.Weights]]:
+        if arrays is None:
+            raise ValueError("the server sent no weights")
+        self.resident.use_preprocessing(str(config["preprocessing"]))
+        return self.resident.rows(client), self.resident.weights(arrays)
+
+    def _enough(self, rows: Rows) -> bool:
+        """Tell whether a metric of these rows may leave: one of a few rows tells of single rows."""
+        return len(rows.y) >= self.scenario.preprocessing.min_count
+
+    def _tested(self, client: int, rows: Rows, weights: list[records.Weights]) -> dict[str, float]:
+        numbers: dict[str, float] = {EXAMPLES: len(rows.y), "positives": self._positives(rows)}
+        if not self._enough(rows):
+            return numbers
+        predicted, loss = self.resident.trainer.evaluate(weights, rows.x, rows.y)
+        names = [name for name in self.metric_names if name != "loss"]
+        rng = generator(self.scenario.seed, "bootstrap", client=client)
+        found = metrics.bootstrap(
+            self.task, rows.y, predicted, names, rng, self.scenario.output.bootstrap
+        )
+        for name, interval in found.items():
+            numbers |= {name: interval.value, f"{name}-low": interval.low, f"{name}-high": interval.high}
+        return numbers | {"loss": loss}
+
+    def _positives(self, rows: Rows) -> int:
+        """Count rows of the positive class; -1 where the count, or its complement, is too small."""
+        if self.task != "binary":
+            return -1
+        positives = int(rows.y.sum())
+        few = self.scenario.preprocessing.min_count
+        return positives if min(positives, len(rows.y) - positives) >= few else -1

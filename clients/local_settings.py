@@ -1,0 +1,86 @@
+"""What one local training does: its settings, and which rows each optimisation step takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+
+from common.config import Scenario
+from common.seeds import integer_seed
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """What the server asks of one local training.
+
+    Attributes:
+        learning_rate: of the optimizer.
+        batch_size: rows in a step; the last step of an epoch may have fewer.
+        epochs: passes over the rows; ignored if `steps` is given.
+        steps: optimisation steps, `None` for whole epochs.
+        proximal_mu: weight of FedProx's proximal term; 0 for none.
+        class_weights: weight by class index; `None` for none.
+        dropout_seed: seed of the model's random layers.
+        keep_optimizer: go on with the optimizer's state instead of a fresh one.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int = 1
+    steps: int | None = None
+    proximal_mu: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    dropout_seed: int = 0
+    keep_optimizer: bool = False
+
+
+def batch_plan(
+    rows: int, settings: LocalSettings, rng: np.random.Generator
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Plan which rows each optimisation step takes.
+
+    Args:
+        rows: rows of the client, at least 1.
+        settings: gives batch_size, and epochs or steps.
+        rng: draws a new order for each epoch.
+
+    Returns:
+        order: row indices of all steps one after another.
+        bounds: (steps + 1,); step i takes order[bounds[i]:bounds[i + 1]].
+    """
+    per_epoch = -(-rows // settings.batch_size)
+    steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
+    epochs = -(-steps // per_epoch)
+    order = np.concatenate([rng.permutation(rows) for _ in range(epochs)]).astype(np.int32)
+    starts = np.minimum(np.arange(per_epoch) * settings.batch_size, rows)
+    bounds = (np.arange(epochs)[:, None] * rows + starts).reshape(-1)
+    bounds = np.append(bounds, epochs * rows)[: steps + 1].astype(np.int32)
+    return order[: bounds[-1]], bounds
+
+
+def local_settings(
+    scenario: Scenario, config: ConfigRecord, round_number: int, client: int
+) -> LocalSettings:
+    """Return the settings of a client's training in one round.
+
+    Args:
+        scenario: gives batch size, local epochs or steps, and the seed.
+        config: the server's; "learning-rate" is needed, "proximal-mu" and "class-weights" are not.
+        round_number: starting at 1.
+        client: the client's index.
+    """
+    training = scenario.training
+    weights = cast("list[float]", config.get("class-weights", []))
+    return LocalSettings(
+        learning_rate=float(cast("float", config["learning-rate"])),
+        batch_size=training.batch_size,
+        epochs=training.local_epochs,
+        steps=training.local_steps,
+        proximal_mu=float(cast("float", config.get("proximal-mu", 0.0))),
+        class_weights=tuple(weights) or None,
+        dropout_seed=integer_seed(scenario.seed, "dropout", round=round_number, client=client),
+    )

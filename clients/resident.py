@@ -1,0 +1,115 @@
+"""What a client process keeps between messages: encoded shards, the encoder and the trainer.
+
+A process may serve many clients in turn (a Ray worker) or one (a hospital). Nothing here depends on
+the order in which it does: every entry is rebuilt from the shard and the messages if it is missing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+from numpy.typing import NDArray
+
+from clients.shard import split
+from common.config import Scenario
+from common.preprocessing import Encoder, PreprocessingSpec
+from common.records import record_to_weights
+from common.schema import Population, Schema, Shard, Split
+
+if TYPE_CHECKING:
+    from clients.trainer import Trainer
+
+_CACHE_BYTES = 1 << 30  # encoded rows kept by a process; more are encoded again when needed
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded inputs (rows, ...) and labels (rows,) of one split of a client."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+
+class Resident:
+    """The data, encoder and trainer that one process works with."""
+
+    def __init__(self, scenario: Scenario, population: Population) -> None:
+        self.scenario = scenario
+        self.population = population
+        self.schema: Schema = population.schema
+        self._encoder: Encoder | None = None
+        self._trainer: Trainer | None = None
+        self._spec_json = ""
+        self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
+        self._cache_bytes = 0
+        self._received: ArrayRecord | None = None
+        self._weights: list[NDArray[Any]] = []
+
+    def raw(self, client: int) -> dict[Split, Shard]:
+        """Load a client's raw rows and divide them."""
+        return split(self.population.shard(client), self.scenario.data, self.scenario.seed, client)
+
+    def use_preprocessing(self, spec_json: str) -> None:
+        """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
+        if spec_json != self._spec_json:
+            self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
+            self._trainer = None
+            self._cache.clear()
+            self._cache_bytes = 0
+            self._spec_json = spec_json
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the preprocessing in use."""
+        if self._encoder is None:
+            raise RuntimeError("use_preprocessing comes first")
+        return self._encoder
+
+    def rows(self, client: int) -> dict[Split, Rows]:
+        """Return a client's encoded rows, from the cache where they are there."""
+        if client not in self._cache:
+            encoded = {
+                name: Rows(self.encoder.encode(shard.columns), shard.labels)
+                for name, shard in self.raw(client).items()
+            }
+            self._cache[client] = encoded
+            self._cache_bytes += _size(encoded)
+        self._cache.move_to_end(client)
+        found = self._cache[client]
+        while self._cache_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cache_bytes -= _size(self._cache.popitem(last=False)[1])
+        return found
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, with the model built and compiled on first use."""
+        if self._trainer is None:
+            self._trainer = self._make_trainer()
+        return self._trainer
+
+    def weights(self, record: ArrayRecord) -> list[NDArray[Any]]:
+        """Decode weights once for all clients of a process that got the same arrays."""
+        seen = self._received
+        if seen is None or any(a is not b for a, b in zip(seen.values(), record.values(), strict=False)):
+            self._weights = record_to_weights(record)
+            # A copy of the record shares its arrays, and outlives the message it came with.
+            self._received = record.copy()
+        return self._weights
+
+    def _make_trainer(self) -> Trainer:
+        # TensorFlow takes seconds to import: only a client that trains pays for it.
+        from clients.trainer import Trainer
+        from common.models import build, compile_model
+
+        spec = self.encoder.spec.input_spec
+        model = build(self.scenario.model, spec, self.schema.num_classes, seed=self.scenario.seed)
+        compile_model(model, self.scenario.training, self.schema.task)
+        return Trainer(model)
+
+
+def _size(encoded: dict[Split, Rows]) -> int:
+    return int(np.sum([rows.x.nbytes + rows.y.nbytes for rows in encoded.values()]))

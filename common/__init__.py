@@ -1,0 +1,1 @@
+"""What server, clients and simulations share: config, errors, seeds, records, metrics, models."""

@@ -1,0 +1,247 @@
+"""The typed, frozen sections of a scenario; docs/config.md is generated from this file.
+
+Only what one section can check by itself is checked here. Names that a registry resolves (data
+sources, models, strategies) and whatever needs the data are checked by `simulations/validation.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+OPTIMIZERS = (
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion",
+    "nadam", "rmsprop", "sgd",
+)  # fmt: skip
+METRICS = ("accuracy", "auc", "f1", "loss", "mae", "mse")
+HIGHER_IS_BETTER = {"accuracy": True, "auc": True, "f1": True} | dict.fromkeys(("loss", "mae", "mse"), False)
+
+Arguments = dict[str, Any]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the rows come from and what is learnt from them."""
+
+    source: str = Field(
+        description="A built-in data set (`shoal data --list` names them), a format of your own "
+        "files (csv, parquet, npz, text, images), or package.module:function."
+    )
+    path: str | None = Field(
+        None, description="File or folder of your own data, relative to the scenario file."
+    )
+    client_column: str | None = Field(
+        None, description="Column that says which site a row belongs to; it is never an input."
+    )
+    label: str | None = Field(None, description="Column to predict.")
+    positive: str | None = Field(
+        None, description="Makes the task binary: this label value against all others."
+    )
+    task: Literal["auto", "binary", "multiclass", "regression"] = Field(
+        "auto", description="What is learnt; auto reads it from the labels."
+    )
+    include: tuple[str, ...] = Field((), description="Input columns; empty means all the others.")
+    exclude: tuple[str, ...] = Field((), description="Columns that are not inputs.")
+    text_column: str | None = Field(None, description="Column that holds text to learn from.")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="Share of each client's rows held out for the final test."
+    )
+    validation_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=0.9,
+        description="Share of each client's rows that choose the best round; 0 uses the last round.",
+    )
+    args: Arguments = Field(
+        default_factory=dict, description="Arguments of the data source, see its data card."
+    )
+
+    @model_validator(mode="after")
+    def _splits_leave_rows(self) -> DataConfig:
+        held_out = self.test_fraction + self.validation_fraction
+        if held_out >= 0.95:
+            raise ValueError(
+                f"test_fraction + validation_fraction is {held_out:g}, which leaves too little to "
+                "train on: keep the sum below 0.95"
+            )
+        return self
+
+
+class PreprocessingConfig(Section):
+    """How inputs are prepared, from statistics of which only aggregates leave a client."""
+
+    min_sites: int = Field(
+        2,
+        ge=1,
+        description="A category or token is kept only if this many clients reported it; fewer "
+        "answering clients than this yields no statistics at all.",
+    )
+    min_count: int = Field(
+        5,
+        ge=1,
+        description="A client reports a category, token or statistic only if at least this many "
+        "of its rows stand behind it.",
+    )
+    impute: Literal["mean", "median", "zero"] = Field("median", description="What replaces a missing number.")
+    missing_indicator: bool = Field(True, description="Add an input that says that a number was missing.")
+    scale: Literal["standard", "minmax", "none"] = Field("standard", description="How numbers are scaled.")
+    max_categories: int = Field(
+        64, ge=1, le=10_000, description="Most one-hot inputs for one categorical column."
+    )
+    vocabulary: int = Field(10_000, ge=3, description="Token ids at most, with padding and unknown (text).")
+    tokens: int = Field(40, ge=1, description="Tokens a row is cut or padded to (text).")
+
+
+class PartitionConfig(Section):
+    """How rows are spread over clients."""
+
+    scheme: Literal["natural", "iid", "dirichlet", "shards", "quantity", "size"] = Field(
+        "natural", description="natural takes the sites that the data has."
+    )
+    clients: int | None = Field(
+        None, ge=1, description="Number of clients; natural splits each site further to reach it."
+    )
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration: smaller means more label skew.")
+    shards_per_client: int = Field(2, ge=1, description="Label-sorted shards a client gets (scheme shards).")
+    skew: Literal["linear", "exponential", "square"] = Field(
+        "linear", description="How sizes grow over clients (scheme quantity)."
+    )
+    max_rows: int | None = Field(
+        None, ge=1, description="Most rows a client holds (scheme size cuts sites to it)."
+    )
+    min_rows: int = Field(10, ge=2, description="Clients with fewer rows are left out, and named.")
+
+    @model_validator(mode="after")
+    def _scheme_has_its_keys(self) -> PartitionConfig:
+        if self.scheme in ("iid", "dirichlet", "shards", "quantity") and self.clients is None:
+            raise ValueError(f'scheme "{self.scheme}" needs clients = <number>')
+        if self.scheme == "size" and self.max_rows is None:
+            raise ValueError('scheme "size" needs max_rows = <number>')
+        return self
+
+
+class ModelConfig(Section):
+    """The Keras model that all clients train."""
+
+    name: str = Field(
+        description="mlp, logistic, cnn, lstm-text, pooled-text, gru-sequence, linear, or "
+        "package.module:function with (input_spec, num_classes) -> keras.Model."
+    )
+    args: Arguments = Field(default_factory=dict, description="Arguments of the model.")
+
+
+class EarlyStoppingConfig(Section):
+    """When to stop before the last round."""
+
+    patience: int = Field(
+        0, ge=0, description="Evaluations without improvement before stopping; 0 never stops."
+    )
+    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as improvement.")
+
+
+class TrainingConfig(Section):
+    """How each client trains, and for how many rounds."""
+
+    rounds: int = Field(20, ge=1, description="Federated rounds.")
+    local_epochs: int = Field(1, ge=1, description="Passes over a client's rows in one round.")
+    local_steps: int | None = Field(
+        None, ge=1, description="Optimisation steps in one round, instead of local_epochs."
+    )
+    batch_size: int = Field(32, ge=1, description="Rows in an optimisation step.")
+    optimizer: Literal[OPTIMIZERS] = Field("sgd", description="Keras optimizer of the clients.")  # type: ignore[valid-type]
+    learning_rate: float = Field(0.1, gt=0, description="Learning rate of the clients' optimizer.")
+    optimizer_args: Arguments = Field(
+        default_factory=dict, description="Further arguments of the optimizer, e.g. momentum."
+    )
+    schedule: Literal["constant", "cosine", "exponential", "step"] = Field(
+        "constant", description="How the learning rate goes down over rounds."
+    )
+    decay: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Factor a round (exponential), a step (step), or at the end (cosine).",
+    )
+    decay_rounds: int = Field(10, ge=1, description="Rounds in one step (schedule step).")
+    loss: str = Field("auto", description="Keras loss by name; auto takes the task's usual one.")
+    loss_args: Arguments = Field(default_factory=dict, description="Arguments of the loss.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced weighs classes by the inverse of their federated counts."
+    )
+    metrics: tuple[Literal[METRICS], ...] = Field(  # type: ignore[valid-type]
+        (), description="Metrics to report; empty takes the task's usual ones."
+    )
+    monitor: Literal[(*METRICS, "auto")] = Field(  # type: ignore[valid-type]
+        "auto", description="Metric that chooses the best round and stops early."
+    )
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+
+
+class StrategyConfig(Section):
+    """How the server turns updates into the next model."""
+
+    name: str = Field("FedAvg", description="A strategy of Flower by name, or package.module:Class.")
+    args: Arguments = Field(default_factory=dict, description="Arguments of the strategy.")
+    clients_per_round: int = Field(0, ge=0, description="Clients drawn for training in a round; 0 means all.")
+    evaluate_clients: int = Field(
+        0, ge=0, description="Clients drawn for evaluation in a round; 0 means all."
+    )
+
+
+class ServerConfig(Section):
+    """The round loop."""
+
+    evaluate_every: int = Field(1, ge=1, description="Rounds between evaluations.")
+    min_success: float = Field(
+        0.5, gt=0, le=1, description="Share of the cohort that must answer for a round to count."
+    )
+
+
+class ResourcesConfig(Section):
+    """What the simulation may use of the machine."""
+
+    backend: Literal["ray", "serial"] = Field(
+        "ray", description="ray spawns worker processes; serial runs clients in this process."
+    )
+    workers: int = Field(0, ge=0, description="Ray workers; 0 takes one for each core.")
+    threads_per_worker: int = Field(
+        1, ge=1, description="TensorFlow threads of a worker; more can change the last bits."
+    )
+    clients_per_chunk: int = Field(
+        4, ge=1, description="Clients a worker takes at a time; results do not depend on workers."
+    )
+    max_retries: int = Field(2, ge=0, description="Times a chunk is tried again elsewhere.")
+    timeout_s: float = Field(3600.0, gt=0, description="Seconds one phase of a round may take.")
+
+
+class OutputConfig(Section):
+    """What is left behind."""
+
+    directory: str = Field("runs", description="Folder that gets one folder for each run.")
+    compare: bool = Field(False, description="Also train local-only and centralised models (`--compare`).")
+    bootstrap: int = Field(
+        500, ge=0, description="Resamples for the 95 % intervals of test metrics; 0 gives none."
+    )
+
+
+class Scenario(Section):
+    """One scenario file."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="Name of the scenario.")
+    description: str = Field("", description="One sentence for lists and reports.")
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="The seed of every draw.")] = 1
+    data: DataConfig
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    partition: PartitionConfig = PartitionConfig()
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    server: ServerConfig = ServerConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    output: OutputConfig = OutputConfig()

@@ -1,0 +1,117 @@
+"""What a run tells while it goes on: one row a round, a client in a round, and a site at the end.
+
+The rows are aggregates only (metrics, counts, seconds, bytes). They are what the results files, the
+progress display and the report are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Phase = Literal["statistics", "train", "evaluate", "test", "local", "centralised"]
+Model = Literal["local", "federated", "centralised"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """One federated round, after its evaluation.
+
+    Attributes:
+        round: starting at 1; 0 is the evaluation of the initial model.
+        cohort: clients asked to train.
+        succeeded: clients whose update was aggregated.
+        examples: rows trained on, summed over `succeeded`.
+        learning_rate: of the clients' optimizer in this round.
+        train_loss: example-weighted mean of the clients' mean loss while training; NaN in round 0.
+        metrics: validation metric → example-weighted mean over clients, of the model after this
+            round; empty where the round was not evaluated.
+        best: whether this is the best round so far by the monitored metric.
+        bytes_up: payload from clients to server; bytes_down: from server to clients.
+        seconds: wall time of the round, split by phase in `phases` ("train", "aggregate",
+            "evaluate", "other"; they add up to `seconds`).
+    """
+
+    round: int
+    cohort: int
+    succeeded: int
+    examples: int
+    learning_rate: float
+    train_loss: float
+    metrics: Mapping[str, float]
+    best: bool
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow:
+    """One message to a client and its reply.
+
+    Attributes:
+        round: as in `RoundRow`; client: index starting at 0; name: its display name.
+        phase: what the client was asked for.
+        examples: rows used; seconds: time in the client; bytes_up and bytes_down: payload.
+        metrics: numbers that the client reported.
+        error: why there is no result, or "".
+    """
+
+    round: int
+    client: int
+    name: str
+    phase: Phase
+    examples: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    metrics: Mapping[str, float]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A metric with its 95 % bootstrap interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """The final test of one client.
+
+    Attributes:
+        client, name: as in `ClientRow`.
+        train_rows, test_rows: sizes of its splits.
+        positives: test rows of the positive class (binary task); -1 for other tasks, or where
+            fewer than preprocessing.min_count rows stand behind the number.
+        tests: model → metric → value on this client's test rows. Always has "federated"; "local"
+            and "centralised" only with `--compare`.
+    """
+
+    client: int
+    name: str
+    train_rows: int
+    test_rows: int
+    positives: int
+    tests: Mapping[Model, Mapping[str, Interval]]
+
+
+class Observer(Protocol):
+    """Something that is told of each row as it falls. Called from the driver's main thread."""
+
+    def on_message(self, text: str) -> None:
+        """Tell a step outside rounds, e.g. "statistics from 6 clients"."""
+        ...
+
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+        """Tell a finished round (round 0: the initial model) and its messages."""
+        ...
+
+    def on_sites(self, rows: Sequence[SiteRow]) -> None:
+        """Tell the final test of all clients, once."""
+        ...

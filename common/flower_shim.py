@@ -1,0 +1,45 @@
+"""The only module that uses names of Flower which are not part of its public API.
+
+They are needed because Flower's public API has no way to run its apps over a Grid of one's own. A
+change of Flower's minor version is met here first: `pyproject.toml` pins it and a test checks it.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from flwr.app import Error, Message
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["Run", "client_error", "identify_process", "make_run", "number_message"]
+
+FLOWER_MINOR = "1.41"
+
+
+def make_run(run_id: int) -> Run:
+    """Return an empty run description, as `Grid.set_run` wants it."""
+    return Run.create_empty(run_id=run_id)
+
+
+def identify_process(run_id: int, node_id: int = SUPERLINK_NODE_ID) -> None:
+    """Say which run this process works for; `Message(...)` raises before that.
+
+    The identity is a class attribute in Flower, so a process serves one run at a time.
+    """
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = node_id
+
+
+def number_message(message: Message) -> str:
+    """Give a message a new id, which Flower leaves to its SuperLink, and return it."""
+    message_id = str(uuid4())
+    message.metadata.__dict__["_message_id"] = message_id
+    return message_id
+
+
+def client_error(reason: str) -> Error:
+    """Return the error that a reply carries when the client's handler raised."""
+    return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)

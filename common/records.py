@@ -1,0 +1,132 @@
+"""What the messages between server and clients carry, and the gate that holds clients to it.
+
+Requests and replies are Flower `RecordDict`s. `REPLIES` is the whole list of what may leave a client;
+`check_reply` refuses everything else, so that a new metric or record has to be added here first.
+
+========================  ==========================  ==========================================
+message type              request                     reply
+========================  ==========================  ==========================================
+query.statistics          config                      metrics, statistics (aggregates only)
+train                     arrays, config              arrays (the model's weights), metrics
+evaluate                  arrays, config              metrics
+evaluate.test             arrays, config              metrics
+train.local               arrays, config              metrics (the model stays with the client)
+train.pooled              arrays, config              arrays, metrics (simulation only)
+========================  ==========================  ==========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from common.config import METRICS
+from common.errors import DisclosureError
+
+STATISTICS: Final = "query.statistics"
+TRAIN: Final = "train"
+EVALUATE: Final = "evaluate"
+TEST: Final = "evaluate.test"
+LOCAL: Final = "train.local"
+POOLED: Final = "train.pooled"
+
+Weights = NDArray[Any]  # one array of a model's weights
+
+ARRAYS: Final = "arrays"
+CONFIG: Final = "config"
+METRICS_RECORD: Final = "metrics"
+EXAMPLES: Final = "num-examples"
+TRAIN_LOSS: Final = "train_loss"  # the key that stock QFedAvg reads
+
+_INTERVALS = {f"{name}{end}" for name in METRICS for end in ("", "-low", "-high")}
+_COUNTS = {EXAMPLES, "seconds"}
+_TESTED = _COUNTS | _INTERVALS | {"positives"}
+
+# message type → metric names that the reply may hold
+REPLIES: Final[Mapping[str, frozenset[str]]] = {
+    STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
+    TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
+    EVALUATE: frozenset(_COUNTS | set(METRICS)),
+    TEST: frozenset(_TESTED),
+    LOCAL: frozenset(_TESTED | {"steps"}),
+    POOLED: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
+}
+_WITH_ARRAYS: Final = frozenset({TRAIN, POOLED})
+_STATISTICS_PREFIX: Final = "statistics"
+
+
+def weights_to_record(weights: Sequence[NDArray[Any]]) -> ArrayRecord:
+    """Pack a model's weights, in the order of `keras.Model.get_weights`."""
+    return ArrayRecord([np.asarray(w) for w in weights])
+
+
+def record_to_weights(record: ArrayRecord) -> list[NDArray[Any]]:
+    """Unpack what `weights_to_record` packed."""
+    return record.to_numpy_ndarrays()
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the payload of a message in bytes, without its envelope."""
+    return sum(record.count_bytes() for record in content.values())
+
+
+def is_finite(record: ArrayRecord) -> bool:
+    """Tell whether every floating-point number of the record is finite."""
+    arrays = (array.numpy() for array in record.values())
+    return all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.inexact))
+
+
+def same_shapes(record: ArrayRecord, expected: ArrayRecord) -> bool:
+    """Tell whether both records have the same keys, shapes and dtypes."""
+    return list(record) == list(expected) and all(
+        tuple(record[k].shape) == tuple(expected[k].shape) and record[k].dtype == expected[k].dtype
+        for k in record
+    )
+
+
+def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:
+    """Refuse a client's reply that carries anything beyond what its message type allows.
+
+    Args:
+        message_type: type of the request, a key of `REPLIES`.
+        content: the reply.
+        sent: the weights that came with the request; weights that leave have the same shapes.
+
+    Raises:
+        DisclosureError: names the record or key, never its value.
+    """
+    allowed = REPLIES.get(message_type)
+    if allowed is None:
+        raise DisclosureError(f'a "{message_type}" message may not be answered at all')
+    for name, record in content.items():
+        if name == METRICS_RECORD and isinstance(record, MetricRecord):
+            _check_metrics(message_type, record, allowed)
+        elif name == ARRAYS and isinstance(record, ArrayRecord) and message_type in _WITH_ARRAYS:
+            if sent is None or not same_shapes(record, sent):
+                raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
+        elif not (message_type == STATISTICS and name.startswith(_STATISTICS_PREFIX)):
+            raise DisclosureError(f'a reply to "{message_type}" may not carry the record "{name}"')
+
+
+def _check_metrics(message_type: str, record: MetricRecord, allowed: frozenset[str]) -> None:
+    extra = sorted(set(record) - allowed)
+    if extra:
+        raise DisclosureError(
+            f'a reply to "{message_type}" may not carry the metrics {", ".join(extra)}',
+            hint="add them to REPLIES in common/records.py if they may leave a client",
+        )
+    lists = sorted(key for key, value in record.items() if isinstance(value, list))
+    if lists:
+        raise DisclosureError(
+            f'a reply to "{message_type}" may carry single numbers only; these are lists: '
+            f"{', '.join(lists)}"
+        )
+
+
+def config_record(values: Mapping[str, Any]) -> ConfigRecord:
+    """Return a ConfigRecord of the values that are not `None`."""
+    return ConfigRecord({k: v for k, v in values.items() if v is not None})

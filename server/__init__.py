@@ -1,0 +1,1 @@
+"""What coordinates the clients: sampling, strategies, the round loop, evaluation."""

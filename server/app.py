@@ -1,0 +1,242 @@
+"""The Flower `ServerApp`: preprocessing statistics, the initial model, rounds, the final test.
+
+The same app runs over any Grid: in process, on Ray workers, or over a network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from common import records
+from common.config import Scenario
+from common.events import ClientRow, Interval, Model, Observer, Phase, SiteRow
+from common.preprocessing import PreprocessingSpec, Statistics
+from common.records import ARRAYS, CONFIG
+from common.schema import Schema
+from server import preprocessing, strategies
+from server.exchange import Exchange, ask, require_replies
+from server.rounds import BaseConfig, Progress, RoundLoop
+from server.sampling import cohort
+from server.schedule import learning_rate
+from server.sites import Sites
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """What the server knows of the federation before it asks anything.
+
+    Attributes:
+        scenario: the configuration; schema: what a row looks like.
+        sites: the clients.
+        pooled_node: node that answers `train.pooled`, in a simulation that compares; else `None`.
+    """
+
+    scenario: Scenario
+    schema: Schema
+    sites: Sites
+    pooled_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What the statistics of all clients gave.
+
+    Attributes:
+        spec: the preprocessing; statistics: by client index, aggregates only.
+        rows: client index → split → number of rows.
+    """
+
+    spec: PreprocessingSpec
+    statistics: Mapping[int, Statistics]
+    rows: Mapping[int, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run ends with."""
+
+    fitted: Fitted
+    progress: Progress
+    sites: Sequence[SiteRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who is told what while the server works.
+
+    Attributes:
+        observers: told of every round, message and final test.
+        on_fitted: told of the preprocessing, before the first round.
+    """
+
+    observers: Sequence[Observer]
+    on_fitted: Callable[[Fitted], None]
+
+
+def make_server_app(
+    federation: Federation, hooks: Hooks, deliver: Callable[[Outcome], None]
+) -> ServerApp:
+    """Return the ServerApp of a run; `deliver` is given its outcome."""
+    app = ServerApp()
+
+    def main(grid: Grid, context: Context) -> None:
+        deliver(_Server(federation, hooks, grid).run())
+
+    app.main()(main)
+    return app
+
+
+class _Server:
+    def __init__(self, federation: Federation, hooks: Hooks, grid: Grid) -> None:
+        self.scenario = federation.scenario
+        self.schema = federation.schema
+        self.sites = federation.sites
+        self.federation = federation
+        self.hooks = hooks
+        self.grid = grid
+
+    def run(self) -> Outcome:
+        fitted = self.fit()
+        self.hooks.on_fitted(fitted)
+        config = self.base_config(fitted)
+        initial = self.initial_weights(fitted)
+        loop = RoundLoop(
+            self.grid,
+            self.sites,
+            strategies.make(self.scenario.strategy, self.cohort_size()),
+            self.scenario,
+            self.schema.task,
+            config,
+            lambda row, clients: [o.on_round(row, clients) for o in self.hooks.observers] and None,
+        )
+        progress = loop.run(initial)
+        tested = self.test(fitted, config, initial, progress.best_arrays)
+        for observer in self.hooks.observers:
+            observer.on_sites(tested)
+        return Outcome(fitted, progress, tested)
+
+    def say(self, text: str) -> None:
+        for observer in self.hooks.observers:
+            observer.on_message(text)
+
+    def cohort_size(self) -> int:
+        return self.scenario.strategy.clients_per_round or self.sites.count
+
+    def fit(self) -> Fitted:
+        """Ask all clients for statistics and fit the preprocessing."""
+        self.say(f"statistics: asking {self.sites.count} clients for aggregates")
+        content = RecordDict({CONFIG: ConfigRecord()})
+        exchange = self.exchange("statistics", records.STATISTICS, content, range(self.sites.count))
+        require_replies(exchange, self.scenario.server.min_success, "preprocessing statistics")
+        found = {
+            self.sites.client(reply.metadata.src_node_id): Statistics.from_records(reply.content)
+            for reply in exchange.accepted
+        }
+        spec = preprocessing.fit(list(found.values()), self.schema, self.scenario.preprocessing)
+        rows = {row.client: _row_counts(row) for row in exchange.rows if not row.error}
+        return Fitted(spec, found, rows)
+
+    def base_config(self, fitted: Fitted) -> BaseConfig:
+        """Return what every message to a client holds beside the weights."""
+        config: dict[str, str | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        if self.scenario.training.class_weights == "balanced":
+            weights = preprocessing.class_weights(list(fitted.statistics.values()), self.schema)
+            if weights is not None:
+                config["class-weights"] = [weights[k] for k in range(self.schema.num_classes)]
+        return config
+
+    def initial_weights(self, fitted: Fitted) -> ArrayRecord:
+        """Build the model once, for its seeded initial weights."""
+        from common.models import build, compile_model  # TensorFlow takes seconds to import
+
+        spec, seed = fitted.spec.input_spec, self.scenario.seed
+        model = build(self.scenario.model, spec, self.schema.num_classes, seed=seed)
+        compile_model(model, self.scenario.training, self.schema.task)
+        self.say(f"model: {model.count_params():,} weights, input {spec.kind} {spec.shape}")
+        return records.weights_to_record(model.get_weights())
+
+    def test(
+        self, fitted: Fitted, config: BaseConfig, initial: ArrayRecord, best: ArrayRecord
+    ) -> list[SiteRow]:
+        """Test the best federated model, and the baselines if asked for, at every client."""
+        size = self.scenario.strategy.evaluate_clients
+        clients = [
+            int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")
+        ]
+        self.say(f"test: the best federated model at {len(clients)} clients")
+        tests: dict[Model, Exchange] = {"federated": self.tested(best, config, clients)}
+        if self.scenario.output.compare:
+            tests |= self.baselines(config, initial, clients)
+        return [_site_row(self.sites, client, fitted, tests) for client in clients]
+
+    def baselines(
+        self, config: BaseConfig, initial: ArrayRecord, clients: Sequence[int]
+    ) -> dict[Model, Exchange]:
+        """Train each client alone, and all rows pooled where the simulation can, at once."""
+        training = self.scenario.training
+        rates = [learning_rate(training, r) for r in range(1, training.rounds + 1)]
+        asked = RecordDict({ARRAYS: initial, CONFIG: ConfigRecord({**config, "learning-rates": rates})})
+        self.say(f"baselines: training {len(clients)} clients alone, and their pooled rows")
+        messages = [Message(asked, self.sites.node(c), records.LOCAL) for c in clients]
+        pooled = self.federation.pooled_node
+        if pooled is not None:
+            messages.append(Message(asked, pooled, records.POOLED))
+        done = ask(self.grid, self.sites, messages, "local", 0, self.scenario.resources.timeout_s)
+        found: dict[Model, Exchange] = {"local": done}
+        for reply in done.accepted:
+            if reply.metadata.src_node_id == pooled:
+                arrays = reply.content.array_records[ARRAYS]
+                found["centralised"] = self.tested(arrays, config, clients)
+        for row in done.rows:
+            if row.error:
+                self.say(f"baseline failed at {row.name}: {row.error}")
+        return found
+
+    def tested(self, arrays: ArrayRecord, config: BaseConfig, clients: Sequence[int]) -> Exchange:
+        content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(dict(config))})
+        return self.exchange("test", records.TEST, content, clients)
+
+    def exchange(
+        self, phase: Phase, message_type: str, content: RecordDict, clients: Sequence[int]
+    ) -> Exchange:
+        messages = [Message(content, self.sites.node(c), message_type) for c in clients]
+        return ask(
+            self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s
+        )
+
+
+def _row_counts(row: ClientRow) -> dict[str, int]:
+    return {split: int(row.metrics[f"{split}-rows"]) for split in ("train", "validation", "test")}
+
+
+def _site_row(
+    sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, Exchange]
+) -> SiteRow:
+    rows = {model: _find(exchange, client) for model, exchange in tests.items()}
+    numbers = rows["federated"].metrics
+    counts = fitted.rows.get(client, {})
+    return SiteRow(
+        client=client,
+        name=sites.name(client),
+        train_rows=counts.get("train", 0),
+        test_rows=counts.get("test", 0),
+        positives=int(numbers.get("positives", -1)),
+        tests={model: _intervals(row.metrics) for model, row in rows.items()},
+    )
+
+
+def _find(exchange: Exchange, client: int) -> ClientRow:
+    return next(row for row in exchange.rows if row.client == client)
+
+
+def _intervals(numbers: Mapping[str, float]) -> dict[str, Interval]:
+    names = [n for n in numbers if not n.endswith(("-low", "-high")) and n not in ("positives", "steps")]
+    return {
+        n: Interval(numbers[n], numbers.get(f"{n}-low", math.nan), numbers.get(f"{n}-high", math.nan))
+        for n in names
+    }

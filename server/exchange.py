@@ -1,0 +1,144 @@
+"""One exchange with clients: send, wait, put replies in order, refuse what cannot be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from common import records
+from common.errors import NonFiniteError, TooFewRepliesError
+from common.events import ClientRow, Phase
+from common.flower_shim import client_error
+from common.records import ARRAYS, EXAMPLES, METRICS_RECORD
+from server.sites import Sites
+
+_MOST_REASONS = 5  # failures that an error text lists
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came back from one phase.
+
+    Attributes:
+        replies: one for each client that answered, by ascending node id, errors included.
+        rows: one for each client that was asked, in the same order.
+    """
+
+    replies: Sequence[Message]
+    rows: Sequence[ClientRow]
+
+    @property
+    def accepted(self) -> list[Message]:
+        """The replies without an error."""
+        return [reply for reply in self.replies if reply.has_content()]
+
+    @property
+    def bytes_up(self) -> int:
+        """Payload from clients to server."""
+        return sum(row.bytes_up for row in self.rows)
+
+    @property
+    def bytes_down(self) -> int:
+        """Payload from server to clients."""
+        return sum(row.bytes_down for row in self.rows)
+
+
+def ask(
+    grid: Grid, sites: Sites, messages: Iterable[Message], phase: Phase, round_number: int, timeout_s: float
+) -> Exchange:
+    """Send messages and return the replies.
+
+    The order of replies does not depend on who answered first, so neither do the bits of a sum over
+    them. An update that holds a non-finite number or has other shapes than what was sent becomes an
+    error reply: it is counted as a failure and never averaged.
+
+    Args:
+        grid: carries the messages.
+        sites: names the clients behind node ids.
+        messages: at most one a node.
+        phase: what they ask for.
+        round_number: the round, 0 before the first.
+        timeout_s: seconds to wait for all replies.
+    """
+    asked = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+    sizes = {id(message.content): records.content_bytes(message.content) for message in asked}
+    down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
+    sent = {m.metadata.dst_node_id: m.content.get(ARRAYS) for m in asked}
+    found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
+    replies = [_refuse_unusable(found[node], sent[node]) for node in down if node in found]
+    by_node = {reply.metadata.src_node_id: reply for reply in replies}
+    rows = [
+        _row(sites, node, by_node.get(node), phase, round_number, size) for node, size in down.items()
+    ]
+    return Exchange(replies, rows)
+
+
+def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
+    """Raise unless the given share of clients answered without an error.
+
+    Raises:
+        NonFiniteError: if all failures are numbers that are not finite.
+        TooFewRepliesError: otherwise, with the first reasons.
+    """
+    asked, failed = len(exchange.rows), [row for row in exchange.rows if row.error]
+    good = asked - len(failed)
+    if good and good >= min_success * asked:
+        return
+    reasons = [f"{row.name}: {row.error}" for row in failed[:_MOST_REASONS]]
+    more = len(failed) - len(reasons)
+    listed = "\n  ".join([*reasons, f"and {more} more"] if more else reasons)
+    text = (
+        f"{what}: {good} of {asked} clients answered, server.min_success = {min_success:g} wants "
+        f"{math.ceil(min_success * asked)}. Failures:\n  {listed}"
+    )
+    if failed and all(row.error.startswith("NonFiniteError") for row in failed):
+        raise NonFiniteError(text)
+    raise TooFewRepliesError(text)
+
+
+def _refuse_unusable(reply: Message, sent: object) -> Message:
+    if reply.has_error() or not isinstance(sent, ArrayRecord):
+        return reply
+    update = reply.content.get(ARRAYS)
+    if not isinstance(update, ArrayRecord):
+        return reply
+    if not records.same_shapes(update, sent):
+        return _as_error(reply, "DisclosureError: the update is not shaped as the model's weights")
+    if not records.is_finite(update):
+        return _as_error(reply, "NonFiniteError: the update holds NaN or infinity")
+    return reply
+
+
+def _as_error(reply: Message, reason: str) -> Message:
+    refused = Message(RecordDict(), reply_to=reply)  # swaps source and destination ...
+    return Message(client_error(reason), reply_to=refused)  # ... and swaps them back
+
+
+def _row(
+    sites: Sites, node: int, reply: Message | None, phase: Phase, round_number: int, bytes_down: int
+) -> ClientRow:
+    client = sites.client(node)
+    if reply is None:
+        error, numbers, bytes_up = "no reply before the deadline", {}, 0
+    elif reply.has_error():
+        error, numbers, bytes_up = reply.error.reason, {}, 0
+    else:
+        error, bytes_up = "", records.content_bytes(reply.content)
+        record = reply.content.metric_records.get(METRICS_RECORD, {})
+        numbers = {k: float(v) for k, v in record.items() if not isinstance(v, list)}
+    return ClientRow(
+        round=round_number,
+        client=client,
+        name=sites.name(client),
+        phase=phase,
+        examples=int(numbers.pop(EXAMPLES, 0)),
+        seconds=numbers.pop("seconds", 0.0),
+        bytes_up=bytes_up,
+        bytes_down=bytes_down,
+        metrics=numbers,
+        error=error,
+    )

@@ -1,0 +1,207 @@
+"""The round loop: draws cohorts, lets the strategy ask and aggregate, and knows when to stop.
+
+Flower's `Strategy.start` always runs all rounds and keeps all replies to itself; this loop calls the
+same public methods of the strategy one by one, so that every stock strategy runs unmodified.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from common import metrics
+from common.config import Scenario
+from common.events import ClientRow, RoundRow
+from common.records import TRAIN_LOSS
+from common.schema import Task
+from server.cohort_grid import CohortGrid
+from server.exchange import Exchange, ask, require_replies
+from server.sampling import cohort
+from server.schedule import learning_rate
+from server.sites import Sites
+
+OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
+BaseConfig = Mapping[str, str | list[float]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the loop stands.
+
+    Attributes:
+        arrays: the weights after `round`; best_arrays: those of `best_round`.
+        score: the monitored metric at `best_round`, NaN before the first evaluation.
+        stale: evaluations since the best one.
+        stopped_early: whether patience ran out.
+    """
+
+    arrays: ArrayRecord
+    best_arrays: ArrayRecord
+    round: int = 0
+    best_round: int = 0
+    score: float = math.nan
+    stale: int = 0
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLoop:
+    """Everything that stays the same over the rounds of a run.
+
+    Attributes:
+        grid: carries the messages; sites: the clients behind it.
+        strategy: aggregates.
+        scenario: says how many rounds, which cohort, which monitor.
+        task: decides the monitored metric.
+        config: goes to the clients with every message, beside what a round adds.
+        on_round: is told of every finished round.
+    """
+
+    grid: Grid
+    sites: Sites
+    strategy: Strategy
+    scenario: Scenario
+    task: Task
+    config: BaseConfig
+    on_round: OnRound
+
+    def run(self, initial: ArrayRecord) -> Progress:
+        """Run all rounds, or fewer if patience runs out, and return where the loop ended."""
+        progress = Progress(arrays=initial, best_arrays=initial)
+        self._initial(progress)
+        for number in range(1, self.scenario.training.rounds + 1):
+            self._round(progress, number)
+            patience = self.scenario.training.early_stopping.patience
+            if patience and progress.stale >= patience:
+                progress.stopped_early = True
+                break
+        if progress.best_round == 0 and math.isnan(progress.score):
+            progress.best_arrays, progress.best_round = progress.arrays, progress.round
+        return progress
+
+    def _initial(self, progress: Progress) -> None:
+        """Evaluate the initial weights, so that curves start where training starts."""
+        clock = _Clock()
+        measured, evaluated = self._evaluate(progress, 0)
+        clock.lap("evaluate")
+        self._judge(progress, measured, 0)
+        row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured, clock)
+        self.on_round(row, evaluated.rows)
+
+    def _round(self, progress: Progress, number: int) -> None:
+        clock = _Clock()
+        trained, train_metrics = self._train(progress, number, clock)
+        due = number % self.scenario.server.evaluate_every == 0 or number == self.scenario.training.rounds
+        measured, evaluated = self._evaluate(progress, number) if due else ({}, Exchange([], []))
+        clock.lap("evaluate")
+        progress.round = number
+        if measured:
+            self._judge(progress, measured, number)
+        row = self._row(progress, number, trained, evaluated, train_metrics, measured, clock)
+        self.on_round(row, [*trained.rows, *evaluated.rows])
+
+    def _train(
+        self, progress: Progress, number: int, clock: _Clock
+    ) -> tuple[Exchange, Mapping[str, float]]:
+        """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
+        scenario = self.scenario
+        size = scenario.strategy.clients_per_round
+        clients = cohort(scenario.seed, number, self.sites.count, size, "sampling")
+        view = CohortGrid(self.grid, self.sites.nodes(clients))
+        config = ConfigRecord(
+            {**self.config, "learning-rate": learning_rate(scenario.training, number)}
+        )
+        messages = self.strategy.configure_train(number, progress.arrays, config, view)
+        exchange = ask(
+            self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s
+        )
+        require_replies(exchange, scenario.server.min_success, f"round {number}, training")
+        clock.lap("train")
+        arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
+        if arrays is not None:
+            progress.arrays = arrays
+        clock.lap("aggregate")
+        return exchange, _numbers(aggregated)
+
+    def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
+        scenario = self.scenario
+        if scenario.data.validation_fraction == 0:
+            return {}, Exchange([], [])
+        size = scenario.strategy.evaluate_clients
+        clients = cohort(scenario.seed, number, self.sites.count, size, "evaluation")
+        view = CohortGrid(self.grid, self.sites.nodes(clients))
+        config = ConfigRecord(dict(self.config))
+        messages = self.strategy.configure_evaluate(number, progress.arrays, config, view)
+        exchange = ask(
+            self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s
+        )
+        require_replies(exchange, scenario.server.min_success, f"round {number}, evaluation")
+        measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
+        names = scenario.training.metrics or metrics.default_metrics(self.task)
+        return {name: measured[name] for name in names if name in measured}, exchange
+
+    def _judge(self, progress: Progress, measured: Mapping[str, float], number: int) -> None:
+        """Keep the weights if they are the best so far; count how long none were better."""
+        monitor = metrics.monitored(self.scenario.training, self.task)
+        score = measured.get(monitor, math.nan)
+        delta = self.scenario.training.early_stopping.min_delta
+        if math.isnan(score):
+            return
+        if math.isnan(progress.score) or metrics.is_better(monitor, score, progress.score, delta):
+            progress.best_arrays, progress.best_round, progress.score = progress.arrays, number, score
+            progress.stale = 0
+        else:
+            progress.stale += 1
+
+    def _row(
+        self,
+        progress: Progress,
+        number: int,
+        trained: Exchange,
+        evaluated: Exchange,
+        train_metrics: Mapping[str, float],
+        measured: Mapping[str, float],
+        clock: _Clock,
+    ) -> RoundRow:
+        succeeded = [row for row in trained.rows if not row.error]
+        seconds = clock.total()
+        return RoundRow(
+            round=number,
+            cohort=len(trained.rows),
+            succeeded=len(succeeded),
+            examples=sum(row.examples for row in succeeded),
+            learning_rate=learning_rate(self.scenario.training, max(1, number)),
+            train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
+            metrics=measured,
+            best=bool(measured) and progress.best_round == number,
+            bytes_up=trained.bytes_up + evaluated.bytes_up,
+            bytes_down=trained.bytes_down + evaluated.bytes_down,
+            seconds=seconds,
+            phases={**clock.laps, "other": seconds - sum(clock.laps.values())},
+        )
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Splits the wall time of a round into laps."""
+
+    started: float = field(default_factory=time.perf_counter)
+    laps: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, name: str) -> None:
+        """End a lap that began where the last one ended."""
+        self.laps[name] = self.total() - sum(self.laps.values())
+
+    def total(self) -> float:
+        """Return the seconds since the round began."""
+        return time.perf_counter() - self.started
+
+
+def _numbers(record: Mapping[str, object] | None) -> dict[str, float]:
+    return {k: float(v) for k, v in (record or {}).items() if isinstance(v, int | float)}

@@ -1,0 +1,33 @@
+"""What only a simulation can do: train on the pooled rows of all clients.
+
+The pooled rows are one more client, behind the last one's index, that no strategy ever sees. Its
+training rows are the union of all clients' training rows, and likewise for validation: no client's
+test rows are among them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clients.resident import Resident, Rows
+from common.config import Scenario
+from common.schema import Population, Split
+
+
+class PooledResident(Resident):
+    """A `Resident` with one more client, `pooled_client`, that holds everybody's rows."""
+
+    def __init__(self, scenario: Scenario, population: Population) -> None:
+        super().__init__(scenario, population)
+        self.pooled_client = len(population)
+
+    def rows(self, client: int) -> dict[Split, Rows]:
+        """Return a client's encoded rows, or the pooled ones."""
+        if client != self.pooled_client:
+            return super().rows(client)
+        parts = [super(PooledResident, self).rows(c) for c in range(self.pooled_client)]
+        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join(parts: list[Rows]) -> Rows:
+    return Rows(np.concatenate([p.x for p in parts]), np.concatenate([p.y for p in parts]))

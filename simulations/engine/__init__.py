@@ -1,0 +1,1 @@
+"""The engine: runs Flower ClientApps over a Grid of our own, in process or on resident Ray workers."""

@@ -1,0 +1,32 @@
+"""The environment variables of a process that trains."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+}
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the variables that a worker's libraries read when they are imported.
+
+    Args:
+        threads: TensorFlow's threads; one keeps the order of float sums, and so the bits.
+    """
+    here = str(Path.cwd())
+    path = os.environ.get("PYTHONPATH")
+    return QUIET | {
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        # package.module:function of the user's is looked up from where shoal was started.
+        "PYTHONPATH": here if not path else f"{here}{os.pathsep}{path}",
+    }

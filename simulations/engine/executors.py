@@ -1,0 +1,29 @@
+"""Makes the executor that a scenario asks for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from common.config import ResourcesConfig
+from simulations.engine.environment import worker_environment
+from simulations.engine.grid import Executor
+from simulations.engine.serial import SerialExecutor
+from simulations.engine.worker import AppFactory, Federation
+
+
+def make_executor(make_app: AppFactory, federation: Federation, resources: ResourcesConfig) -> Executor:
+    """Return the executor named by `resources.backend`.
+
+    Args:
+        make_app: makes the ClientApp, once a process; must pickle for Ray.
+        federation: what the app is told.
+        resources: backend, workers and threads.
+    """
+    if resources.backend == "serial":
+        if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
+            os.environ.update(worker_environment(resources.threads_per_worker))
+        return SerialExecutor(make_app, federation)
+    from simulations.engine.ray_pool import RayExecutor  # Ray takes a second to import
+
+    return RayExecutor(make_app, federation, resources)

@@ -1,0 +1,155 @@
+"""Our Flower Grid: hands messages to an executor and returns replies in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Protocol
+
+from flwr.app import Message, RecordDict
+from flwr.app.user_config import UserConfigValue
+from flwr.serverapp import Grid
+
+from common.flower_shim import Run, client_error, number_message
+from server.sites import Sites
+from simulations.engine.chunks import Chunk, cut
+from simulations.engine.worker import Answer, Job
+
+
+class Executor(Protocol):
+    """Something that runs chunks: in this process, or on Ray workers."""
+
+    def execute(
+        self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
+    ) -> Sequence[Sequence[Answer] | None]:
+        """Return the answers of each chunk, in order; `None` for one that missed the deadline."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and memory."""
+        ...
+
+
+class EngineGrid(Grid):
+    """A Grid over an executor.
+
+    A client costs nothing until a message reaches it: node ids are a range, and only clients that
+    put something into their `Context.state` have an entry here.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        sites: Sites,
+        run: Run,
+        *,
+        clients_per_chunk: int = 1,
+        cost: Callable[[int], float] = lambda client: 1.0,
+    ) -> None:
+        """Make a Grid.
+
+        Args:
+            executor: runs the clients.
+            sites: which clients there are.
+            run: Flower's description of the run.
+            clients_per_chunk: most clients that a worker takes at a time.
+            cost: client index → expected work, for starting the longest first.
+        """
+        self._executor = executor
+        self._sites = sites
+        self._run = run
+        self._clients_per_chunk = clients_per_chunk
+        self._cost = cost
+        self._states: dict[int, RecordDict] = {}
+        self._waiting: dict[str, Message] = {}
+        self._lock = Lock()
+
+    def set_run(self, run: Run) -> None:
+        """Set Flower's description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._run
+
+    @property
+    def states(self) -> Mapping[int, RecordDict]:
+        """Node id → `Context.state`, for clients that have put something into theirs."""
+        return self._states
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; kept because Flower's interface has it."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> range:
+        """Return all node ids."""
+        return self._sites.node_ids
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Run the messages and keep their replies until they are pulled."""
+        pushed = list(messages)
+        ids = [number_message(message) for message in pushed]
+        for reply in self._exchange(pushed, None):
+            self._waiting[reply.metadata.reply_to_message_id] = reply
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies to earlier pushed messages, each once."""
+        return [self._waiting.pop(i) for i in message_ids if i in self._waiting]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Run the messages and return their replies by ascending node id.
+
+        Args:
+            messages: to nodes of this Grid.
+            timeout: seconds after which only the replies that are there are returned.
+        """
+        asked = list(messages)
+        for message in asked:
+            number_message(message)
+        return self._exchange(asked, timeout)
+
+    def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        chunks = cut(messages, self._clients_per_chunk, self._message_cost)
+        jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
+        with self._lock:  # strategies may send from several threads
+            found = self._executor.execute(chunks, jobs, timeout)
+        replies = [
+            self._reply(message, answer)
+            for chunk, answers in zip(chunks, found, strict=True)
+            if answers is not None
+            for message, answer in zip(chunk.messages, answers, strict=True)
+        ]
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+    def _message_cost(self, message: Message) -> float:
+        return self._cost(self._sites.client(message.metadata.dst_node_id))
+
+    def _job(self, message: Message) -> Job:
+        meta = message.metadata
+        node = meta.dst_node_id
+        state = self._states.get(node, RecordDict())
+        return Job(node, self._sites.client(node), meta.message_type, meta.group_id, state)
+
+    def _reply(self, message: Message, answer: Answer) -> Message:
+        if answer.state or message.metadata.dst_node_id in self._states:
+            self._states[message.metadata.dst_node_id] = answer.state
+        if answer.content is None:
+            reply = Message(client_error(answer.error), reply_to=message)
+        else:
+            reply = Message(answer.content, reply_to=message)
+        number_message(reply)
+        return reply
+
+
+def run_config_values(values: Mapping[str, object]) -> dict[str, UserConfigValue]:
+    """Keep the values that Flower's run config can hold."""
+    return {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}

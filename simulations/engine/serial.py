@@ -1,0 +1,30 @@
+"""Runs clients one after another in this process: for debugging, and as the reference of all others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from simulations.engine.chunks import Chunk
+from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
+
+
+class SerialExecutor:
+    """One `Worker` in this process."""
+
+    def __init__(self, make_app: AppFactory, federation: Federation) -> None:
+        self._worker = Worker(make_app, federation)
+
+    def execute(
+        self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
+    ) -> list[list[Answer] | None]:
+        """Run the chunks in order; those that would start after the deadline are not run."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        answers: list[list[Answer] | None] = []
+        for chunk, chunk_jobs in zip(chunks, jobs, strict=True):
+            late = deadline is not None and time.monotonic() > deadline
+            answers.append(None if late else self._worker.run(chunk.content, chunk_jobs))
+        return answers
+
+    def close(self) -> None:
+        """Nothing to release."""

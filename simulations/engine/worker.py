@@ -1,0 +1,110 @@
+"""What runs a ClientApp: one `Worker`, in this process or as a Ray actor."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+
+from common.errors import ShoalError
+from common.flower_shim import identify_process, number_message
+
+AppFactory = Callable[[], ClientApp]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One message to one client, without its content, which the jobs of a chunk share.
+
+    Attributes:
+        node_id: the destination; client: its index, given to the app as "partition-id".
+        message_type, group_id: as in the Flower message.
+        state: the client's `Context.state` from its last message.
+    """
+
+    node_id: int
+    client: int
+    message_type: str
+    group_id: str
+    state: RecordDict
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client answered: `content`, or `error` and why; and its new `Context.state`."""
+
+    content: RecordDict | None
+    error: str
+    state: RecordDict
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """What an app is told of the federation it runs in.
+
+    Attributes:
+        run_id: Flower's id of the run; run_config: the app's own configuration.
+        clients: number of clients.
+        show_errors: whether an error reply holds the text of a foreign exception, which may quote
+            data; true only where driver and client are one process.
+    """
+
+    run_id: int
+    run_config: UserConfig
+    clients: int
+    show_errors: bool
+
+
+class Worker:
+    """Runs one ClientApp for any client; keeps nothing of a client but what the app itself caches."""
+
+    def __init__(self, make_app: AppFactory, federation: Federation) -> None:
+        identify_process(federation.run_id)
+        self._federation = federation
+        self._app = make_app()
+
+    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+        """Run the app for each job, one after another; a client's failure is that client's only.
+
+        Args:
+            content: the content that all jobs' messages share.
+            jobs: which clients, and what kind of message.
+        """
+        return [self._run_one(content, job) for job in jobs]
+
+    def _run_one(self, content: RecordDict, job: Job) -> Answer:
+        # Each client gets its own containers over the shared arrays: a mod may replace records.
+        own = RecordDict({name: copy.copy(record) for name, record in content.items()})
+        message = Message(own, job.node_id, job.message_type, group_id=job.group_id)
+        number_message(message)
+        context = Context(
+            run_id=self._federation.run_id,
+            node_id=job.node_id,
+            node_config={"partition-id": job.client, "num-partitions": self._federation.clients},
+            state=job.state,
+            run_config=dict(self._federation.run_config),
+        )
+        try:
+            reply = self._app(message, context)
+        except Exception as error:
+            return Answer(None, self._reason(error), context.state)
+        if reply.has_error():
+            return Answer(None, reply.error.reason, context.state)
+        return Answer(reply.content, "", context.state)
+
+    def _reason(self, error: Exception) -> str:
+        """Say what failed and where. Foreign exceptions may quote data: only their type leaves."""
+        name = type(error).__name__
+        if isinstance(error, ShoalError) or self._federation.show_errors:
+            if not isinstance(error, ShoalError):
+                traceback.print_exception(error, file=sys.stderr)
+            return f"{name}: {error}"
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        where = " ← ".join(f"{f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))
+        return f"{name} at {where} (its text stays with the client; --backend serial shows it)"

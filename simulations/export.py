@@ -1,0 +1,40 @@
+"""Writes a model that takes raw rows: the learnt weights behind the preprocessing layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+from flwr.app import ArrayRecord
+
+from common.config import Scenario
+from common.models import build
+from common.preprocessing import Encoder, PreprocessingSpec
+from common.records import record_to_weights
+from common.schema import Schema
+
+
+def export_model(
+    scenario: Scenario, schema: Schema, spec: PreprocessingSpec, arrays: ArrayRecord, path: Path
+) -> None:
+    """Save a `.keras` file whose inputs are the raw columns.
+
+    Args:
+        scenario: names the model; schema: gives its outputs.
+        spec: the preprocessing that goes into the file.
+        arrays: the learnt weights.
+        path: the file; written beside itself first, so that a crash leaves no half file.
+    """
+    trained = load_trained(scenario, schema, spec, arrays)
+    part = path.with_name(f".{path.name}.part.keras")
+    Encoder(spec).export(trained).save(part)
+    part.replace(path)
+
+
+def load_trained(
+    scenario: Scenario, schema: Schema, spec: PreprocessingSpec, arrays: ArrayRecord
+) -> keras.Model:
+    """Build the scenario's model and give it learnt weights."""
+    model = build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
+    model.set_weights(record_to_weights(arrays))
+    return model

@@ -1,0 +1,67 @@
+"""The data overview: what overview.json says, as texts, table rows and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simulations.report import figures_sites
+from simulations.results.text import count, number
+
+MOST_ROWS = 100  # of a table; beyond, figures tell more
+MOST_LABELS = 12
+
+
+def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] | None:
+    """Return the section, or `None` without an overview.
+
+    Args:
+        overview: the content of overview.json; a count of `None` was too small to be told.
+        min_count: what "too small" is.
+    """
+    if not overview:
+        return None
+    clients: Sequence[Mapping[str, Any]] = overview.get("clients") or []
+    columns: Sequence[Mapping[str, Any]] = overview.get("columns") or []
+    labels = list(dict.fromkeys(name for client in clients for name in client.get("labels") or {}))[
+        :MOST_LABELS
+    ]
+    few = f"<{min_count}"
+    return {
+        "clients": len(clients),
+        "rows": count(sum(client.get("rows") or 0 for client in clients)),
+        "columns_count": len(columns),
+        "labels": labels,
+        "table": [_client(client, labels, few) for client in clients[:MOST_ROWS]],
+        "table_left_out": max(0, len(clients) - MOST_ROWS),
+        "columns": [_column(column, few) for column in columns[:MOST_ROWS]],
+        "columns_left_out": max(0, len(columns) - MOST_ROWS),
+        "notes": list(overview.get("notes") or []),
+        "sizes": figures_sites.sizes(clients) if clients else None,
+        "balance": figures_sites.balance(clients),
+        "missing": figures_sites.missing(columns),
+    }
+
+
+def _client(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
+    told = client.get("labels") or {}
+    counts = [few if name in told and told[name] is None else count(told.get(name) or 0) for name in labels]
+    return [str(client["name"]), *(_count(client.get(key), few) for key in ("rows", "train_rows")), *counts]
+
+
+def _count(value: int | None, few: str) -> str:
+    return few if value is None else count(value)
+
+
+def _column(column: Mapping[str, Any], few: str) -> list[str]:
+    rate = column.get("missing_rate")
+    categories = column.get("categories")
+    kinds = len(categories) if isinstance(categories, (list, tuple, dict)) else categories
+    return [
+        str(column["name"]),
+        str(column.get("kind", "")),
+        "–" if rate is None else f"{rate:.1%}",
+        number(column.get("mean")),
+        number(column.get("std")),
+        "–" if kinds is None else str(kinds),
+    ]

@@ -1,0 +1,130 @@
+"""Figures over rounds: losses and metrics, traffic, and where the time went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from common.events import RoundRow
+from simulations.report.plot import CATEGORICAL, MAX_POINTS, Figure, figure, rounds_axis, series, title
+
+# Phase → place in `CATEGORICAL`; the order is that of the stack, from below.
+_PHASES = {"train": 0, "evaluate": 2, "aggregate": 1, "other": 7}
+
+
+def curve(rows: Sequence[RoundRow], metric: str) -> Figure | None:
+    """Return a validation metric over rounds with the best round marked; the loss with the training loss."""
+    traces = []
+    if metric == "loss":
+        told = [row for row in rows if math.isfinite(row.train_loss)]
+        if told:
+            values = [row.train_loss for row in told]
+            line = {"color": "var(--muted)", "width": 2, "dash": "dot"}
+            traces.append(series("training", [r.round for r in told], values, "var(--muted)", line=line))
+    found = [row for row in rows if metric in row.metrics]
+    if found:
+        values = [row.metrics[metric] for row in found]
+        traces.append(series("validation", [r.round for r in found], values, "var(--federated)"))
+    if not traces:
+        return None
+    best = [row for row in found if row.best]
+    if best:
+        traces.append(_mark(best[-1].round, best[-1].metrics[metric]))
+    y = {"nticks": 6}
+    x = rounds_axis([row.round for row in rows])
+    return figure(traces, height=270, x=x, y=y, hovermode="x unified")
+
+
+def _mark(number: int, value: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"best (round {number})",
+        "x": [number],
+        "y": [value],
+        "marker": {
+            "symbol": "star",
+            "size": 15,
+            "color": "var(--text)",
+            "line": {"color": "var(--panel)", "width": 1.5},
+        },
+    }
+
+
+def traffic(rows: Sequence[RoundRow]) -> Figure:
+    """Return the payload of each round in both directions."""
+    y = {"title": title("bytes a round"), "tickformat": "~s", "ticksuffix": "B", "rangemode": "tozero"}
+    rounds = [row.round for row in rows]
+    parts = (("up", [row.bytes_up for row in rows]), ("down", [row.bytes_down for row in rows]))
+    return figure(
+        [_over_rounds(_direction(name), rounds, values, _colour(name)) for name, values in parts],
+        height=270,
+        x=rounds_axis(rounds),
+        y={**y, "nticks": 6},
+        hovermode="x unified",
+        bargap=0.25,
+    )
+
+
+def cumulative_traffic(rows: Sequence[RoundRow]) -> Figure:
+    """Return the payload so far in both directions."""
+    rounds = [row.round for row in rows]
+    parts = (("up", [row.bytes_up for row in rows]), ("down", [row.bytes_down for row in rows]))
+    y = {"title": title("bytes so far"), "tickformat": "~s", "ticksuffix": "B", "rangemode": "tozero"}
+    return figure(
+        [series(_direction(name), rounds, accumulate(values), _colour(name)) for name, values in parts],
+        height=270,
+        x=rounds_axis(rounds),
+        y={**y, "nticks": 6},
+        hovermode="x unified",
+    )
+
+
+def _direction(name: str) -> str:
+    return {"up": "to the server", "down": "to the clients"}[name]
+
+
+def _colour(name: str) -> str:
+    return {"up": "var(--c3)", "down": "var(--neutral)"}[name]
+
+
+def _over_rounds(name: str, rounds: Sequence[int], values: Sequence[float], colour: str) -> dict[str, Any]:
+    if len(rounds) > MAX_POINTS:
+        return series(name, rounds, values, colour)
+    return {"type": "bar", "name": name, "x": list(rounds), "y": list(values), "marker": {"color": colour}}
+
+
+def time(rows: Sequence[RoundRow]) -> Figure:
+    """Return the seconds of each round by phase, stacked."""
+    rounds = [row.round for row in rows]
+    names = list(dict.fromkeys(name for row in rows for name in row.phases))
+    if not names:
+        return figure(
+            [_over_rounds("round", rounds, [row.seconds for row in rows], CATEGORICAL[0])], height=270
+        )
+    traces = []
+    for position, name in enumerate(
+        sorted(names, key=lambda n: list(_PHASES).index(n) if n in _PHASES else 99)
+    ):
+        colour = CATEGORICAL[_PHASES.get(name, position) % len(CATEGORICAL)]
+        values = [row.phases.get(name, 0.0) for row in rows]
+        trace = _over_rounds(name, rounds, values, colour)
+        if trace["type"] == "scatter":
+            trace |= {"stackgroup": "all", "fillcolor": colour, "line": {"width": 0, "color": colour}}
+        traces.append(trace)
+    y = {"title": title("seconds a round"), "rangemode": "tozero", "nticks": 6}
+    return figure(
+        traces, height=270, x=rounds_axis(rounds), y=y, barmode="stack", bargap=0.2, hovermode="x unified"
+    )
+
+
+def speed(rows: Sequence[RoundRow]) -> Figure:
+    """Return the clients trained a second of each round."""
+    told = [row for row in rows if row.succeeded and row.seconds > 0]
+    rounds = [row.round for row in told]
+    values = [row.succeeded / row.seconds for row in told]
+    y = {"title": title("clients a second"), "rangemode": "tozero", "nticks": 6}
+    trace = series("clients a second", rounds, values, "var(--c3)")
+    return figure([trace], height=270, x=rounds_axis(rounds), y=y, hovermode="x unified")

@@ -1,0 +1,223 @@
+"""The answer in words: did federating help each site, against training alone and against pooling?
+
+Per site, the federated model is compared with the other one on the same test rows. A difference below
+`TIE` is none. A difference is called clear where the two 95 % intervals do not overlap, which is stricter
+than a test of the difference would be: so "clear" can be trusted, and the rest may still be real.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from common.events import Interval, Model, SiteRow
+from simulations.results.sites import higher_is_better, over_sites
+from simulations.results.text import interval, metric_name, number
+
+TIE = 0.0005  # half of the last digit shown
+NEAR = 0.01  # of a metric between 0 and 1
+NEAR_SHARE = 0.05  # of a metric without an upper bound
+BOUNDED = ("auc", "f1", "accuracy")
+
+Tone = Literal["good", "mixed", "bad", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One site's federated value against another model's.
+
+    Attributes:
+        gain: how much better the federated model is, in the metric's unit; negative if worse.
+        clear: whether the 95 % intervals do not overlap; `None` without intervals.
+    """
+
+    site: SiteRow
+    federated: Interval
+    other: Interval
+    gain: float
+    clear: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The top of the report."""
+
+    headline: str
+    tone: Tone
+    sentences: tuple[str, ...]
+
+
+def differences(rows: Sequence[SiteRow], other: Model, metric: str) -> list[Difference]:
+    """Return the sites where both models have a finite value of the metric."""
+    found = []
+    for row in rows:
+        ours, theirs = (row.tests.get(model, {}).get(metric) for model in ("federated", other))
+        if ours is None or theirs is None or not math.isfinite(ours.value - theirs.value):
+            continue
+        gain = ours.value - theirs.value
+        found.append(
+            Difference(row, ours, theirs, gain if higher_is_better(metric) else -gain, _apart(ours, theirs))
+        )
+    return found
+
+
+def _apart(one: Interval, two: Interval) -> bool | None:
+    if any(math.isnan(bound) for bound in (one.low, one.high, two.low, two.high)):
+        return None
+    return one.low > two.high or two.low > one.high
+
+
+def judge(rows: Sequence[SiteRow], metric: str | None) -> Verdict:
+    """Return the verdict on the final test of all sites.
+
+    Args:
+        rows: one a site; empty if the test did not take place.
+        metric: the one to judge by; `None` if there is none.
+    """
+    if not rows or metric is None:
+        return Verdict(
+            "No answer yet: the final test at the sites did not take place",
+            "open",
+            ("What follows is what the run had told until then; its metrics are of validation rows.",),
+        )
+    alone = differences(rows, "local", metric)
+    if not alone:
+        return Verdict(
+            "Whether federating helped was not measured",
+            "open",
+            (*_federated_only(rows, metric), *_pooled(rows, metric), *_worst(rows, metric)),
+        )
+    headline, tone = _headline(alone)
+    sentences = (
+        *_alone(alone, metric),
+        *_clear(alone),
+        *_pooled(rows, metric),
+        *_worst(rows, metric),
+        *_left_out(rows, alone, metric),
+    )
+    return Verdict(headline, tone, sentences)
+
+
+def _headline(alone: Sequence[Difference]) -> tuple[str, Tone]:
+    total = len(alone)
+    better, worse = (sum(d.gain > TIE for d in alone), sum(d.gain < -TIE for d in alone))
+    mean = fmean(d.gain for d in alone)
+    if better == total:
+        return (
+            "Federating helped the one site" if total == 1 else f"Federating helped at all {total} sites"
+        ), "good"
+    if better > total / 2 and mean > 0:
+        return f"Federating helped at {better} of {total} sites", "good"
+    if not better and not worse:
+        return "Federating made no difference to any site", "mixed"
+    if worse > total / 2 or (mean < -TIE and worse >= better):
+        return f"Federating did not help: training alone did better at {worse} of {total} sites", "bad"
+    return f"A mixed answer: federating helped at {better} of {total} sites and hurt at {worse}", "mixed"
+
+
+def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
+    total = len(alone)
+    better = [d for d in alone if d.gain > TIE]
+    worse = sorted((d for d in alone if d.gain < -TIE), key=lambda d: d.gain)
+    ours, theirs = fmean(d.federated.value for d in alone), fmean(d.other.value for d in alone)
+    said = [
+        f"Federated beat local-only training at {len(better)} of {_sites(total)} "
+        f"(mean {metric_name(metric)} {number(ours)} against {number(theirs)})."
+    ]
+    if worse:
+        most = worse[0]
+        pair = f"{number(most.other.value)} alone against {number(most.federated.value)}"
+        if len(worse) == 1:
+            said.append(f"At {most.site.name} training alone was better ({pair}).")
+        else:
+            said.append(
+                f"At {len(worse)} sites training alone was better, most at {most.site.name} ({pair})."
+            )
+    return said
+
+
+def _clear(alone: Sequence[Difference]) -> list[str]:
+    measured = [d for d in alone if d.clear is not None]
+    if not measured:
+        return ["No intervals were computed, so how much of this is chance is not known."]
+    helped = [d.site.name for d in measured if d.clear and d.gain > 0]
+    hurt = [d.site.name for d in measured if d.clear and d.gain < 0]
+    if not helped and not hurt:
+        return ["No difference exceeds the 95 % intervals: each could be chance, given so few test rows."]
+    parts = []
+    if helped:
+        parts.append(f"{len(helped)} in favour of federating ({_names(helped)})")
+    if hurt:
+        parts.append(f"{len(hurt)} against it ({_names(hurt)})")
+    total = len(helped) + len(hurt)
+    rest = "" if total == len(measured) else "; the others may be chance"
+    verb = "difference exceeds" if total == 1 else "differences exceed"
+    return [f"{total} of {len(measured)} {verb} the 95 % intervals: {' and '.join(parts)}{rest}."]
+
+
+def _pooled(rows: Sequence[SiteRow], metric: str) -> list[str]:
+    pooled = differences(rows, "centralised", metric)
+    if not pooled:
+        return []
+    ours, theirs = fmean(d.federated.value for d in pooled), fmean(d.other.value for d in pooled)
+    name = metric_name(metric)
+    if metric in BOUNDED:
+        near, unit = [d for d in pooled if d.gain >= -NEAR], f"{NEAR:g}"
+    else:
+        near = [d for d in pooled if d.gain >= -NEAR_SHARE * abs(d.other.value)]
+        unit = f"{NEAR_SHARE:.0%}".replace("%", " %")
+    return [
+        f"One model trained on the pooled data reaches mean {name} {number(theirs)} against "
+        f"{number(ours)} federated: federating comes within {unit} of it, or beats it, "
+        f"at {len(near)} of {_sites(len(pooled))}."
+    ]
+
+
+def _worst(rows: Sequence[SiteRow], metric: str) -> list[str]:
+    across = over_sites(rows, "federated", metric)
+    if across is None or across.sites < 2:
+        return []
+    row = next(r for r in rows if r.name == across.worst_site and _value(r, metric) == across.worst)
+    local = row.tests.get("local", {}).get(metric)
+    beside = f"; alone it reaches {number(local.value)}" if local and math.isfinite(local.value) else ""
+    found = interval(row.tests["federated"][metric])
+    said = f"Worst served is {row.name} with {metric_name(metric)} {found} on {row.test_rows:,} test rows"
+    return [f"{said}{beside}."]
+
+
+def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:
+    across = over_sites(rows, "federated", metric)
+    said = ["Only the federated model was trained; `shoal run --compare` trains local-only models as well."]
+    if across:
+        mean = f"mean {metric_name(metric)} {number(across.mean)} over {_sites(across.sites)}"
+        said.append(f"The federated model reaches {mean}.")
+    return said
+
+
+def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str) -> list[str]:
+    judged = {d.site.client for d in alone}
+    names = [row.name for row in rows if row.client not in judged]
+    if not names:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [
+        f"{_sites(len(names))} ({_names(names)}) {verb} left out: {metric_name(metric)} is not defined "
+        "there, for example because the test rows hold one class only."
+    ]
+
+
+def _value(row: SiteRow, metric: str) -> float:
+    found = row.tests.get("federated", {}).get(metric)
+    return math.nan if found is None else found.value
+
+
+def _sites(count: int) -> str:
+    return f"{count} site{'s' if count != 1 else ''}"
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

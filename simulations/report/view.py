@@ -1,0 +1,252 @@
+"""What the template shows, taken from a run folder: texts, table rows and figures. No HTML here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.events import RoundRow, SiteRow
+from simulations.report import figures_rounds, figures_sites
+from simulations.report.data_view import data_section
+from simulations.report.messages import failures, traffic_by_phase
+from simulations.report.plot import LABELS
+from simulations.report.verdict import judge
+from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
+from simulations.results.text import count, duration, interval_parts, metric_name, number, signed, size
+
+if TYPE_CHECKING:
+    from common.config import Scenario
+    from simulations.results.folder import RunFolder
+
+ENDS = 20  # sites shown at either end of the table where there are many
+STATUS = {
+    "finished": "finished",
+    "stopped early": "stopped early, without improvement",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "running": "still running",
+    "killed": "killed",
+}
+
+
+def view(run: RunFolder) -> dict[str, Any]:
+    """Return everything that report.html.j2 names."""
+    scenario, summary = run.scenario(), run.summary()
+    rounds, sites = run.round_rows(), run.sites()
+    validated = list(dict.fromkeys(name for row in rounds for name in row.metrics))
+    metric = monitored_metric(scenario.training, tested_metrics(sites) or validated)
+    verdict = judge(sites, metric)
+    clients = run.clients()
+    status = run.status()
+    return {
+        "scenario": scenario,
+        "run_name": run.name,
+        "status": STATUS[status],
+        "status_good": status in ("finished", "stopped early"),
+        "started": _started(run),
+        "verdict": verdict,
+        "facts": _facts(scenario, rounds, sites, metric),
+        "sites": _sites(sites, metric, scenario),
+        "over_sites": _over_sites(sites),
+        "curves": _curves(rounds, validated),
+        "traffic": _traffic(rounds, traffic_by_phase(clients)),
+        "time": _time(rounds),
+        "data": data_section(run.overview(), scenario.preprocessing.min_count),
+        "failures": failures(clients),
+        "closed_form": _closed_form(summary),
+        "environment": _environment(run.environment()),
+        "config": _without_home((run.path / "config.toml").read_text(encoding="utf-8")),
+        "messages": [(time[11:19], text) for time, text in run.messages()],
+    }
+
+
+def _started(run: RunFolder) -> str:
+    started = str(run.environment().get("started", ""))
+    return f"{started[:10]} {started[11:16]} UTC" if started else ""
+
+
+def _facts(
+    scenario: Scenario, rounds: Sequence[RoundRow], sites: Sequence[SiteRow], metric: str | None
+) -> list[dict[str, str]]:
+    """Return the figures at a glance: label, value, note, and the model that gives the colour."""
+    facts = []
+    for model in models(sites):
+        across = over_sites(sites, model, metric) if metric else None
+        if across and metric:
+            note = f"mean {metric_name(metric)}"
+            facts.append({"label": LABELS[model], "value": number(across.mean), "note": note, "model": model})
+    trained = [row for row in rounds if row.round]
+    if trained:
+        best = [row.round for row in rounds if row.best]
+        facts.append(
+            {
+                "label": "Rounds",
+                "value": f"{trained[-1].round} / {scenario.training.rounds}",
+                "note": f"best: {best[-1]}" if best else "none evaluated",
+            }
+        )
+        clients = max(row.cohort for row in trained)
+        facts.append({"label": "Cohort", "value": count(clients), "note": "clients a round"})
+        facts.append(
+            {
+                "label": "Time",
+                "value": duration(sum(row.seconds for row in rounds)),
+                "note": "in federated rounds",
+            }
+        )
+        moved = sum(row.bytes_up + row.bytes_down for row in rounds)
+        facts.append({"label": "Traffic", "value": size(moved), "note": "both directions"})
+    return [{"model": "", **fact} for fact in facts]
+
+
+def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> dict[str, Any] | None:
+    if not sites or metric is None:
+        return None
+    many = len(sites) > figures_sites.MANY
+    present = models(sites)
+    ordered = (
+        _by_value(sites, metric) if many else sorted(sites, key=lambda row: (-row.train_rows, row.client))
+    )
+    # -1 stands for "too few to tell" only where the task is binary: another task has it at every site.
+    positives = any(row.positives >= 0 for row in sites)
+    rows = [_site(row, metric, present, f"<{scenario.preprocessing.min_count}") for row in ordered]
+    plots = (
+        [figures_sites.distribution(sites, metric), figures_sites.gains(sites, metric)]
+        if many
+        else [figures_sites.by_site(ordered, metric)]
+    )
+    return {
+        "metric": metric_name(metric),
+        "models": [(model, LABELS[model]) for model in present],
+        "positives": positives,
+        "count": len(sites),
+        "groups": [("worst", rows[:ENDS]), ("best", rows[-ENDS:])] if many else [("", rows)],
+        "figures": [plot for plot in plots if plot],
+        "intervals": scenario.output.bootstrap > 0,
+        "others": _others(ordered, metric, present) if not many else [],
+    }
+
+
+def _by_value(sites: Sequence[SiteRow], metric: str) -> list[SiteRow]:
+    """Return the sites, worst federated value first; those without a value are left out."""
+    values = {row.client: tests[metric].value for row in sites if metric in (tests := row.tests["federated"])}
+    defined = [row for row in sites if math.isfinite(values.get(row.client, math.nan))]
+    return sorted(defined, key=lambda row: values[row.client], reverse=not higher_is_better(metric))
+
+
+def _site(row: SiteRow, metric: str, present: Sequence[Any], few: str) -> dict[str, Any]:
+    values = {model: row.tests.get(model, {}).get(metric) for model in present}
+    ours, local = values.get("federated"), values.get("local")
+    return {
+        "name": row.name,
+        "train_rows": count(row.train_rows),
+        "test_rows": count(row.test_rows),
+        "positives": few if row.positives < 0 else count(row.positives),
+        "values": [(model, interval_parts(values[model])) for model in present],
+        "gain": signed(ours.value - local.value) if ours and local else "",
+    }
+
+
+def _others(rows: Sequence[SiteRow], metric: str, present: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return a table for each further metric."""
+    return [
+        {
+            "metric": metric_name(other),
+            "rows": [
+                (row.name, [interval_parts(row.tests.get(model, {}).get(other)) for model in present])
+                for row in rows
+            ],
+        }
+        for other in tested_metrics(rows)
+        if other != metric
+    ]
+
+
+def _over_sites(sites: Sequence[SiteRow]) -> list[dict[str, Any]]:
+    found = []
+    present = models(sites)
+    for metric in tested_metrics(sites):
+        for model in present:
+            across = over_sites(sites, model, metric)
+            if across:
+                figures = (across.mean, across.worst, across.worst_tenth, across.std, across.spread)
+                found.append(
+                    {
+                        "metric": metric_name(metric) if model == present[0] else "",
+                        "model": model,
+                        "label": LABELS[model],
+                        "values": [number(value) for value in figures],
+                        "worst_site": across.worst_site,
+                    }
+                )
+    return found
+
+
+def _curves(rounds: Sequence[RoundRow], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(["loss", *metrics])
+    drawn = ((name, figures_rounds.curve(rounds, name)) for name in names)
+    return [{"name": metric_name(name), "figure": figure} for name, figure in drawn if figure]
+
+
+def _traffic(rounds: Sequence[RoundRow], by_phase: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not rounds:
+        return None
+    return {
+        "up": size(sum(row.bytes_up for row in rounds)),
+        "down": size(sum(row.bytes_down for row in rounds)),
+        "round": figures_rounds.traffic(rounds),
+        "cumulative": figures_rounds.cumulative_traffic(rounds),
+        "phases": by_phase,
+    }
+
+
+def _time(rounds: Sequence[RoundRow]) -> dict[str, Any] | None:
+    trained = [row for row in rounds if row.round]
+    if not trained:
+        return None
+    seconds = sorted(row.seconds for row in trained)
+    phases = {name: sum(row.phases.get(name, 0.0) for row in rounds) for row in rounds for name in row.phases}
+    total = sum(phases.values())
+    return {
+        "total": duration(sum(row.seconds for row in rounds)),
+        "median": duration(seconds[len(seconds) // 2]),
+        "shares": [
+            (name, duration(spent), f"{spent / total:.0%}") for name, spent in phases.items() if total > 0
+        ],
+        "phases": figures_rounds.time(rounds),
+        "speed": figures_rounds.speed(rounds),
+    }
+
+
+def _closed_form(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    found = summary.get("closed_form") or {}
+    return [
+        (name, f"{pair['learnt']:.6g}", f"{pair['exact']:.6g}", f"{abs(pair['learnt'] - pair['exact']):.2g}")
+        for name, pair in found.items()
+    ]
+
+
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    machine, git = environment.get("machine") or {}, environment.get("git")
+    rows = [
+        (name, version or "not installed") for name, version in (environment.get("versions") or {}).items()
+    ]
+    if machine:
+        rows += [
+            ("processor", f"{machine['cpu']}, {machine['cores']} cores, {machine['architecture']}"),
+            ("memory", size(machine["memory_bytes"])),
+            ("system", machine["os"]),
+        ]
+    if git:
+        rows.append(("commit", git["commit"] + (" with changes" if git["changed"] else "")))
+    if "seed" in environment:
+        rows.append(("seed", str(environment["seed"])))
+    return rows
+
+
+def _without_home(text: str) -> str:
+    """Hide the home folder, whose name is a person's: reports are passed on."""
+    home = str(Path.home())
+    return text if home in ("/", "/root") else text.replace(home, "~")

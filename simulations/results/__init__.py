@@ -1,0 +1,8 @@
+"""The run folder: what a run leaves behind, written so that nothing told is ever lost."""
+
+from __future__ import annotations
+
+from simulations.results.folder import RunFolder, list_folders
+from simulations.results.sites import OverSites, monitored_metric, over_sites
+
+__all__ = ["OverSites", "RunFolder", "list_folders", "monitored_metric", "over_sites"]

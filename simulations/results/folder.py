@@ -1,0 +1,273 @@
+"""`RunFolder`: one folder a run. events.jsonl is the source, every other table is derived from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from common import errors
+from common.config import Scenario
+from common.config_file import dump_toml, load_scenario
+from common.events import ClientRow, RoundRow, SiteRow
+from simulations.results import rows as as_rows
+from simulations.results.environment import describe
+from simulations.results.journal import Journal, now, plain, write_atomically
+from simulations.results.sites import models, over_sites, tested_metrics
+from simulations.results.text import round_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+EndStatus = Literal["finished", "stopped early", "interrupted", "failed"]
+Status = Literal["finished", "stopped early", "interrupted", "failed", "running", "killed"]
+
+
+class RunFolder:
+    """A run's folder. It is an `Observer`: what it is told is on disk when the call returns.
+
+    Make one with `create` or `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._journal = Journal(path / "events.jsonl")
+
+    @classmethod
+    def create(cls, scenario: Scenario) -> RunFolder:
+        """Make the folder `<output.directory>/<name>-<UTC time>` with config.toml and environment.json."""
+        directory = Path(scenario.output.directory).expanduser()
+        run = cls(_new_folder(directory, scenario.name))
+        run._scenario = scenario
+        write_atomically(run.path / "config.toml", dump_toml(scenario))
+        environment = describe(scenario.seed)
+        write_atomically(run.path / "environment.json", _pretty(environment))
+        run._journal.append("start", {"name": scenario.name, "seed": scenario.seed}, sync=True)
+        return run
+
+    @classmethod
+    def open(cls, path_or_name: str | Path, directory: str | Path = "runs") -> RunFolder:
+        """Open the run at a path, or the one of that name in `directory`.
+
+        Raises:
+            RunError: there is no such run; the message names the nearest.
+        """
+        for path in (Path(path_or_name).expanduser(), Path(directory) / path_or_name):
+            if (path / "events.jsonl").is_file():
+                return cls(path)
+        known = [run.name for run in list_folders(directory)]
+        name = Path(path_or_name).name
+        if not known:
+            message = f'there is no run "{name}": {directory} holds none'
+            raise errors.RunError(message, hint="`shoal run SCENARIO` makes one.")
+        raise errors.RunError(errors.unknown_name("run", name, known))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, unique in its directory."""
+        return self.path.resolve().name
+
+    # -- told by the run ------------------------------------------------------------------------
+
+    def on_message(self, text: str) -> None:
+        """Keep a step outside rounds."""
+        self._journal.append("message", {"text": text}, sync=False)
+        self._log(text)
+
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+        """Keep a round and its messages as one line, so that both are there or neither."""
+        content = {"row": row, "clients": as_rows.clients_to_columns(clients)}
+        self._journal.append("round", content, sync=True)
+        self._log(round_line(row, self.scenario()))
+        for client in clients:
+            if client.error:
+                self._log(f"round {client.round}: {client.phase} failed at {client.name}: {client.error}")
+
+    def on_sites(self, rows: Sequence[SiteRow]) -> None:
+        """Keep the final test."""
+        self._journal.append("sites", {"rows": list(rows)}, sync=True)
+        self._log(f"tested {len(rows)} client{'s' if len(rows) != 1 else ''}")
+
+    def write_overview(self, overview: Mapping[str, object]) -> None:
+        """Write overview.json: what the clients hold, as counts and rates only."""
+        write_atomically(self.path / "overview.json", _pretty(overview))
+
+    def finish(self, status: EndStatus, summary: Mapping[str, object]) -> None:
+        """End the run: derive the tables, write summary.json and report.html, let go of the folder."""
+        self._journal.append("end", {"status": status}, sync=True)
+        self._log(f"{status}")
+        self._journal.close()
+        self.derive()
+        write_atomically(self.path / "summary.json", _pretty({**self._summary(status), **summary}))
+        self.write_report()
+
+    def close(self) -> None:
+        """Let go of the folder without an end; the run then counts as killed."""
+        self._journal.close()
+
+    def _log(self, text: str) -> None:
+        with (self.path / "run.log").open("a", encoding="utf-8") as stream:
+            stream.write(f"{now()} {text}\n")
+
+    # -- derived --------------------------------------------------------------------------------
+
+    def derive(self) -> None:
+        """Write rounds.parquet, clients.parquet and sites.parquet from events.jsonl."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        sites = as_rows.site_table(self.sites())
+        for name, table in (("rounds", self.rounds()), ("clients", self.clients()), ("sites", sites)):
+            sink = pa.BufferOutputStream()
+            parquet.write_table(table, sink, compression="zstd")
+            write_atomically(self.path / f"{name}.parquet", sink.getvalue().to_pybytes())
+
+    def write_report(self) -> Path:
+        """Write report.html from what there is, also while the run goes on; return its path."""
+        from simulations.report import render
+
+        path = self.path / "report.html"
+        write_atomically(path, render(self))
+        return path
+
+    def _summary(self, status: EndStatus) -> dict[str, object]:
+        rounds = self.round_rows()
+        best = [row for row in rounds if row.best]
+        sites = self.sites()
+        across = {
+            model: {
+                metric: asdict(found)
+                for metric in tested_metrics(sites)
+                if (found := over_sites(sites, model, metric))
+            }
+            for model in models(sites)
+        }
+        return {
+            "status": status,
+            "finished": now(),
+            "rounds": max((row.round for row in rounds), default=0),
+            "best_round": best[-1].round if best else None,
+            "best_metrics": dict(best[-1].metrics) if best else {},
+            "seconds": sum(row.seconds for row in rounds),
+            "bytes_up": sum(row.bytes_up for row in rounds),
+            "bytes_down": sum(row.bytes_down for row in rounds),
+            "over_sites": across,
+        }
+
+    # -- read -----------------------------------------------------------------------------------
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield all events so far, oldest first."""
+        return self._journal.read()
+
+    def round_rows(self) -> list[RoundRow]:
+        """Return the rounds in order."""
+        return self._replay(lambda event: as_rows.round_from_json(event["row"]))
+
+    def client_rows(self) -> list[ClientRow]:
+        """Return the messages, round after round; `clients` needs far less memory."""
+        rounds = self._replay(lambda event: as_rows.clients_from_columns(event["clients"]))
+        return [row for rows in rounds for row in rows]
+
+    def rounds(self) -> pa.Table:
+        """Return the table of rounds, as rounds.parquet holds it."""
+        return as_rows.round_table(self.round_rows())
+
+    def clients(self) -> pa.Table:
+        """Return the table of messages to clients, as clients.parquet holds it."""
+        return as_rows.client_table(self._replay(lambda event: event["clients"]))
+
+    def sites(self) -> list[SiteRow]:
+        """Return the final test of each client; empty if it has not taken place."""
+        told = [event for event in self.events() if event["event"] == "sites"]
+        return [as_rows.site_from_json(raw) for raw in told[-1]["rows"]] if told else []
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Return (UTC time, text) of each step outside rounds."""
+        return [(event["time"], event["text"]) for event in self.events() if event["event"] == "message"]
+
+    def scenario(self) -> Scenario:
+        """Return the scenario as resolved for this run."""
+        return self._scenario
+
+    def environment(self) -> dict[str, Any]:
+        """Return what the run ran on; empty if the file is missing."""
+        return self._json("environment.json")
+
+    def overview(self) -> dict[str, Any]:
+        """Return what the clients hold; empty if it was not written."""
+        return self._json("overview.json")
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the run ended with; empty before its end."""
+        return self._json("summary.json")
+
+    def status(self) -> Status:
+        """Return how the run ended; "running" or "killed" if it has not told an end."""
+        last: dict[str, Any] = {}
+        for event in self.events():
+            last = event
+        if last.get("event") == "end":
+            return last["status"]  # type: ignore[no-any-return]
+        return "running" if self._journal.is_being_written() else "killed"
+
+    @cached_property
+    def _scenario(self) -> Scenario:
+        return load_scenario(self.path / "config.toml")
+
+    def _replay(self, take: Callable[[dict[str, Any]], T]) -> list[T]:
+        """Return what `take` takes of each round; a round told again replaces the first and all since."""
+        kept: list[tuple[int, T]] = []
+        for event in self.events():
+            if event["event"] == "round":
+                number = event["row"]["round"]
+                while kept and kept[-1][0] >= number:
+                    kept.pop()
+                kept.append((number, take(event)))
+        return [taken for _, taken in kept]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise errors.RunError(f"cannot read {path}: {error}") from error
+        return content
+
+
+def list_folders(directory: str | Path = "runs") -> list[RunFolder]:
+    """Return the runs in a directory, newest first; empty if there is no such directory."""
+    found = [RunFolder(path.parent) for path in Path(directory).glob("*/events.jsonl")]
+    return sorted(found, key=lambda run: (run.path / "events.jsonl").stat().st_mtime_ns, reverse=True)
+
+
+def _new_folder(directory: Path, name: str) -> Path:
+    stamp = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    attempt = 1
+    while True:
+        path = directory / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            if not path.is_dir():
+                raise errors.RunError(f"cannot make the folder {path}: {error.strerror}") from error
+            attempt += 1
+        except OSError as error:
+            raise errors.RunError(
+                f"cannot make the folder {path}: {error.strerror or error}",
+                hint="Choose another folder: --set output.directory=FOLDER",
+            ) from error
+        else:
+            return path
+
+
+def _pretty(content: Mapping[str, object]) -> str:
+    return json.dumps(plain(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,102 @@
+"""Runs a Flower ServerApp and ClientApp written by someone else on our engine."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from common.config import ResourcesConfig
+from common.errors import ConfigError
+from common.flower_shim import identify_process, make_run
+from server.sites import Sites
+from simulations.engine.executors import make_executor
+from simulations.engine.grid import EngineGrid, run_config_values
+from simulations.engine.worker import Federation
+
+_RUN_ID = 1
+
+App = TypeVar("App", ServerApp, ClientApp)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadClientApp:
+    """Imports a ClientApp in a worker process."""
+
+    path: str
+
+    def __call__(self) -> ClientApp:
+        """Return the app."""
+        return _load(self.path, ClientApp)
+
+
+def run_app(
+    server_app: str, client_app: str, clients: int, *, backend: str = "ray", workers: int = 0
+) -> None:
+    """Run a pair of Flower apps.
+
+    Args:
+        server_app: "package.module:name" of a ServerApp, looked up from the present folder.
+        client_app: "package.module:name" of a ClientApp.
+        clients: how many nodes the apps see; each gets "partition-id" and "num-partitions".
+        backend: "ray" or "serial"; workers: Ray workers, 0 for one a core.
+
+    The run config is `[tool.flwr.app.config]` of a `pyproject.toml` in the present folder.
+    """
+    kind: Literal["ray", "serial"] = "serial" if backend == "serial" else "ray"
+    resources = ResourcesConfig(backend=kind, workers=workers)
+    server = _load(server_app, ServerApp)
+    _load(client_app, ClientApp)  # fails here, in words, rather than in every worker
+    identify_process(_RUN_ID)
+    config = run_config_values(_app_config(Path("pyproject.toml")))
+    federation = Federation(_RUN_ID, config, clients, show_errors=True)
+    executor = make_executor(LoadClientApp(client_app), federation, resources)
+    try:
+        grid = EngineGrid(
+            executor, Sites(clients, str), make_run(_RUN_ID), clients_per_chunk=resources.clients_per_chunk
+        )
+        context = Context(_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config=config)
+        server(grid, context)
+    finally:
+        executor.close()
+
+
+def _app_config(file: Path) -> dict[str, object]:
+    """Return `[tool.flwr.app.config]` with nested tables flattened, as Flower does."""
+    if not file.exists():
+        return {}
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    for key in ("tool", "flwr", "app", "config"):
+        found = found.get(key, {})
+    return _flatten(found)
+
+
+def _flatten(table: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _load(path: str, kind: type[App]) -> App:
+    module, _, name = path.partition(":")
+    if not name:
+        raise ConfigError(f'"{path}" should be package.module:name of a {kind.__name__}')
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f'"{path}" cannot be loaded: {error}', hint="run from the folder of the app"
+        ) from error
+    if not isinstance(found, kind):
+        raise ConfigError(f'"{path}" is a {type(found).__name__}, expected a {kind.__name__}')
+    return found

@@ -1,0 +1,183 @@
+"""What can be found wrong with a scenario before it is run, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.config import Scenario
+from common.errors import ConfigError, ShoalError
+
+# Rows of all clients up to which a deep check fits the preprocessing and builds the model.
+_CHEAP_ROWS = 200_000
+
+
+def validate(scenario: Scenario, deep: bool) -> list[str]:
+    """Return one line for each problem of a scenario; none means that it can be run.
+
+    Args:
+        scenario: whose sections are valid in themselves.
+        deep: also load the data, spread it over clients and build the model on it. Without, no
+            data is read and neither TensorFlow, Ray nor Flower is imported.
+    """
+    problems = [*_cross_checks(scenario), *_registry_checks(scenario)]
+    if not deep or problems:  # data loaded for a broken scenario would only repeat its problems
+        return problems
+    return _collect(_deep_check, scenario)
+
+
+def _registry_checks(scenario: Scenario) -> list[str]:
+    import common.models
+    import server.strategies
+    import simulations.datasets
+
+    return [
+        *_collect(simulations.datasets.check, scenario),
+        *_collect(lambda _: common.models.check(scenario.model), scenario),
+        *_collect(lambda _: server.strategies.check(scenario.strategy), scenario),
+    ]
+
+
+def _collect(check: Callable[[Scenario], list[str]], scenario: Scenario) -> list[str]:
+    """Run a check, with an error that it raises as one more problem."""
+    try:
+        return list(check(scenario))
+    except ConfigError as error:
+        return error.problems
+    except ShoalError as error:
+        return [str(error)]
+
+
+def _cross_checks(scenario: Scenario) -> list[str]:
+    """Check keys of different sections against each other."""
+    return [
+        *_column_problems(scenario),
+        *_metric_problems(scenario),
+        *_training_problems(scenario),
+        *_cohort_problems(scenario),
+    ]
+
+
+def _column_problems(scenario: Scenario) -> list[str]:
+    data = scenario.data
+    problems = []
+    if both := sorted(set(data.include) & set(data.exclude)):
+        problems.append(f"data.include and data.exclude both name {', '.join(both)}")
+    for key, column in (("label", data.label), ("client_column", data.client_column)):
+        if column is not None and column in data.include:
+            problems.append(f'data.include names "{column}", which is data.{key} and never an input')
+    if data.label is not None and data.label == data.client_column:
+        problems.append(f'data.label and data.client_column are both "{data.label}"')
+    if data.text_column is not None and data.text_column in (*data.exclude, data.label):
+        problems.append(f'data.text_column "{data.text_column}" is excluded or is the label')
+    if data.positive is not None and data.task in ("multiclass", "regression"):
+        problems.append(
+            f'data.positive makes the task binary, but data.task is "{data.task}": drop one of them'
+        )
+    return problems
+
+
+def _metric_problems(scenario: Scenario) -> list[str]:
+    task, training = scenario.data.task, scenario.training
+    if scenario.data.positive is not None:
+        task = "binary"
+    problems = []
+    fitting = {
+        "binary": {"accuracy", "auc", "f1", "loss"},
+        "multiclass": {"accuracy", "f1", "loss"},
+        "regression": {"loss", "mae", "mse"},
+    }.get(task)  # None while the task is "auto": only the data tells
+    named = [*(("metrics", name) for name in training.metrics), ("monitor", training.monitor)]
+    for key, name in named:
+        if fitting is not None and name != "auto" and name not in fitting:
+            problems.append(
+                f'training.{key}: "{name}" does not fit a {task} task; these do: {", ".join(sorted(fitting))}'
+            )
+    if training.metrics and training.monitor not in (*training.metrics, "auto", "loss"):
+        problems.append(
+            f'training.monitor "{training.monitor}" is not among training.metrics '
+            f"({', '.join(training.metrics)}): add it there"
+        )
+    return problems
+
+
+def _training_problems(scenario: Scenario) -> list[str]:
+    training = scenario.training
+    problems = []
+    if training.local_steps is not None and training.local_epochs != 1:
+        problems.append(
+            f"training.local_steps = {training.local_steps} replaces training.local_epochs = "
+            f"{training.local_epochs}: set only one of them"
+        )
+    if "learning_rate" in training.optimizer_args:
+        problems.append(
+            "training.optimizer_args.learning_rate: set training.learning_rate instead, "
+            "which the schedule starts from"
+        )
+    if training.early_stopping.patience and not scenario.data.validation_fraction:
+        problems.append(
+            f"training.early_stopping.patience = {training.early_stopping.patience} needs "
+            "validation rows, but data.validation_fraction is 0"
+        )
+    if training.class_weights == "balanced" and scenario.data.task == "regression":
+        problems.append('training.class_weights = "balanced" needs classes, but the task is regression')
+    return problems
+
+
+def _cohort_problems(scenario: Scenario) -> list[str]:
+    clients, strategy = scenario.partition.clients, scenario.strategy
+    if clients is None:
+        return []
+    drawn = (
+        ("clients_per_round", strategy.clients_per_round),
+        ("evaluate_clients", strategy.evaluate_clients),
+    )
+    problems = [
+        f"strategy.{key} = {size} is more than partition.clients = {clients}"
+        for key, size in drawn
+        if size > clients
+    ]
+    if scenario.preprocessing.min_sites > clients:
+        problems.append(
+            f"preprocessing.min_sites = {scenario.preprocessing.min_sites} is more than "
+            f"partition.clients = {clients}, so no statistic could ever be kept: lower it or add clients"
+        )
+    return problems
+
+
+def _deep_check(scenario: Scenario) -> list[str]:
+    """Load the data, spread it, and build the model on what a run would feed it."""
+    import simulations.datasets
+
+    population = simulations.datasets.load_population(scenario)
+    clients = len(population)
+    problems = [
+        f"strategy.{key} = {size} is more than the {clients} clients that the data gives"
+        for key, size in (
+            ("clients_per_round", scenario.strategy.clients_per_round),
+            ("evaluate_clients", scenario.strategy.evaluate_clients),
+        )
+        if size > clients
+    ]
+    if scenario.preprocessing.min_sites > clients:
+        problems.append(
+            f"preprocessing.min_sites = {scenario.preprocessing.min_sites} is more than the "
+            f"{clients} clients that the data gives, so no statistic could ever be kept: lower it, "
+            "or add clients"
+        )
+    if problems or sum(population.rows(client) for client in range(clients)) > _CHEAP_ROWS:
+        return problems
+
+    import common.models
+    import server.preprocessing
+    from clients.preprocessing.statistics import local_statistics
+    from clients.shard import split
+
+    schema = population.schema
+    parts = (
+        split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)
+    )
+    statistics = [local_statistics(part["train"], schema, scenario.preprocessing) for part in parts]
+    spec = server.preprocessing.fit(statistics, schema, scenario.preprocessing).input_spec
+    model = common.models.build(scenario.model, spec, schema.num_classes, seed=scenario.seed)
+    common.models.compile_model(model, scenario.training, schema.task)
+    return []

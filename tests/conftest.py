@@ -1,0 +1,32 @@
+"""What all tests share: a quiet, single-threaded, offline environment, and one Ray session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from simulations.cli import ENVIRONMENT
+
+# Set before TensorFlow, Ray or Flower is imported, and inherited by the processes that tests start. One
+# thread each: workers share the machine, and sums are then always taken in the same order.
+os.environ.update(
+    ENVIRONMENT,
+    CUDA_VISIBLE_DEVICES="",
+    TF_NUM_INTRAOP_THREADS="1",
+    TF_NUM_INTEROP_THREADS="1",
+    OMP_NUM_THREADS="1",
+    RAY_DEDUP_LOGS="0",
+)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of two workers for all tests that need it: starting it takes seconds."""
+    import ray
+
+    # Logical CPUs: room for several pools of two workers side by side.
+    ray.init(num_cpus=8, include_dashboard=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,171 @@
+"""The Grid over serial and Ray executors: results, order, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from common.config import ResourcesConfig
+from common.errors import ConfigError
+from common.flower_shim import identify_process, make_run
+from server.sites import Sites
+from simulations.engine.executors import make_executor
+from simulations.engine.grid import EngineGrid, Executor
+from simulations.engine.worker import Federation
+from simulations.run_app import LoadClientApp, run_app
+
+APPS = Path(__file__).parents[1] / "apps"
+CLIENTS = 7
+
+
+@pytest.fixture(autouse=True)
+def in_app_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in the app's folder, as its author would; worker processes look it up from there."""
+    monkeypatch.chdir(APPS)
+    monkeypatch.syspath_prepend(str(APPS))
+
+
+def executor(backend: str, workers: int = 2) -> Executor:
+    resources = ResourcesConfig.model_validate({"backend": backend, "workers": workers, "max_retries": 1})
+    federation = Federation(1, {}, CLIENTS, show_errors=backend == "serial")
+    return make_executor(LoadClientApp("mean_app:client"), federation, resources)
+
+
+def grid_over(running: Executor) -> EngineGrid:
+    identify_process(1)
+    return EngineGrid(running, Sites(CLIENTS, str), make_run(1), clients_per_chunk=2)
+
+
+@pytest.fixture(scope="module")
+def ray_executor(ray_session: None) -> Iterator[Executor]:
+    """One pool of two workers for the tests of this file that leave it whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(APPS)
+        patch.syspath_prepend(str(APPS))
+        running = executor("ray")
+        yield running
+        running.close()
+
+
+def train(grid: EngineGrid, timeout: float | None = None, **config: object) -> list[Message]:
+    content = RecordDict(
+        {"arrays": ArrayRecord([np.zeros(2, np.float32)]), "config": ConfigRecord(config)}  # type: ignore[arg-type]
+    )
+    # asked in descending order: replies come in ascending order whatever the order asked
+    messages = [Message(content, node, "train") for node in reversed(grid.get_node_ids())]
+    return grid.send_and_receive(messages, timeout=timeout)
+
+
+def updates(replies: list[Message]) -> dict[int, float]:
+    return {
+        r.metadata.src_node_id: float(r.content["arrays"].to_numpy_ndarrays()[0][0])
+        for r in replies
+        if r.has_content()
+    }
+
+
+# node ids begin at 2, partition i adds i
+EXPECTED = {2 + i: float(i) for i in range(CLIENTS)}
+
+
+def test_serial_answers_in_order() -> None:
+    replies = train(grid_over(executor("serial")))
+    assert [r.metadata.src_node_id for r in replies] == list(EXPECTED)
+    assert updates(replies) == EXPECTED
+
+
+def test_ray_answers_the_same(ray_executor: Executor) -> None:
+    replies = train(grid_over(ray_executor))
+    assert [r.metadata.src_node_id for r in replies] == list(EXPECTED)
+    assert updates(replies) == EXPECTED
+    pids = {r.content["metrics"]["pid"] for r in replies}
+    assert len(pids) <= 2  # resident workers, not a process a client
+
+
+def test_state_of_a_client_follows_it_from_worker_to_worker(ray_executor: Executor) -> None:
+    grid = grid_over(ray_executor)
+    for seen in (1, 2, 3):
+        assert {r.content["metrics"]["seen"] for r in train(grid)} == {seen}
+    assert len(grid.states) == CLIENTS
+
+
+def test_an_exception_is_that_client_s_only_and_its_text_stays(ray_executor: Executor) -> None:
+    replies = train(grid_over(ray_executor), **{"raise": 3})
+    failed = [r for r in replies if r.has_error()]
+    assert [r.metadata.src_node_id for r in failed] == [5]
+    assert "ValueError" in failed[0].error.reason
+    assert "misbehave" in failed[0].error.reason  # says where
+    assert "secret" not in failed[0].error.reason  # but not what it said, which may quote a row
+    assert updates(replies) == {k: v for k, v in EXPECTED.items() if k != 5}
+
+
+def test_serial_shows_the_text_of_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [r for r in train(grid_over(executor("serial")), **{"raise": 3}) if r.has_error()]
+    assert "secret row 42" in failed[0].error.reason
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_is_replaced_and_its_chunk_repeated(
+    ray_executor: Executor, tmp_path: Path
+) -> None:
+    replies = train(grid_over(ray_executor), **{"die-once": 4, "marker": str(tmp_path / "died")})
+    assert (tmp_path / "died").exists()
+    assert updates(replies) == EXPECTED
+
+
+def test_a_chunk_that_always_kills_its_worker_is_given_up(ray_executor: Executor) -> None:
+    grid = grid_over(ray_executor)
+    replies = train(grid, die=0)
+    assert updates(replies) == {k: v for k, v in EXPECTED.items() if k != 2}
+    lost = [r.error.reason for r in replies if r.has_error()]
+    assert len(lost) == 1
+    assert "died 2 times" in lost[0]  # the first try and max_retries = 1
+    assert updates(train(grid)) == EXPECTED  # the pool is whole again
+
+
+def test_a_hung_worker_is_given_up_at_the_deadline(ray_executor: Executor) -> None:
+    grid = grid_over(ray_executor)
+    replies = train(grid, timeout=15, hang=6)
+    assert updates(replies) == {k: v for k, v in EXPECTED.items() if k != 8}
+    assert updates(train(grid)) == EXPECTED
+
+
+def test_push_and_pull() -> None:
+    grid = grid_over(executor("serial"))
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(1, np.float32)]), "config": ConfigRecord()})
+    ids = grid.push_messages([Message(content, node, "train") for node in (2, 3)])
+    assert updates(grid.pull_messages(ids)) == {2: 0.0, 3: 1.0}
+    assert grid.pull_messages(ids) == []  # each reply is handed out once
+
+
+@pytest.mark.parametrize("backend", ["serial", "ray"])
+def test_run_app_runs_a_stranger_s_apps(
+    backend: str, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round adds the example-weighted mean of 0..4: Σ p(p+1) / Σ (p+1) = 40/15; three rounds: 8."""
+    (tmp_path / "mean_app.py").write_text((APPS / "mean_app.py").read_text())
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config]\nnum-server-rounds = 3\n")
+    monkeypatch.chdir(tmp_path)
+    run_app("mean_app:server", "mean_app:client", 5, backend=backend, workers=2)
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_allclose(found["arr_0"], np.full((3, 2), 8.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("mean_app", "should be package.module:name"),
+        ("mean_app:nothing", "cannot be loaded"),
+        ("no_such_module:client", "cannot be loaded"),
+        ("mean_app:client", "is a ClientApp, expected a ServerApp"),
+    ],
+)
+def test_run_app_explains_a_wrong_path(path: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run_app(path, "mean_app:client", 2, backend="serial")
+
+

@@ -71,7 +71,27 @@ def record_to_weights(record: ArrayRecord) -> list[NDArray[Any]]:
 
 def content_bytes(content: RecordDict) -> int:
     """Return the payload of a message in bytes, without its envelope."""
-    return sum(record.count_bytes() for record in content.values())
+    return sum(
+        _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes()
+        for record in content.values()
+    )
+
+
+def _config_bytes(record: ConfigRecord) -> int:
+    """Count as Flower does, whose own count fails on an empty list (1.41)."""
+    total = 0
+    for key, value in record.items():
+        values = value if isinstance(value, list) else [value]
+        total += len(key.encode()) + sum(_value_bytes(v) for v in values)
+    return total
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, bytes):
+        return len(value)
+    return 1 if isinstance(value, bool) else 8
 
 
 def is_finite(record: ArrayRecord) -> bool:
@@ -86,6 +106,14 @@ def same_shapes(record: ArrayRecord, expected: ArrayRecord) -> bool:
         tuple(record[k].shape) == tuple(expected[k].shape) and record[k].dtype == expected[k].dtype
         for k in record
     )
+
+
+def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
+    """Return the record with each array cast to its type in `like`.
+
+    Some strategies compute in float64; the model's own types are what clients get and return.
+    """
+    return ArrayRecord([record[k].numpy().astype(like[k].dtype, copy=False) for k in like])
 
 
 def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:

@@ -108,7 +108,9 @@ class _Server:
         loop = RoundLoop(
             self.grid,
             self.sites,
-            strategies.make(self.scenario.strategy, self.cohort_size()),
+            strategies.make(
+                self.scenario.strategy, self.cohort_size(), self.scenario.training.learning_rate
+            ),
             self.scenario,
             self.schema.task,
             config,

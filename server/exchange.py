@@ -17,6 +17,7 @@ from common.records import ARRAYS, EXAMPLES, METRICS_RECORD
 from server.sites import Sites
 
 _MOST_REASONS = 5  # failures that an error text lists
+POOLED_NAME = "(pooled)"  # the simulation's client that holds everybody's rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _row(
     return ClientRow(
         round=round_number,
         client=client,
-        name=sites.name(client),
+        name=sites.name(client) if client < sites.count else POOLED_NAME,
         phase=phase,
         examples=int(numbers.pop(EXAMPLES, 0)),
         seconds=numbers.pop("seconds", 0.0),

@@ -15,8 +15,9 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import metrics
+from common import metrics, records
 from common.config import Scenario
+from common.errors import TrainingError
 from common.events import ClientRow, RoundRow
 from common.records import TRAIN_LOSS
 from common.schema import Task
@@ -117,15 +118,21 @@ class RoundLoop:
         config = ConfigRecord(
             {**self.config, "learning-rate": learning_rate(scenario.training, number)}
         )
-        messages = self.strategy.configure_train(number, progress.arrays, config, view)
+        # A copy: some strategies (QFedAvg) take the record apart that they were given.
+        messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
         exchange = ask(
             self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s
         )
         require_replies(exchange, scenario.server.min_success, f"round {number}, training")
         clock.lap("train")
         arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
-        if arrays is not None:
-            progress.arrays = arrays
+        if arrays is None:
+            raise TrainingError(
+                f"round {number}: {self.scenario.strategy.name} gave no weights from "
+                f"{len(exchange.accepted)} updates",
+                hint="some strategies need more clients in a round; run.log has Flower's own words",
+            )
+        progress.arrays = records.with_types_of(arrays, progress.arrays)
         clock.lap("aggregate")
         return exchange, _numbers(aggregated)
 
@@ -137,7 +144,7 @@ class RoundLoop:
         clients = cohort(scenario.seed, number, self.sites.count, size, "evaluation")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         config = ConfigRecord(dict(self.config))
-        messages = self.strategy.configure_evaluate(number, progress.arrays, config, view)
+        messages = self.strategy.configure_evaluate(number, progress.arrays.copy(), config, view)
         exchange = ask(
             self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s
         )

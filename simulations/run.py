@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 
 from clients.app import make_client_app
 from common.config import Scenario
@@ -56,7 +57,7 @@ def run_scenario(scenario: Scenario, observers: Sequence[Observer] = ()) -> Path
     """
     population = datasets.load_population(scenario)
     folder = RunFolder.create(scenario)
-    with _log_to(folder.path / "log.txt"), _closing(folder) as outcomes:
+    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes:
         coordinate(scenario, population, _hooks(folder, population, observers), outcomes.append)
         _leave_behind(folder, scenario, population, outcomes[0])
     return folder.path
@@ -67,8 +68,15 @@ def coordinate(
     population: Population,
     hooks: Hooks,
     deliver: Callable[[Outcome], None],
+    wrap: Callable[[Grid], Grid] = lambda grid: grid,
 ) -> None:
-    """Run the ServerApp over the Grid that the scenario asks for; leaves nothing on disk."""
+    """Run the ServerApp over the Grid that the scenario asks for; leaves nothing on disk.
+
+    Args:
+        scenario: the configuration; population: its clients.
+        hooks: who is told; deliver: is given the outcome.
+        wrap: puts something between the server and the Grid, to watch or disturb messages.
+    """
     identify_process(_RUN_ID)
     sites = Sites(len(population), population.name)
     pooled = sites.node(sites.count) if scenario.output.compare else None
@@ -90,7 +98,7 @@ def coordinate(
         )
         app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver)
         context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
-        app(grid, context)
+        app(wrap(grid), context)
     finally:
         executor.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulations.report import figures_sites
-from simulations.results.text import count, number
+from simulations.results.text import NONE, count, number
 
 MOST_ROWS = 100  # of a table; beyond, figures tell more
 MOST_LABELS = 12
@@ -46,11 +46,11 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
 def _client(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
     told = client.get("labels") or {}
     counts = [few if name in told and told[name] is None else count(told.get(name) or 0) for name in labels]
-    return [str(client["name"]), *(_count(client.get(key), few) for key in ("rows", "train_rows")), *counts]
+    return [str(client["name"]), *(_count(client.get(key)) for key in ("rows", "train_rows")), *counts]
 
 
-def _count(value: int | None, few: str) -> str:
-    return few if value is None else count(value)
+def _count(value: int | None) -> str:
+    return NONE if value is None else count(value)
 
 
 def _column(column: Mapping[str, Any], few: str) -> list[str]:
@@ -60,8 +60,8 @@ def _column(column: Mapping[str, Any], few: str) -> list[str]:
     return [
         str(column["name"]),
         str(column.get("kind", "")),
-        "–" if rate is None else f"{rate:.1%}",
+        NONE if rate is None else f"{rate:.1%}",
         number(column.get("mean")),
         number(column.get("std")),
-        "–" if kinds is None else str(kinds),
+        NONE if kinds is None else str(kinds),
     ]

@@ -41,7 +41,7 @@ def _mark(number: int, value: float) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"best (round {number})",
+        "name": f"best ({number})",
         "x": [number],
         "y": [value],
         "marker": {

@@ -105,12 +105,13 @@ def _headline(alone: Sequence[Difference]) -> tuple[str, Tone]:
     total = len(alone)
     better, worse = (sum(d.gain > TIE for d in alone), sum(d.gain < -TIE for d in alone))
     mean = fmean(d.gain for d in alone)
-    if better == total:
-        return (
-            "Federating helped the one site" if total == 1 else f"Federating helped at all {total} sites"
-        ), "good"
     if better > total / 2 and mean > 0:
-        return f"Federating helped at {better} of {total} sites", "good"
+        where = f"at {better} of {total} sites" if better < total else f"at all {total} sites"
+        helped = f"Federating helped {where if total > 1 else 'the one site'}"
+        measured = [d for d in alone if d.clear is not None]
+        if measured and not any(d.clear and d.gain > 0 for d in measured):
+            return f"{helped}, by margins that may be chance", "mixed"
+        return helped, "good"
     if not better and not worse:
         return "Federating made no difference to any site", "mixed"
     if worse > total / 2 or (mean < -TIE and worse >= better):
@@ -146,16 +147,16 @@ def _clear(alone: Sequence[Difference]) -> list[str]:
     helped = [d.site.name for d in measured if d.clear and d.gain > 0]
     hurt = [d.site.name for d in measured if d.clear and d.gain < 0]
     if not helped and not hurt:
-        return ["No difference exceeds the 95 % intervals: each could be chance, given so few test rows."]
+        return ["No difference exceeds the 95 % intervals, so each by itself could be chance."]
     parts = []
     if helped:
         parts.append(f"{len(helped)} in favour of federating ({_names(helped)})")
     if hurt:
         parts.append(f"{len(hurt)} against it ({_names(hurt)})")
-    total = len(helped) + len(hurt)
-    rest = "" if total == len(measured) else "; the others may be chance"
-    verb = "difference exceeds" if total == 1 else "differences exceed"
-    return [f"{total} of {len(measured)} {verb} the 95 % intervals: {' and '.join(parts)}{rest}."]
+    clear, rest = len(helped) + len(hurt), len(measured) - len(helped) - len(hurt)
+    of = f"Of {len(measured)} differences, {clear}" if len(measured) > 1 else "The difference"
+    tail = "; the others may be chance" if rest > 1 else "; the other may be chance" if rest else ""
+    return [f"{of} exceed{'s' if clear == 1 else ''} the 95 % intervals: {' and '.join(parts)}{tail}."]
 
 
 def _pooled(rows: Sequence[SiteRow], metric: str) -> list[str]:
@@ -190,7 +191,7 @@ def _worst(rows: Sequence[SiteRow], metric: str) -> list[str]:
 
 def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:
     across = over_sites(rows, "federated", metric)
-    said = ["Only the federated model was trained; `shoal run --compare` trains local-only models as well."]
+    said = ["Only the federated model was trained; with --compare, local-only models are trained as well."]
     if across:
         mean = f"mean {metric_name(metric)} {number(across.mean)} over {_sites(across.sites)}"
         said.append(f"The federated model reaches {mean}.")
@@ -205,7 +206,7 @@ def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str)
     verb = "is" if len(names) == 1 else "are"
     return [
         f"{_sites(len(names))} ({_names(names)}) {verb} left out: {metric_name(metric)} is not defined "
-        "there, for example because the test rows hold one class only."
+        "there: its test rows are of one class only, or too few to be told."
     ]
 
 

@@ -45,6 +45,7 @@ def view(run: RunFolder) -> dict[str, Any]:
         "run_name": run.name,
         "status": STATUS[status],
         "status_good": status in ("finished", "stopped early"),
+        "ended": _ended(status, summary, rounds, scenario),
         "started": _started(run),
         "verdict": verdict,
         "facts": _facts(scenario, rounds, sites, metric),
@@ -65,6 +66,26 @@ def view(run: RunFolder) -> dict[str, Any]:
 def _started(run: RunFolder) -> str:
     started = str(run.environment().get("started", ""))
     return f"{started[:10]} {started[11:16]} UTC" if started else ""
+
+
+def _ended(status: str, summary: Mapping[str, Any], rounds: Sequence[RoundRow], scenario: Scenario) -> str:
+    """Say how far a run came that did not end well; "" otherwise."""
+    if status in ("finished", "stopped early"):
+        return ""
+    after = (
+        f"after round {rounds[-1].round} of {scenario.training.rounds}"
+        if rounds
+        else "before the first round"
+    )
+    error = summary.get("error")
+    return (
+        f"The run is {STATUS[status]}, {after}."
+        if status == "running"
+        else (
+            f"The run {'failed' if status == 'failed' else f'was {STATUS[status]}'} {after}."
+            + (f" {error}" if error else "")
+        )
+    )
 
 
 def _facts(
@@ -117,21 +138,49 @@ def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> 
         if many
         else [figures_sites.by_site(ordered, metric)]
     )
+    compared = "local" in present and "federated" in present
     return {
         "metric": metric_name(metric),
+        "note": _sites_note(metric, scenario, compared, len(sites) if many else 0)
+        + _positives_note(sites, scenario),
         "models": [(model, LABELS[model]) for model in present],
+        "compared": compared,
         "positives": positives,
-        "count": len(sites),
         "groups": [("worst", rows[:ENDS]), ("best", rows[-ENDS:])] if many else [("", rows)],
         "figures": [plot for plot in plots if plot],
-        "intervals": scenario.output.bootstrap > 0,
         "others": _others(ordered, metric, present) if not many else [],
     }
 
 
+def _sites_note(metric: str, scenario: Scenario, compared: bool, many: int) -> str:
+    name = metric_name(metric)
+    said = f"{name[:1].upper()}{name[1:]} on each site's own held-out test rows"
+    said += ", with the 95 % bootstrap interval." if scenario.output.bootstrap else "."
+    if not higher_is_better(metric):
+        said += " Lower is better."
+    if compared:
+        said += " Difference is federated minus local-only."
+    if many:
+        said += f" The table shows the {ENDS} worst and the {ENDS} best of {many:,} sites (federated)."
+    return said
+
+
+def _positives_note(sites: Sequence[SiteRow], scenario: Scenario) -> str:
+    if not any(row.positives >= 0 for row in sites) or all(row.positives >= 0 for row in sites):
+        return ""
+    few = scenario.preprocessing.min_count
+    return (
+        f" Positives are <{few} where fewer than {few} test rows are positive, or all but fewer than {few}."
+    )
+
+
 def _by_value(sites: Sequence[SiteRow], metric: str) -> list[SiteRow]:
     """Return the sites, worst federated value first; those without a value are left out."""
-    values = {row.client: tests[metric].value for row in sites if metric in (tests := row.tests["federated"])}
+    values = {
+        row.client: tests[metric].value
+        for row in sites
+        if metric in (tests := row.tests.get("federated", {}))
+    }
     defined = [row for row in sites if math.isfinite(values.get(row.client, math.nan))]
     return sorted(defined, key=lambda row: values[row.client], reverse=not higher_is_better(metric))
 

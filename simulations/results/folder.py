@@ -112,7 +112,7 @@ class RunFolder:
         self._journal.close()
 
     def _log(self, text: str) -> None:
-        with (self.path / "run.log").open("a", encoding="utf-8") as stream:
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write(f"{now()} {text}\n")
 
     # -- derived --------------------------------------------------------------------------------

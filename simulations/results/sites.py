@@ -79,6 +79,8 @@ def higher_is_better(metric: str) -> bool:
 
 def monitored_metric(training: TrainingConfig, names: Collection[str]) -> str | None:
     """Return the metric that choices were made by, out of `names`; `None` if there are none."""
-    if training.monitor in names:
-        return str(training.monitor)
+    # "auto" is the first of the configured metrics, as in common/metrics.py.
+    for name in (training.monitor, *training.metrics[:1]):
+        if name in names:
+            return str(name)
     return next((name for name in _USUAL if name in names), next(iter(names), None))

@@ -37,7 +37,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float) -> str:
     """Return a difference with its sign."""
-    return f"+{number(value)}" if value >= 0 else number(value)
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def interval(found: Interval | None) -> str:

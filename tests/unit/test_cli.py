@@ -13,6 +13,7 @@ import pytest
 
 from common import errors
 from simulations import BUILTIN_SCENARIOS, cli
+from simulations.cli import running
 
 HEAVY = (
     "tensorflow",
@@ -119,7 +120,7 @@ def test_every_error_class_has_its_exit_code(
         def fail(source: str, overrides: object, error: type[errors.ShoalError] = error) -> None:
             raise error("it went wrong", hint="mend it")
 
-        monkeypatch.setattr(cli, "_load", fail)
+        monkeypatch.setattr(running, "_load", fail)
         shoal("validate", "x", code=error.exit_code)
         told = capsys.readouterr().err
         assert error.__name__ in told
@@ -134,7 +135,7 @@ def test_unexpected_errors_show_a_traceback_and_exit_1(
     def fail(source: str, overrides: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(running, "_load", fail)
     shoal("validate", "x", code=1)
     told = capsys.readouterr().err
     assert "Traceback" in told
@@ -144,9 +145,9 @@ def test_unexpected_errors_show_a_traceback_and_exit_1(
 
 def test_ctrl_c_is_exit_code_130() -> None:
     program = (
-        "import os, signal, sys\nfrom simulations import cli\n"
+        "import os, signal, sys\nfrom simulations import cli\nfrom simulations.cli import running\n"
         "def load(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(30)\n"
-        "cli._load = load\ncli.main(['validate', 'x'])"
+        "running._load = load\ncli.main(['validate', 'x'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 128 + signal.SIGINT

@@ -1,0 +1,1 @@
+"""What a client computes about its own rows for the federated preprocessing."""

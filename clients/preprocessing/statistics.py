@@ -1,0 +1,108 @@
+"""A client's own aggregates, under the disclosure rule (`common/preprocessing/statistics.py`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import PreprocessingConfig
+from common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
+from common.preprocessing.segment import segment
+from common.preprocessing.sketch import Sketch
+from common.preprocessing.statistics import Statistics
+from common.schema import Schema, Shard
+
+
+def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) -> Statistics:
+    """Return what a client tells about its training rows.
+
+    Args:
+        shard: the training rows.
+        schema: names and kinds of the columns.
+        config: gives min_count.
+
+    Raises:
+        DisclosureError: the result breaks the disclosure rule, which would be a defect of this module.
+    """
+    few = config.min_count
+    if shard.rows < few:
+        return Statistics()
+    columns = shard.columns
+    found = Statistics(
+        sites=1,
+        rows=shard.rows,
+        classes=_classes(shard.labels, schema.num_classes, few),
+        numeric={name: _numeric(columns[name], few) for name in schema.names("numeric")},
+        categorical={name: _categorical(columns[name], few) for name in schema.names("categorical")},
+        tokens={name: _tokens(columns[name], few) for name in schema.names("text")},
+        images={name: columns[name].dtype == np.uint8 for name in schema.names("image")},
+        sequences={name: _sequence(columns[name], few) for name in schema.names("sequence")},
+    )
+    found.check(few)
+    return found
+
+
+def _classes(labels: NDArray[Any], classes: int, few: int) -> tuple[int, ...]:
+    if not classes:
+        return ()
+    counts = dict(enumerate(np.bincount(labels, minlength=classes).tolist()))
+    kept = _tellable(counts, len(labels), few)
+    return tuple(kept.get(index, 0) for index in range(classes))
+
+
+def _numeric(values: NDArray[Any], few: int) -> NumericStatistics:
+    """Describe the values that are there.
+
+    If 1 to few - 1 values are missing, as many more are left out (the last ones) that few are: the
+    number of missing values would else tell of single rows.
+    """
+    there = np.flatnonzero(np.isfinite(values))
+    missing = len(values) - there.size
+    if 0 < missing < few:
+        there = there[: max(0, len(values) - few)]
+    if there.size < few:
+        return NumericStatistics(missing=len(values))
+    held = values[there]
+    sketch = Sketch.of(held).joined(few)
+    return NumericStatistics(Moments.of(held, min_count=few), len(values) - there.size, sketch, sites=1)
+
+
+def _categorical(values: NDArray[Any], few: int) -> CategoricalStatistics:
+    counts = Counter(value for value in values.tolist() if value)
+    missing = len(values) - sum(counts.values())
+    told = missing if missing >= few else 0  # fewer are counted with the rest, like rare categories
+    kept = _tellable(counts, len(values) - told, few)
+    if told and 0 < len(values) - told - sum(kept.values()) < few:
+        told, kept = 0, _tellable(counts, len(values), few)
+    return CategoricalStatistics(Counts.of(kept), told)
+
+
+def _tokens(texts: NDArray[Any], few: int) -> Counts:
+    """Count the rows that hold each token; a token that all but a few rows hold counts as in all."""
+    rows: Counter[str] = Counter()
+    for text in texts.tolist():
+        rows.update(set(segment(text)))
+    total = len(texts)
+    return Counts.of(
+        {token: total if total - n < few else n for token, n in rows.items() if n >= few}
+    )
+
+
+def _sequence(values: NDArray[Any], few: int) -> tuple[Moments, ...]:
+    """Describe each channel over all rows and steps; extremes have `few` rows' worth of values behind."""
+    steps = values.shape[1]
+    return tuple(
+        Moments.of(values[:, :, channel].ravel(), min_count=few * steps)
+        for channel in range(values.shape[2])
+    )
+
+
+def _tellable(counts: dict[Any, int] | Counter[str], rows: int, few: int) -> dict[Any, int]:
+    """Keep the counts of at least `few`, such that the rows outside them are none or at least `few`."""
+    kept = sorted(((n, value) for value, n in counts.items() if n >= few), reverse=True)
+    while kept and 0 < rows - sum(n for n, _ in kept) < few:
+        kept.pop()  # the smallest joins the rest
+    return {value: n for n, value in kept}

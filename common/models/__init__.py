@@ -1,0 +1,50 @@
+"""The models that clients train: built-in ones by name, or the user's own function.
+
+Importing this package does not import Keras; `build` and `compile_model` do, on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.config import ModelConfig, TrainingConfig
+from common.models.catalog import MODELS, check
+from common.schema import InputSpec, Task
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["MODELS", "build", "check", "compile_model"]
+
+
+def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -> keras.Model:
+    """Build a model with its seeded initial weights, uncompiled.
+
+    Args:
+        model: name and arguments.
+        spec: the encoded input.
+        num_classes: 0 for regression, 2 for a binary task (one sigmoid output), else softmax outputs.
+        seed: the run's seed; one seed gives the same bits in any process.
+
+    Raises:
+        ConfigError: unknown name or argument; or the user's function cannot be imported.
+        ModelError: the model does not take this input, the user's function failed, or the output does
+            not fit the labels.
+    """
+    from common.models.building import build_model
+
+    return build_model(model, spec, num_classes, seed=seed)
+
+
+def compile_model(model: keras.Model, training: TrainingConfig, task: Task) -> None:
+    """Compile a model with the optimizer and loss of the configuration.
+
+    Keras' own metrics stay empty: ours are computed from predictions over all rows of a split, which a
+    mean over batches is not for AUC and F1.
+
+    Raises:
+        ConfigError: the optimizer or loss refuses its name or arguments.
+    """
+    from common.models.compiling import compile_checked
+
+    compile_checked(model, training, task)

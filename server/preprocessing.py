@@ -1,0 +1,133 @@
+"""Fits the preprocessing from what clients told, and keeps the server's part of the disclosure rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.config import PreprocessingConfig
+from common.errors import DataError, DisclosureError
+from common.preprocessing import PreprocessingSpec, Statistics, spec
+from common.preprocessing.aggregates import Moments, NumericStatistics
+from common.schema import Schema
+
+
+def fit(
+    statistics: Sequence[Statistics], schema: Schema, config: PreprocessingConfig
+) -> PreprocessingSpec:
+    """Merge clients' statistics into one preprocessing.
+
+    Args:
+        statistics: one a client, in any order: the result does not depend on it.
+        schema: names and kinds of the columns.
+        config: what to do, and min_sites and min_count.
+
+    Raises:
+        DisclosureError: fewer than min_sites clients told anything, or one told too much.
+        DataError: nothing is left to learn from.
+    """
+    for part in statistics:
+        part.check(config.min_count)
+    total = Statistics.merge(statistics)
+    if total.sites < config.min_sites:
+        raise DisclosureError(
+            f"{total.sites} clients had statistics to tell (at least preprocessing.min_count = "
+            f"{config.min_count} training rows), preprocessing.min_sites = {config.min_sites} are needed",
+            hint="with fewer sites, what is fitted would tell of one; lower min_sites only if it may",
+        )
+    fitted = PreprocessingSpec(
+        numeric=_numeric(total, schema, config),
+        categorical=_categorical(total, schema, config),
+        tokens=_tokens(total, schema, config),
+        image=_image(total, schema),
+        sequence=_sequence(total, schema),
+    )
+    if not all(fitted.input_spec.shape):
+        raise DataError(
+            "no column is left after preprocessing: none was told of by preprocessing.min_sites = "
+            f"{config.min_sites} clients",
+            hint="lower preprocessing.min_sites or min_count, if the data's owners agree",
+        )
+    return fitted
+
+
+def class_weights(statistics: Sequence[Statistics], schema: Schema) -> dict[int, float] | None:
+    """Return rows / (classes · rows of the class) by class index, from what clients told.
+
+    `None` where a class was told of by no client: then nothing can be balanced.
+    """
+    counts = Statistics.merge(statistics).classes
+    if not counts or not all(counts):
+        return None
+    return {k: sum(counts) / (schema.num_classes * n) for k, n in enumerate(counts)}
+
+
+def _numeric(
+    total: Statistics, schema: Schema, config: PreprocessingConfig
+) -> tuple[spec.Numeric, ...]:
+    fitted = []
+    for name in schema.names("numeric"):
+        column = total.numeric.get(name, NumericStatistics())
+        if column.sites >= config.min_sites:
+            shift, scale = _scaling(column.moments, config)
+            indicator = config.missing_indicator and column.missing > 0
+            fitted.append(spec.Numeric(name, _fill(column, config), shift, scale, indicator))
+    return tuple(fitted)
+
+
+def _fill(column: NumericStatistics, config: PreprocessingConfig) -> float:
+    if config.impute == "zero":
+        return 0.0
+    return column.sketch.quantile(0.5) if config.impute == "median" else column.moments.mean
+
+
+def _scaling(moments: Moments, config: PreprocessingConfig) -> tuple[float, float]:
+    if config.scale == "standard":
+        return moments.mean, moments.std or 1.0
+    if config.scale == "minmax":
+        return moments.low, (moments.high - moments.low) or 1.0
+    return 0.0, 1.0
+
+
+def _categorical(
+    total: Statistics, schema: Schema, config: PreprocessingConfig
+) -> tuple[spec.Categorical, ...]:
+    fitted = []
+    for name in schema.names("categorical"):
+        if name in total.categorical:
+            kept = total.categorical[name].counts.most_common(
+                config.max_categories, min_sites=config.min_sites
+            )
+            if kept:
+                fitted.append(spec.Categorical(name, kept))
+    return tuple(fitted)
+
+
+def _tokens(total: Statistics, schema: Schema, config: PreprocessingConfig) -> spec.Tokens | None:
+    for name in schema.names("text"):
+        # two ids are taken: padding and unknown
+        kept = total.tokens[name].most_common(config.vocabulary - 2, min_sites=config.min_sites)
+        if not kept:
+            raise DataError(
+                f'no word of "{name}" was told of by preprocessing.min_sites = {config.min_sites} clients',
+                hint="lower preprocessing.min_sites or min_count, if the data's owners agree",
+            )
+        return spec.Tokens(name, kept, config.tokens)
+    return None
+
+
+def _image(total: Statistics, schema: Schema) -> spec.Image | None:
+    for column in schema.columns:
+        if column.kind == "image":
+            return spec.Image(column.name, column.shape, 1 / 255 if total.images[column.name] else 1.0)
+    return None
+
+
+def _sequence(total: Statistics, schema: Schema) -> spec.Sequence | None:
+    for column in schema.columns:
+        if column.kind == "sequence":
+            channels = total.sequences[column.name]
+            if not all(channel.count for channel in channels):
+                raise DataError(f'no client told of all channels of "{column.name}"')
+            mean = tuple(channel.mean for channel in channels)
+            return spec.Sequence(column.name, column.shape, mean, tuple(c.std or 1.0 for c in channels))
+    return None

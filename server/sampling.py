@@ -1,0 +1,34 @@
+"""Draws the clients of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.seeds import Purpose, generator
+
+
+def cohort(seed: int, round: int, population: int, size: int, purpose: Purpose) -> Sequence[int]:
+    """Draw clients without replacement, every set of `size` clients being equally likely.
+
+    Time and memory grow with the cohort, not with the population: Floyd's algorithm (Bentley, Floyd:
+    Programming Pearls, CACM 30(9), 1987).
+
+    Args:
+        seed: the run's seed; round: starting at 1, 0 for draws outside rounds.
+        population: number of clients, at least 1.
+        size: clients to draw; 0, or as many as there are, gives all of them.
+        purpose: "sampling" or "evaluation", which draw independently.
+
+    Returns:
+        Client indices in ascending order; a `range` where all are taken.
+    """
+    if size == 0 or size >= population:
+        return range(population)
+    rng = generator(seed, purpose, round=round)
+    last = np.arange(population - size, population)
+    drawn: set[int] = set()
+    for top, candidate in zip(last.tolist(), rng.integers(last + 1).tolist(), strict=True):
+        drawn.add(top if candidate in drawn else candidate)
+    return sorted(drawn)

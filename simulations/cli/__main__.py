@@ -1,0 +1,5 @@
+"""`python -m simulations.cli` is `shoal`."""
+
+from simulations.cli import main
+
+main()

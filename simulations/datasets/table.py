@@ -1,0 +1,198 @@
+"""Rows in columns that workers can share: from a `Raw` data set to a `Population`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from common import errors
+from common.config import DataConfig
+from common.errors import ConfigError, DataError
+from common.schema import Column, Schema, Shard
+from simulations.datasets.labels import encode_labels
+from simulations.datasets.raw import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A categorical column: `codes` (rows,) int32 into `values`; -1 where missing."""
+
+    codes: NDArray[np.int32]
+    values: NDArray[Any]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the texts of rows, `None` where missing."""
+        codes = self.codes[rows]
+        found = np.append(self.values, None)[codes]
+        return np.asarray(found, object)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A text column, kept in Arrow: a Python string is made only for the rows asked for."""
+
+    array: pa.LargeStringArray
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the texts of rows, "" where missing."""
+        taken = pc.fill_null(self.array.take(pa.array(rows)), "")
+        return np.asarray(taken.to_numpy(zero_copy_only=False), object)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A numeric, image or sequence column."""
+
+    values: NDArray[Any]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the values of rows."""
+        return self.values[rows]
+
+
+Stored = Coded | Texts | Plain
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows of a data set, encoded as far as no client's knowledge of another's rows is needed.
+
+    Attributes:
+        schema: names, kinds, classes; columns: by name; labels: as in `Shard`.
+        sites: the site of each row, or `None`.
+    """
+
+    schema: Schema
+    columns: Mapping[str, Stored]
+    labels: NDArray[Any]
+    sites: NDArray[Any] | None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+
+class TablePopulation:
+    """Clients that hold rows of one table in memory.
+
+    The table travels to workers as a few large buffers, which Ray shares between the workers of a
+    machine; only the rows of a client that is asked are ever copied.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        parts: Sequence[NDArray[np.int64]],
+        names: Sequence[str],
+        left_out: Mapping[str, int],
+    ) -> None:
+        """Spread a table.
+
+        Args:
+            table: all rows.
+            parts: row indices of each client; names: one a client.
+            left_out: name → rows of clients that were too small.
+        """
+        self._table = table
+        self._order = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        self._offsets = np.cumsum([0, *(len(part) for part in parts)])
+        self._names = tuple(names)
+        self.left_out = dict(left_out)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that every client shares."""
+        return self._table.schema
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, client: int) -> str:
+        """Return the display name of a client."""
+        return self._names[client]
+
+    def rows(self, client: int) -> int:
+        """Return the number of rows of a client."""
+        return int(self._offsets[client + 1] - self._offsets[client])
+
+    def shard(self, client: int) -> Shard:
+        """Return a client's raw rows."""
+        if not 0 <= client < len(self):
+            raise IndexError(f"client {client} of {len(self)}")
+        rows = self._order[self._offsets[client] : self._offsets[client + 1]]
+        columns = {name: column.take(rows) for name, column in self._table.columns.items()}
+        return Shard(columns, self._table.labels[rows])
+
+
+def build_table(raw: Raw, config: DataConfig) -> Table:
+    """Infer the schema of a data set and store its columns.
+
+    Raises:
+        ConfigError: a column that the configuration names does not exist.
+        DataError: no inputs, or labels that cannot be learnt from.
+    """
+    labels, task, classes = encode_labels(raw, config)
+    stored: dict[str, Stored] = {}
+    columns: list[Column] = []
+    for name, tensor in raw.tensors.items():
+        columns.append(Column(name, "sequence" if tensor.ndim == 3 else "image", tensor.shape[1:]))
+        stored[name] = Plain(tensor)
+    if not raw.tensors:
+        for name in _inputs(raw, config):
+            column, kept = _store(name, raw.table[name], is_text=name == raw.text)
+            columns.append(column)
+            stored[name] = kept
+    if not columns:
+        raise DataError("no input columns are left", hint="check data.include and data.exclude")
+    sites = None
+    if raw.site is not None:
+        sites = np.asarray(pc.fill_null(raw.table[raw.site].cast(pa.string()), "(none)").to_pylist(), object)
+    return Table(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
+
+
+def _inputs(raw: Raw, config: DataConfig) -> list[str]:
+    names = raw.table.column_names
+    problems = [
+        f"data.{key}: {errors.unknown_name('column', name, names)}"
+        for key, given in (("include", config.include), ("exclude", config.exclude))
+        for name in given
+        if name not in names
+    ]
+    if problems:
+        raise ConfigError(problems)
+    if raw.text is not None:
+        return [raw.text]
+    never = {raw.label, raw.site, *raw.exclude, *config.exclude}
+    wanted = config.include or names
+    return [name for name in names if name in wanted and name not in never]
+
+
+def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column, Stored]:
+    kind = array.type
+    if is_text:
+        texts = array.cast(pa.large_string()).combine_chunks()
+        return Column(name, "text"), Texts(texts)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = array.cast(pa.float64()).to_numpy()
+        return Column(name, "numeric"), Plain(np.ascontiguousarray(values))
+    if pa.types.is_null(kind):
+        return Column(name, "numeric"), Plain(np.full(len(array), np.nan))
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        texts = pc.if_else(pc.equal(array.cast(pa.string()), ""), None, array.cast(pa.string()))
+        coded = texts.combine_chunks().dictionary_encode()
+        codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+        values = np.asarray(coded.dictionary.to_pylist(), object)
+        return Column(name, "categorical"), Coded(codes, values)
+    if pa.types.is_dictionary(kind):
+        return _store(name, array.cast(kind.value_type), is_text=False)
+    raise DataError(
+        f'column "{name}" holds values of type {kind}; expected numbers, texts or true/false',
+        hint=f'turn it into a number, or add it to data.exclude = ["{name}"]',
+    )

@@ -1,0 +1,69 @@
+"""The data overview of a run: what the clients hold, as the aggregates that they told."""
+
+from __future__ import annotations
+
+from common.preprocessing import Statistics
+from common.schema import Population, Schema
+from server.app import Fitted
+
+_MOST_CLIENTS = 1_000  # entries in overview.json; larger populations are told in total only
+
+
+def overview(population: Population, fitted: Fitted) -> dict[str, object]:
+    """Return the content of overview.json.
+
+    Args:
+        population: gives names and the schema.
+        fitted: the statistics that left the clients; nothing else is looked at.
+    """
+    total = Statistics.merge(list(fitted.statistics.values()))
+    left_out: dict[str, int] = dict(getattr(population, "left_out", {}))
+    notes = [
+        f"{name} has {rows} rows, fewer than partition.min_rows: left out."
+        for name, rows in list(left_out.items())[:20]
+    ]
+    if len(population) > _MOST_CLIENTS:
+        notes.append(f"The first {_MOST_CLIENTS} of {len(population)} clients are listed.")
+    return {
+        "clients": [
+            _client(population, fitted, client) for client in range(min(len(population), _MOST_CLIENTS))
+        ],
+        "columns": _columns(population.schema, total),
+        "notes": notes,
+    }
+
+
+def _client(population: Population, fitted: Fitted, client: int) -> dict[str, object]:
+    statistics = fitted.statistics.get(client, Statistics())
+    counts = statistics.classes
+    labels = {
+        name: counts[index] or None if counts else None
+        for index, name in enumerate(population.schema.classes)
+    }
+    return {
+        "client": client,
+        "name": population.name(client),
+        "rows": population.rows(client),
+        "train_rows": fitted.rows.get(client, {}).get("train"),
+        "labels": labels,
+    }
+
+
+def _columns(schema: Schema, total: Statistics) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for column in schema.columns:
+        entry: dict[str, object] = dict.fromkeys(("missing_rate", "mean", "std", "categories"))
+        rows = max(1, total.rows)
+        if column.name in total.numeric:
+            numeric = total.numeric[column.name]
+            moments = numeric.moments
+            entry["missing_rate"] = numeric.missing / rows
+            if moments.count:
+                entry |= {"mean": moments.mean, "std": moments.std}
+        elif column.name in total.categorical:
+            table = total.categorical[column.name]
+            entry |= {"missing_rate": table.missing / rows, "categories": len(table.counts.values)}
+        elif column.name in total.tokens:
+            entry["categories"] = len(total.tokens[column.name].values)
+        found.append({"name": column.name, "kind": column.kind, **entry})
+    return found

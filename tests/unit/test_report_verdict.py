@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.events import Interval, Model, SiteRow
+from simulations.report.verdict import Tone, differences, judge
+
+NAN = math.nan
+
+
+def site(name: str, half_width: float = 0.02, metric: str = "auc", **values: float) -> SiteRow:
+    """Return a site with an interval of +- half_width about each model's value."""
+    tests: dict[Model, dict[str, Interval]] = {
+        model: {metric: Interval(value, value - half_width, value + half_width)}  # type: ignore[misc]
+        for model, value in values.items()
+    }
+    return SiteRow(sum(map(ord, name)), name, 100, 30, 10, tests)
+
+
+def text(rows: list[SiteRow], metric: str = "auc") -> str:
+    return " ".join(judge(rows, metric).sentences)
+
+
+def test_helped_at_most_sites() -> None:
+    # AUC 0.90 0.92 0.80 federated (mean 0.8733) against 0.80 0.90 0.81 alone (mean 0.8367). Intervals are
+    # +-0.02: at A they are [0.88, 0.92] and [0.78, 0.82], apart; at B and C they overlap.
+    rows = [
+        site("A", local=0.80, federated=0.90, centralised=0.905),
+        site("B", local=0.90, federated=0.92, centralised=0.95),
+        site("C", local=0.81, federated=0.80, centralised=0.79),
+    ]
+    verdict = judge(rows, "auc")
+    assert verdict.headline == "Federating helped at 2 of 3 sites"
+    assert verdict.tone == "good"
+    said = " ".join(verdict.sentences)
+    assert "beat local-only training at 2 of 3 sites (mean AUC 0.873 against 0.837)" in said
+    assert "At C training alone was better (0.810 alone against 0.800)" in said
+    assert "Of 3 differences, 1 exceeds the 95 % intervals: 1 in favour of federating (A)" in said
+    assert "(A); the others may be chance." in said
+    # Within 0.01 of pooling: A (-0.005) and C (+0.01); B is 0.03 below. Mean pooled 0.8817.
+    assert "reaches mean AUC 0.882 against 0.873" in said
+    assert "at 2 of 3 sites" in said
+    assert "Worst served is C with AUC 0.800 [0.780, 0.820] on 30 test rows; alone it reaches 0.810" in said
+
+
+@pytest.mark.parametrize(
+    ("gains", "half_width", "headline", "tone"),
+    [
+        ((0.1, 0.1), 0.01, "Federating helped at all 2 sites", "good"),
+        ((0.1,), 0.01, "Federating helped the one site", "good"),
+        ((0.1, 0.1), 0.2, "Federating helped at all 2 sites, by margins that may be chance", "mixed"),
+        ((0.0, 0.0002), 0.01, "Federating made no difference to any site", "mixed"),
+        (
+            (-0.1, -0.1, 0.05),
+            0.01,
+            "Federating did not help: training alone did better at 2 of 3 sites",
+            "bad",
+        ),
+        ((0.1, -0.1), 0.01, "A mixed answer: federating helped at 1 of 2 sites and hurt at 1", "mixed"),
+        # Most sites gain a little but one loses more than they gain together.
+        (
+            (0.01, 0.01, -0.3),
+            0.01,
+            "A mixed answer: federating helped at 2 of 3 sites and hurt at 1",
+            "mixed",
+        ),
+    ],
+)
+def test_headline(gains: tuple[float, ...], half_width: float, headline: str, tone: Tone) -> None:
+    rows = [site(f"S{i}", half_width, local=0.6, federated=0.6 + gain) for i, gain in enumerate(gains)]
+    verdict = judge(rows, "auc")
+    assert (verdict.headline, verdict.tone) == (headline, tone)
+
+
+def test_lower_is_better_for_a_loss() -> None:
+    rows = [site("A", 0.01, "mae", local=2.0, federated=1.0, centralised=0.99)]
+    assert judge(rows, "mae").headline == "Federating helped the one site"
+    assert differences(rows, "local", "mae")[0].gain == pytest.approx(1.0)
+    # 1.0 against 0.99: 1 % worse, within the 5 % that count as near for an unbounded metric.
+    assert "comes within 5 % of it, or beats it, at 1 of 1 site" in text(rows, "mae")
+
+
+def test_a_harm_beyond_the_intervals_is_told() -> None:
+    rows = [site("A", 0.01, local=0.9, federated=0.6), site("B", 0.01, local=0.9, federated=0.7)]
+    said = text(rows)
+    assert "2 against it (A, B)" in said
+    assert "most at A (0.900 alone against 0.600)" in said
+
+
+def test_without_intervals_chance_is_not_judged() -> None:
+    rows = [site("A", NAN, local=0.6, federated=0.9)]
+    assert differences(rows, "local", "auc")[0].clear is None
+    assert "No intervals were computed" in text(rows)
+    assert judge(rows, "auc").tone == "good"
+
+
+def test_sites_without_a_value_are_named_and_left_out() -> None:
+    rows = [site("A", local=0.6, federated=0.7), site("B", local=NAN, federated=NAN)]
+    verdict = judge(rows, "auc")
+    assert verdict.headline.startswith("Federating helped the one site")
+    assert "1 site (B) is left out" in text(rows)
+
+
+def test_a_site_of_too_few_rows_has_no_numbers() -> None:
+    rows = [site("A", local=0.6, federated=0.7), SiteRow(9, "B", 4, 1, -1, {})]
+    assert "1 site (B) is left out" in text(rows)
+
+
+def test_without_comparison_nothing_is_claimed() -> None:
+    verdict = judge([site("A", federated=0.7), site("B", federated=0.9)], "auc")
+    assert verdict.headline == "Whether federating helped was not measured"
+    assert verdict.tone == "open"
+    assert "mean AUC 0.800 over 2 sites" in " ".join(verdict.sentences)
+
+
+def test_without_a_test_there_is_no_answer() -> None:
+    assert judge([], "auc").headline.startswith("No answer yet")
+    assert judge([site("A", federated=0.7)], None).tone == "open"
+
+
+def test_long_lists_of_sites_are_cut() -> None:
+    rows = [site(f"S{i}", 0.01, local=0.6, federated=0.9) for i in range(8)]
+    assert "(S0, S1, S2 and 5 more)" in text(rows)

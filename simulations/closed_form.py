@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from flwr.app import ArrayRecord
 
-from clients.resident import Resident
+from clients.shard import split
 from common.config import Scenario
 from common.preprocessing import PreprocessingSpec
 from common.records import record_to_weights
@@ -17,25 +17,31 @@ _MOST_CLIENTS = 10_000  # pooling more rows than these hold would cost more than
 def closed_form(
     scenario: Scenario, population: Population, spec: PreprocessingSpec, arrays: ArrayRecord
 ) -> dict[str, dict[str, float]] | None:
-    """Return learnt and exact coefficients, or `None` where there is no closed form.
+    """Return learnt and exact coefficients in the columns' own units.
 
     The exact ones minimise the mean squared error over all clients' training rows: FedAvg weighted
-    by examples, with one full-batch step a round, is gradient descent on that very function.
+    by examples, with one full-batch step a round, is gradient descent on that very function. The
+    learnt ones undo the scaling: w (x - shift) / scale + b = (w / scale) x + b - w shift / scale.
 
     Returns:
-        coefficient → {"learnt": …, "exact": …}.
+        coefficient → {"learnt": …, "exact": …}; `None` where there is no closed form: another model,
+        inputs that are not all numbers, missing values, or very many clients.
     """
-    regression = population.schema.task == "regression" and scenario.model.name == "linear"
-    if not regression or len(population) > _MOST_CLIENTS:
+    plain = len(spec.numeric) == spec.input_spec.shape[0]
+    if scenario.model.name != "linear" or not plain or len(population) > _MOST_CLIENTS:
         return None
-    resident = Resident(scenario, population)
-    resident.use_preprocessing(spec.to_json())
-    parts = [resident.rows(client)["train"] for client in range(len(population))]
-    x = np.concatenate([part.x for part in parts]).astype(np.float64)
-    y = np.concatenate([part.y for part in parts]).astype(np.float64)
-    design = np.column_stack([x, np.ones(len(x))])
-    exact, *_ = np.linalg.lstsq(design, y, rcond=None)
-    learnt = np.concatenate([w.ravel() for w in record_to_weights(arrays)])
-    names = [*(f"weight {i}" for i in range(x.shape[1])), "intercept"]
-    pairs = zip(names, learnt, exact, strict=True)
+    names = [column.name for column in spec.numeric]
+    parts = [
+        split(population.shard(client), scenario.data, scenario.seed, client)["train"]
+        for client in range(len(population))
+    ]
+    x = np.concatenate([np.column_stack([part.columns[name] for name in names]) for part in parts])
+    y = np.concatenate([part.labels for part in parts]).astype(np.float64)
+    if not np.isfinite(x).all():
+        return None
+    exact, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)
+    kernel, bias = (w.astype(np.float64).ravel() for w in record_to_weights(arrays))
+    shift, scale = (np.array([getattr(c, key) for c in spec.numeric]) for key in ("shift", "scale"))
+    learnt = [*(kernel / scale), bias[0] - (kernel * shift / scale).sum()]
+    pairs = zip([*(f"slope of {name}" for name in names), "intercept"], learnt, exact, strict=True)
     return {name: {"learnt": float(a), "exact": float(b)} for name, a, b in pairs}

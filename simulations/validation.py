@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from common.config import Scenario
-from common.errors import ConfigError, ShoalError
+from common.errors import ConfigError, ShoalError, nearest
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
 _CHEAP_ROWS = 200_000
@@ -50,11 +51,24 @@ def _collect(check: Callable[[Scenario], list[str]], scenario: Scenario) -> list
 def _cross_checks(scenario: Scenario) -> list[str]:
     """Check keys of different sections against each other."""
     return [
+        *_path_problems(scenario),
         *_column_problems(scenario),
         *_metric_problems(scenario),
         *_training_problems(scenario),
         *_cohort_problems(scenario),
     ]
+
+
+def _path_problems(scenario: Scenario) -> list[str]:
+    data = scenario.data
+    if data.path is None or ":" in data.source or Path(data.path).exists():
+        return []
+    folder = Path(data.path).parent
+    if not folder.is_dir():
+        return [f"data.path: there is no folder {folder}"]
+    near = nearest(Path(data.path).name, (path.name for path in folder.iterdir()))
+    guess = f". Did you mean {folder / near}?" if near else ""
+    return [f"data.path: there is no file or folder {data.path}{guess}"]
 
 
 def _column_problems(scenario: Scenario) -> list[str]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from common.config import ModelConfig, TrainingConfig
 from common.models.catalog import MODELS, check
+from common.models.losses import LOSSES, check_loss
 from common.schema import InputSpec, Task
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["MODELS", "build", "check", "compile_model"]
+__all__ = ["LOSSES", "MODELS", "build", "check", "check_loss", "compile_model"]
 
 
 def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -> keras.Model:
@@ -43,7 +44,8 @@ def compile_model(model: keras.Model, training: TrainingConfig, task: Task) -> N
     mean over batches is not for AUC and F1.
 
     Raises:
-        ConfigError: the optimizer or loss refuses its name or arguments.
+        ConfigError: the optimizer or loss refuses its name or arguments, or does not fit the task.
+        ModelError: the model's output does not fit the labels.
     """
     from common.models.compiling import compile_checked
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import keras
+import numpy as np
 from keras import layers
 
 from common.config import ModelConfig
 from common.errors import ConfigError, ModelError
 from common.models.catalog import MODELS, arguments, check, is_users_own
-from common.schema import InputSpec
+from common.models.users_own import build_users_own
+from common.schema import InputSpec, Task
 from common.seeds import integer_seed
 
-Body = Callable[..., Any]
+Body = Callable[[Any, InputSpec, dict[str, Any]], Any]
 
 
 def build_model(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -> keras.Model:
@@ -25,20 +26,49 @@ def build_model(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: 
     problems = check(model)
     if problems:
         raise ConfigError(problems)
-    keras.utils.set_random_seed(integer_seed(seed, "weights"))
-    if is_users_own(model.name):
-        return _users_model(model, spec, num_classes)
-    entry = MODELS[model.name]
-    if spec.kind not in entry.kinds:
-        raise ModelError(
-            f'model "{model.name}" takes {" or ".join(entry.kinds)} inputs, but the data gives '
-            f"{spec.kind} inputs of shape {spec.shape}",
-            hint=f"models for it: {', '.join(n for n, e in MODELS.items() if spec.kind in e.kinds)}",
-        )
-    inputs = keras.Input(spec.shape, dtype=spec.dtype)
+    if num_classes == 1 or num_classes < 0:
+        raise ModelError(f"a model needs at least 2 classes, or 0 for numbers; there are {num_classes}")
+    with _seeded(integer_seed(seed, "weights")):
+        if is_users_own(model.name):
+            return build_users_own(model, spec, num_classes)
+        return _built_in(model, spec, num_classes)
+
+
+def _built_in(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
+    _check_fits(model.name, spec, num_classes)
+    inputs = keras.Input(spec.shape, dtype=spec.dtype, name="input")
     given = arguments(model)
     features = _BODIES[model.name](inputs, spec, given)
     return keras.Model(inputs, _head(features, num_classes, given), name=model.name.replace("-", "_"))
+
+
+def _check_fits(name: str, spec: InputSpec, num_classes: int) -> None:
+    entry = MODELS[name]
+    task: Task = {0: "regression", 2: "binary"}.get(num_classes, "multiclass")  # type: ignore[assignment]
+    fitting = [n for n, e in MODELS.items() if spec.kind in e.kinds and task in e.tasks]
+    hint = f"models for {task} of {spec.kind} inputs: {', '.join(fitting)}"
+    if spec.kind not in entry.kinds:
+        raise ModelError(
+            f'model "{name}" takes {" or ".join(entry.kinds)} inputs, but the data gives {spec.kind} '
+            f"inputs of shape {spec.shape}",
+            hint=hint,
+        )
+    if task not in entry.tasks:
+        raise ModelError(
+            f'model "{name}" is for {" and ".join(entry.tasks)} tasks, but this one is {task}', hint=hint
+        )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what Keras draws initial weights from, and give Python's and numpy's global state back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        keras.utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _head(features: Any, num_classes: int, given: dict[str, Any]) -> Any:
@@ -55,19 +85,27 @@ def _head(features: Any, num_classes: int, given: dict[str, Any]) -> Any:
 
 
 def _mlp(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
-    x = inputs
-    regularizer = keras.regularizers.L2(given["l2"]) if given["l2"] else None
+    x = _flat(inputs, spec, given)
     for units in given["hidden"]:
-        x = layers.Dense(units, activation=given["activation"], kernel_regularizer=regularizer)(x)
+        # One regularizer a layer: Keras objects are not meant to be shared.
+        l2 = keras.regularizers.L2(given["l2"]) if given["l2"] else None
+        x = layers.Dense(units, activation=given["activation"], kernel_regularizer=l2)(x)
         x = _dropout(x, given)
     return x
 
 
-def _identity(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
-    return inputs
+def _flat(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
+    return layers.Flatten()(inputs) if len(spec.shape) > 1 else inputs
 
 
 def _cnn(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
+    blocks = len(given["filters"])
+    if min(spec.shape[:2]) < 2**blocks:
+        raise ModelError(
+            f"{blocks} blocks each halve the image, which needs at least {2**blocks} pixels a side; "
+            f"the images have {spec.shape[0]} x {spec.shape[1]}",
+            hint="give model.args.filters fewer entries",
+        )
     x = inputs
     for filters in given["filters"]:
         x = layers.Conv2D(filters, given["kernel"], padding="same", activation="relu")(x)
@@ -77,12 +115,14 @@ def _cnn(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
 
 
 def _lstm_text(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
-    return layers.LSTM(given["units"])(layers.Embedding(spec.vocabulary_size, given["embedding"])(inputs))
+    embedded = layers.Embedding(spec.vocabulary_size, given["embedding"])(inputs)
+    return _dropout(layers.LSTM(given["units"])(embedded), given)
 
 
 def _pooled_text(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
     embedded = layers.Embedding(spec.vocabulary_size, given["embedding"])(inputs)
-    # Padding (id 0) is left out of the mean; a text without any token gets zeros.
+    # Padding (id 0) is left out of the mean; a text without any token gets zeros, where Keras' own
+    # masked pooling would divide by zero.
     present = keras.ops.cast(keras.ops.expand_dims(keras.ops.not_equal(inputs, 0), -1), "float32")
     count = keras.ops.maximum(keras.ops.sum(present, axis=1), 1.0)
     mean = keras.ops.sum(embedded * present, axis=1) / count
@@ -100,50 +140,10 @@ def _dropout(x: Any, given: dict[str, Any]) -> Any:
 
 _BODIES: Final[dict[str, Body]] = {
     "mlp": _mlp,
-    "logistic": _identity,
-    "linear": _identity,
+    "logistic": _flat,
+    "linear": _flat,
     "cnn": _cnn,
     "lstm-text": _lstm_text,
     "pooled-text": _pooled_text,
     "gru-sequence": _gru_sequence,
 }
-
-
-def _users_model(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
-    module, _, name = model.name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'model.name: "{model.name}" cannot be loaded: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
-    try:
-        built = function(spec, num_classes, **model.args)
-    except Exception as error:
-        raise ModelError(f"{model.name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(built, keras.Model):
-        raise ModelError(f"{model.name} returned a {type(built).__name__}, expected a keras.Model")
-    _check_output(built, spec, num_classes)
-    return built
-
-
-def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None:
-    outputs = num_classes if num_classes > 2 else 1
-    try:
-        found = model(keras.ops.zeros((1, *spec.shape), spec.dtype))  # also builds a subclass's weights
-    except Exception as error:
-        raise ModelError(
-            f"the model does not take inputs of shape {spec.shape} and type {spec.dtype}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    shape = tuple(getattr(found, "shape", ()))
-    if shape != (1, outputs):
-        raise ModelError(
-            f"for one row the model's output has shape {shape}; labels "
-            f"{f'of {num_classes} classes' if num_classes else 'that are numbers'} need (1, {outputs})",
-            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
-            "Dense(1) for numbers",
-        )

@@ -2,12 +2,71 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from common import errors
 from common.config import ModelConfig
+from common.schema import Task
+
+ACTIVATIONS: Final = (
+    "celu", "elu", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "linear", "mish", "relu", "relu6",
+    "selu", "sigmoid", "silu", "softplus", "softsign", "swish", "tanh",
+)  # fmt: skip
+_ALL_TASKS: Final[tuple[Task, ...]] = ("binary", "multiclass", "regression")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a built-in model.
+
+    Attributes:
+        default: its type is the argument's: a list of whole numbers above 0, one such number, a number
+            in [0, below), true or false, or the name of an activation.
+        below: smallest number that is too large.
+    """
+
+    default: tuple[int, ...] | int | float | bool | str
+    below: float = math.inf
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a value from a scenario may be given."""
+        match self.default:
+            case bool():
+                return isinstance(value, bool)
+            case tuple():
+                return isinstance(value, list | tuple) and all(_above_0(v) for v in value)
+            case int():
+                return _above_0(value)
+            case float():
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                return number and 0 <= value < self.below  # type: ignore[operator]
+            case _:
+                return value in ACTIVATIONS
+
+    def wanted(self) -> str:
+        """Say which values fit."""
+        match self.default:
+            case bool():
+                return "true or false"
+            case tuple():
+                return "a list of whole numbers above 0"
+            case int():
+                return "a whole number above 0"
+            case float():
+                top = "" if math.isinf(self.below) else f" and below {self.below:g}"
+                return f"a number of at least 0{top}"
+            case _:
+                return f"one of {', '.join(ACTIVATIONS)}"
+
+
+def _above_0(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,42 +76,60 @@ class Entry:
     Attributes:
         summary: one line for lists and docs.
         kinds: the `InputSpec.kind`s that it takes.
-        arguments: name → default; values given must be of the default's type.
+        arguments: what a scenario may set.
+        tasks: what it can learn.
     """
 
     summary: str
     kinds: tuple[str, ...]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Argument]
+    tasks: tuple[Task, ...] = _ALL_TASKS
 
+
+_FLAT: Final = ("vector", "image", "sequence")
+_DROPOUT: Final = Argument(0.0, below=1)
+_L2: Final = Argument(0.0)
 
 MODELS: Final[Mapping[str, Entry]] = {
     "mlp": Entry(
-        "Dense layers with an activation, for tables.",
-        ("vector",),
-        {"hidden": (64, 32), "activation": "relu", "dropout": 0.0, "l2": 0.0},
+        "Dense layers with an activation, for tables; images and windows are flattened.",
+        _FLAT,
+        {"hidden": Argument((64, 32)), "activation": Argument("relu"), "dropout": _DROPOUT, "l2": _L2},
     ),
-    "logistic": Entry("One Dense layer: logistic or softmax regression.", ("vector",), {"l2": 0.0}),
+    "logistic": Entry(
+        "One Dense layer: logistic or softmax regression.", _FLAT, {"l2": _L2}, ("binary", "multiclass")
+    ),
     "linear": Entry(
-        "One Dense unit without activation: linear regression.", ("vector",), {"zero_start": True}
+        "One Dense unit without activation: linear regression.",
+        ("vector",),
+        {"zero_start": Argument(True)},
+        ("regression",),
     ),
     "cnn": Entry(
         "Convolution and pooling blocks, then Dense; with filters (32, 64), kernel 5 and dense 512 the "
         "network of McMahan et al. (AISTATS 2017).",
         ("image",),
-        {"filters": (16, 32), "kernel": 3, "dense": 64, "dropout": 0.0},
+        {
+            "filters": Argument((16, 32)),
+            "kernel": Argument(3),
+            "dense": Argument(64),
+            "dropout": _DROPOUT,
+        },
     ),
     "lstm-text": Entry(
-        "Embedding, LSTM, Dense: reads tokens in order.", ("tokens",), {"embedding": 32, "units": 128}
+        "Embedding, LSTM, Dense: reads tokens in order, padding included.",
+        ("tokens",),
+        {"embedding": Argument(32), "units": Argument(128), "dropout": _DROPOUT},
     ),
     "pooled-text": Entry(
         "Embedding, mean over the tokens that are there, Dense: fast.",
         ("tokens",),
-        {"embedding": 32, "dense": 32, "dropout": 0.0},
+        {"embedding": Argument(32), "dense": Argument(32), "dropout": _DROPOUT},
     ),
     "gru-sequence": Entry(
         "GRU over the steps of a sensor window, then Dense.",
         ("sequence",),
-        {"units": 32, "dense": 32, "dropout": 0.0},
+        {"units": Argument(32), "dense": Argument(32), "dropout": _DROPOUT},
     ),
 }
 
@@ -63,46 +140,43 @@ def is_users_own(name: str) -> bool:
 
 
 def check(model: ModelConfig) -> list[str]:
-    """Return what is wrong with a model's name and arguments, one line each; imports nothing."""
+    """Return what is wrong with a model's name and arguments, one line each; imports nothing heavy."""
     if is_users_own(model.name):
-        return []
+        return _check_users_own(model.name)
     entry = MODELS.get(model.name)
     if entry is None:
-        return [f"model.name: {errors.unknown_name('model', model.name, MODELS)}"]
+        unknown = errors.unknown_name("model", model.name, MODELS)
+        return [f"model.name: {unknown}, or package.module:function"]
     problems = []
     for name, value in model.args.items():
         if name not in entry.arguments:
             what = errors.unknown_name(f"argument of {model.name}", name, entry.arguments)
             problems.append(f"model.args: {what}")
-        elif not _fits(value, entry.arguments[name]):
-            wanted = _kind(entry.arguments[name])
-            problems.append(f"model.args.{name}: expected {wanted}, got {value!r}")
+        elif not entry.arguments[name].fits(value):
+            problems.append(f"model.args.{name}: expected {entry.arguments[name].wanted()}, got {value!r}")
     return problems
 
 
 def arguments(model: ModelConfig) -> dict[str, Any]:
     """Return all arguments of a built-in model, defaults filled in."""
-    entry = MODELS[model.name]
-    return {**entry.arguments, **model.args}
+    defaults = {name: argument.default for name, argument in MODELS[model.name].arguments.items()}
+    return {**defaults, **model.args}
 
 
-def _fits(value: Any, default: Any) -> bool:
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(default, tuple):
-        return isinstance(value, list | tuple) and all(_fits(v, default[0]) and v > 0 for v in value)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-    if isinstance(default, int):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return isinstance(value, str)
+def look_up_here() -> None:
+    """Let modules be imported from the folder where shoal was started."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
-def _kind(default: Any) -> str:
-    if isinstance(default, bool):
-        return "true or false"
-    if isinstance(default, tuple):
-        return "a list of whole numbers above 0"
-    if isinstance(default, float):
-        return "a number of at least 0"
-    return "a whole number above 0" if isinstance(default, int) else "a text"
+def _check_users_own(name: str) -> list[str]:
+    """Check the form and that the top package is there, without running any of its code."""
+    module, _, function = name.partition(":")
+    parts = [*module.split("."), function]
+    if not all(part.isidentifier() for part in parts):
+        return [f'model.name: "{name}" is not of the form package.module:function']
+    look_up_here()
+    top = parts[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        return [f'model.name: "{name}": there is no package or module "{top}" in {Path.cwd()} or installed']
+    return []

@@ -3,60 +3,95 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Final
 
 import keras
 
 from common import errors
 from common.config import TrainingConfig
-from common.errors import ConfigError
+from common.errors import ConfigError, ModelError
+from common.models.losses import LOSSES, USUAL_LOSS, check_loss
 from common.schema import Task
 
-USUAL_LOSS: Final[dict[Task, str]] = {
-    "binary": "binary_crossentropy",
-    "multiclass": "sparse_categorical_crossentropy",
-    "regression": "mean_squared_error",
+_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
+    "adadelta": keras.optimizers.Adadelta,
+    "adafactor": keras.optimizers.Adafactor,
+    "adagrad": keras.optimizers.Adagrad,
+    "adam": keras.optimizers.Adam,
+    "adamax": keras.optimizers.Adamax,
+    "adamw": keras.optimizers.AdamW,
+    "ftrl": keras.optimizers.Ftrl,
+    "lamb": keras.optimizers.Lamb,
+    "lion": keras.optimizers.Lion,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}
+
+# Arguments of Keras' classes that a scenario may not set, and why.
+_RESERVED: Final[Mapping[str, str]] = {
+    "learning_rate": "set training.learning_rate, which the schedule starts from",
+    "reduction": "local training takes the mean over the rows of a batch",
+    "name": "it has no effect",
+    "dtype": "it follows the model",
+    "axis": "outputs have one axis",
 }
 
 
 def compile_checked(model: keras.Model, training: TrainingConfig, task: Task) -> None:
     """Compile a model; see `common.models.compile_model`."""
+    _check_output(model, task)
     # XLA is off: it compiles again for every number of rows in a last, smaller batch.
     model.compile(optimizer=_optimizer(training), loss=_loss(training, task), jit_compile=False)
 
 
+def _check_output(model: keras.Model, task: Task) -> None:
+    """Compare the output with the labels, where the model tells its shape (a subclass does not)."""
+    shape = getattr(model, "output_shape", None)
+    if shape is None:
+        return
+    outputs = shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
+    fits = outputs is not None and outputs >= 3 if task == "multiclass" else outputs == 1
+    if not fits:
+        expected = "(None, classes) with 3 classes or more" if task == "multiclass" else "(None, 1)"
+        raise ModelError(
+            f"the model's output has shape {shape}, but the labels of a {task} task need {expected}",
+            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
+            "Dense(1) for numbers",
+        )
+
+
 def _optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
-    found = keras.optimizers.get(training.optimizer)
-    return _make(
-        type(found), {"learning_rate": training.learning_rate, **training.optimizer_args}, "optimizer"
-    )
+    kind = _OPTIMIZERS[training.optimizer]
+    return _make(kind, training.optimizer_args, "optimizer", learning_rate=training.learning_rate)
 
 
 def _loss(training: TrainingConfig, task: Task) -> keras.losses.Loss:
+    problems = check_loss(training, task)
+    if problems:
+        raise ConfigError(problems)
     name = USUAL_LOSS[task] if training.loss == "auto" else training.loss
-    known = {
-        _snake(k): v
-        for k, v in vars(keras.losses).items()
-        if inspect.isclass(v) and issubclass(v, keras.losses.Loss) and v is not keras.losses.Loss
-    }
-    if name not in known:
-        raise ConfigError(f"training.loss: {errors.unknown_name('loss', name, known)}")
-    return _make(known[name], dict(training.loss_args), "loss")
+    return _make(getattr(keras.losses, LOSSES[name].kind), training.loss_args, "loss")
 
 
-def _make(kind: type[Any], given: dict[str, Any], what: str) -> Any:
-    known = [n for n in inspect.signature(kind.__init__).parameters if n not in ("self", "kwargs", "args")]
+def _make(kind: type[Any], given: Mapping[str, Any], what: str, **ours: Any) -> Any:
+    parameters = inspect.signature(kind.__init__).parameters
+    known = [n for n in parameters if n not in ("self", "args", "kwargs", *_RESERVED)]
+    problems = []
     for name in given:
-        if name not in known:
-            unknown = errors.unknown_name(f"argument of {kind.__name__}", name, known)
-            raise ConfigError(f"training.{what}_args: {unknown}")
+        if name in _RESERVED:
+            problems.append(f"training.{what}_args.{name}: {_RESERVED[name]}")
+        elif name not in known:
+            unknown = (
+                errors.unknown_name(f"argument of {kind.__name__}", name, known)
+                if known
+                else f"{kind.__name__} takes no arguments, got {name}"
+            )
+            problems.append(f"training.{what}_args: {unknown}")
+    if problems:
+        raise ConfigError(problems)
     try:
-        return kind(**given)
+        return kind(**given, **ours)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"training.{what}_args: {kind.__name__} refuses them: {error}") from error
-
-
-def _snake(name: str) -> str:
-    """Turn BinaryCrossentropy into binary_crossentropy, as Keras' own names are."""
-    parts = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-    return {"k_l_divergence": "kl_divergence", "c_t_c": "ctc"}.get(parts, parts)

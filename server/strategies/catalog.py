@@ -2,9 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from common import errors
+from common.config import StrategyConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument that a scenario may set.
+
+    Attributes:
+        default: what Flower takes; its type is the argument's. `None`: a float that the scenario gives
+            elsewhere (`note` of the strategy says where).
+        least: smallest value; below: smallest value that is too large; positive: 0 is refused too.
+    """
+
+    default: float | None
+    least: float = 0.0
+    below: float = math.inf
+    positive: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers fit."""
+        return isinstance(self.default, int)
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a value from a scenario may be given."""
+        wanted = int if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            return False
+        return self.least <= value < self.below and not (self.positive and value == 0)
+
+    def wanted(self) -> str:
+        """Say which values fit."""
+        kind = "a whole number" if self.whole else "a number"
+        low = "above 0" if self.positive else f"of at least {self.least:g}"
+        return f"{kind} {low}" if math.isinf(self.below) else f"{kind} {low} and below {self.below:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,42 +51,157 @@ class Entry:
 
     Attributes:
         summary: one line for lists and docs, with its paper.
+        arguments: name → what a scenario may set, as in the signature of the class.
         needs_every_update: whether it looks at single updates, rather than at their weighted mean.
-        min_clients: fewest clients in a round that it can work with.
+        min_clients: fewest clients in a round that it can work with, none of them malicious.
+        clients_per_malicious: as many more for each of `num_malicious_nodes`.
+        note: what to know before using it.
     """
 
     summary: str
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
     needs_every_update: bool = False
     min_clients: int = 1
+    clients_per_malicious: int = 0
+    note: str = ""
 
+
+_ETA: Final = {"eta": Argument(0.1), "eta_l": Argument(0.1), "tau": Argument(1e-3, positive=True)}
+_MOMENTS: Final = {"beta_1": Argument(0.9, below=1), "beta_2": Argument(0.99, below=1)}
+_ETA_NOTE: Final = (
+    "eta is the server's learning rate: a weight moves by up to about eta a round, also where updates are "
+    "small, as long as they are above tau. eta_l has no effect: training.learning_rate is the clients'."
+)
+_MALICIOUS: Final = {"num_malicious_nodes": Argument(0)}
+_KRUM_NOTE: Final = (
+    "Distances are taken in float32 as x² + y² - 2xy: where updates differ by less than about 1/1000 of "
+    "their norm, rounding takes part in the choice."
+)
 
 STRATEGIES: Final[Mapping[str, Entry]] = {
     "FedAvg": Entry("Mean of the clients' weights by examples (McMahan et al., AISTATS 2017)."),
-    "FedAvgM": Entry("FedAvg with momentum at the server (Hsu et al., 2019)."),
-    "FedProx": Entry("FedAvg with a proximal term in the clients' loss (Li et al., MLSys 2020)."),
-    "FedAdam": Entry("Adam at the server (Reddi et al., ICLR 2021)."),
-    "FedYogi": Entry("Yogi at the server (Reddi et al., ICLR 2021)."),
-    "FedAdagrad": Entry("Adagrad at the server (Reddi et al., ICLR 2021)."),
-    "FedMedian": Entry("Median of each weight (Yin et al., ICML 2018).", needs_every_update=True),
+    "FedAvgM": Entry(
+        "FedAvg with momentum at the server (Hsu et al., 2019).",
+        {"server_learning_rate": Argument(1.0), "server_momentum": Argument(0.0, below=1)},
+        note="With its default arguments it is FedAvg.",
+    ),
+    "FedProx": Entry(
+        "FedAvg with a proximal term in the clients' loss (Li et al., MLSys 2020).",
+        {"proximal_mu": Argument(0.0)},
+        note="With proximal_mu = 0, the default, it is FedAvg.",
+    ),
+    "FedAdam": Entry("Adam at the server (Reddi et al., ICLR 2021).", {**_ETA, **_MOMENTS}, note=_ETA_NOTE),
+    "FedYogi": Entry(
+        "Yogi at the server (Reddi et al., ICLR 2021).",
+        {**_ETA, **_MOMENTS, "eta": Argument(0.01), "eta_l": Argument(0.0316)},
+        note=_ETA_NOTE,
+    ),
+    "FedAdagrad": Entry("Adagrad at the server (Reddi et al., ICLR 2021).", _ETA, note=_ETA_NOTE),
+    "FedMedian": Entry(
+        "Median of each weight (Yin et al., ICML 2018).",
+        needs_every_update=True,
+        note="Clients count the same, whatever their number of rows. With fewer than 3 it is their mean.",
+    ),
     "FedTrimmedAvg": Entry(
-        "Mean of each weight without its extremes (Yin et al., ICML 2018).", needs_every_update=True
+        "Mean of each weight without its extremes (Yin et al., ICML 2018).",
+        {"beta": Argument(0.2, below=0.5)},
+        needs_every_update=True,
+        note="Clients count the same, whatever their number of rows. At each end ⌊beta · clients⌋ values "
+        "are cut: none at all from fewer than 1 / beta clients.",
     ),
     "Krum": Entry(
         "The one update nearest to its neighbours (Blanchard et al., NeurIPS 2017).",
+        _MALICIOUS,
         needs_every_update=True,
         min_clients=3,
+        clients_per_malicious=2,
+        note="All other updates of the round are dropped. " + _KRUM_NOTE,
     ),
     "MultiKrum": Entry(
-        "Mean of the updates nearest to their neighbours (Blanchard et al., NeurIPS 2017).",
+        "Mean by examples of the updates nearest to their neighbours (Blanchard et al., NeurIPS 2017).",
+        {**_MALICIOUS, "num_nodes_to_select": Argument(1, least=1)},
         needs_every_update=True,
         min_clients=3,
+        clients_per_malicious=2,
+        note="Set num_nodes_to_select: with 1, the default, it is Krum. " + _KRUM_NOTE,
     ),
     "Bulyan": Entry(
-        "Krum's choice, then a trimmed mean (El Mhamdi et al., ICML 2018).",
+        "Krum's choice, then the mean of the values nearest to the median (El Mhamdi et al., ICML 2018).",
+        _MALICIOUS,
         needs_every_update=True,
         min_clients=3,
+        clients_per_malicious=4,
+        note="Clients count the same, whatever their number of rows. A round in which too few answer stops "
+        "the run.",
     ),
     "QFedAvg": Entry(
-        "Gives clients with a high loss more weight (Li et al., ICLR 2020).", needs_every_update=True
+        "Gives clients with a high loss more weight (Li et al., ICLR 2020).",
+        {"client_learning_rate": Argument(None, positive=True), "q": Argument(0.1)},
+        needs_every_update=True,
+        note="client_learning_rate is training.learning_rate unless it is set. Deviation from the paper: the "
+        "loss is the mean while training, not that of the weights received. With q = 0 it is the mean of "
+        "the clients' weights, all counting the same.",
     ),
 }
+
+_COHORT: Final = "the cohort is shoal's to draw: set strategy.clients_per_round or strategy.evaluate_clients"
+_RECORDS: Final = "the names in messages are shoal's"
+_FUNCTIONS: Final = "a function cannot be set in a scenario"
+
+# Arguments of the stock classes that a scenario may not set, and why.
+RESERVED: Final[Mapping[str, str]] = {
+    "fraction_train": _COHORT,
+    "fraction_evaluate": _COHORT,
+    "min_train_nodes": _COHORT,
+    "min_evaluate_nodes": _COHORT,
+    "min_available_nodes": _COHORT,
+    "weighted_by_key": _RECORDS,
+    "arrayrecord_key": _RECORDS,
+    "configrecord_key": _RECORDS,
+    "train_loss_key": _RECORDS,
+    "train_metrics_aggr_fn": _FUNCTIONS,
+    "evaluate_metrics_aggr_fn": _FUNCTIONS,
+    "selection_rule": _FUNCTIONS,
+}
+
+
+def is_users_own(name: str) -> bool:
+    """Tell whether a name is `package.module:Class` rather than a strategy of Flower."""
+    return ":" in name
+
+
+def needs_every_update(strategy: StrategyConfig) -> bool:
+    """Tell whether a strategy looks at single updates; a class of the user's own may."""
+    return is_users_own(strategy.name) or STRATEGIES[strategy.name].needs_every_update
+
+
+def reserved(given: Mapping[str, Any]) -> list[str]:
+    """Return one line for each argument that a scenario may not set."""
+    return [f"strategy.args.{name}: {RESERVED[name]}" for name in given if name in RESERVED]
+
+
+def check_stock(strategy: StrategyConfig) -> list[str]:
+    """Return what is wrong with the name and arguments of a strategy of Flower; imports nothing."""
+    entry = STRATEGIES.get(strategy.name)
+    if entry is None:
+        unknown = errors.unknown_name("strategy", strategy.name, STRATEGIES)
+        return [f"strategy.name: {unknown}, or package.module:Class"]
+    problems = reserved(strategy.args)
+    for name, value in strategy.args.items():
+        if name in RESERVED:
+            continue
+        if name not in entry.arguments:
+            what = f"argument of {strategy.name}"
+            known = errors.unknown_name(what, name, entry.arguments) if entry.arguments else None
+            problems.append(f"strategy.args: {known or f'{strategy.name} takes no arguments, got {name}'}")
+        elif not entry.arguments[name].fits(value):
+            wanted = entry.arguments[name].wanted()
+            problems.append(f"strategy.args.{name}: expected {wanted}, got {value!r}")
+    return problems
+
+
+def fewest_clients(strategy: StrategyConfig) -> int:
+    """Return the fewest clients a round of a strategy of Flower needs, for arguments that were checked."""
+    entry, args = STRATEGIES[strategy.name], strategy.args
+    base = entry.min_clients + entry.clients_per_malicious * int(args.get("num_malicious_nodes", 0))
+    return max(base, int(args.get("num_nodes_to_select", 1)))

@@ -6,55 +6,46 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from common import errors
 from common.config import StrategyConfig
 from common.errors import ConfigError
-from server.strategies.catalog import STRATEGIES
+from server.strategies.catalog import (
+    RESERVED,
+    check_stock,
+    fewest_clients,
+    is_users_own,
+    reserved,
+)
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
 
-# The round loop draws the cohort and shows it whole: what to draw is not the strategy's to say.
-_OURS: Final = (
-    "fraction_train",
-    "fraction_evaluate",
-    "min_train_nodes",
-    "min_evaluate_nodes",
-    "min_available_nodes",
-    "train_metrics_aggr_fn",
-    "evaluate_metrics_aggr_fn",
-    "weighted_by_key",
-    "arrayrecord_key",
-    "configrecord_key",
-)
-
 
 def check(strategy: StrategyConfig) -> list[str]:
-    """Return what is wrong with a strategy's name and arguments, one line each."""
-    if ":" not in strategy.name and strategy.name not in STRATEGIES:
-        return [f"strategy.name: {errors.unknown_name('strategy', strategy.name, STRATEGIES)}"]
-    if ":" not in strategy.name and not strategy.args:
-        return []  # without importing Flower
+    """Return what is wrong with a strategy's name and arguments, one line each.
+
+    Flower is imported only for a class of the user's own, which imports it anyway.
+    """
+    if not is_users_own(strategy.name):
+        return check_stock(strategy)
     try:
-        kind = _class(strategy.name)
+        kind = _users_class(strategy.name)
     except ConfigError as error:
         return error.problems
     parameters = inspect.signature(kind).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    known = [name for name in parameters if name not in _OURS and name not in ("args", "kwargs")]
-    problems = []
-    for name in strategy.args:
-        if name in _OURS:
-            problems.append(
-                f"strategy.args.{name}: is set by shoal; use strategy.clients_per_round and "
-                "strategy.evaluate_clients to say how many clients are drawn"
-            )
-        elif name not in known and not open_ended:
-            what = errors.unknown_name(f"argument of {strategy.name}", name, known)
-            problems.append(f"strategy.args: {what}")
-    return problems
+    known = [name for name in parameters if name not in (*RESERVED, "args", "kwargs")]
+    problems = reserved(strategy.args)
+    if not _open_ended(kind):
+        unknown = [name for name in strategy.args if name not in (*known, *RESERVED)]
+        what = f"argument of {strategy.name}"
+        problems += [f"strategy.args: {errors.unknown_name(what, name, known)}" for name in unknown]
+    needed = [
+        n for n in known if parameters[n].default is inspect.Parameter.empty and _by_name(parameters[n])
+    ]
+    missing = [name for name in needed if name not in strategy.args]
+    return [*problems, *(f"strategy.args.{name}: {strategy.name} needs it" for name in missing)]
 
 
 def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> Strategy:
@@ -69,17 +60,31 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
         ConfigError: unknown name or argument, too few clients for it, or the class refuses its arguments.
     """
     problems = check(strategy)
-    entry = STRATEGIES.get(strategy.name)
-    if entry is not None and cohort_size < _fewest(strategy):
+    if not problems and not is_users_own(strategy.name) and cohort_size < fewest_clients(strategy):
         problems.append(
-            f"strategy.name: {strategy.name} needs at least {_fewest(strategy)} clients in a round, "
-            f"there are {cohort_size}"
+            f"strategy.name: {strategy.name} needs at least {fewest_clients(strategy)} clients in a round "
+            f"with these arguments, there are {cohort_size}"
         )
     if problems:
         raise ConfigError(problems)
+    kind = _users_class(strategy.name) if is_users_own(strategy.name) else _stock_class(strategy.name)
+    given = {**_ours(kind), **strategy.args}
+    if strategy.name == "QFedAvg":
+        given.setdefault("client_learning_rate", learning_rate)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"strategy.args: {strategy.name} refuses them: {error}") from error
+
+
+def _ours(kind: type[Strategy]) -> dict[str, Any]:
+    """Return the arguments that shoal sets, as far as the class takes them.
+
+    The strategy is shown the cohort only and must take all of it. Flower waits forever for nodes that
+    are fewer than its minimum, so that is 1.
+    """
     from server.strategies.metrics import mean_over_clients
 
-    kind = _class(strategy.name)
     given: dict[str, Any] = {
         "fraction_train": 1.0,
         "fraction_evaluate": 1.0,
@@ -90,37 +95,42 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
         "evaluate_metrics_aggr_fn": mean_over_clients,
     }
     parameters = inspect.signature(kind).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        given = {name: value for name, value in given.items() if name in parameters}
-    if strategy.name == "QFedAvg":
-        given["client_learning_rate"] = learning_rate
-    try:
-        return kind(**{**given, **strategy.args})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"strategy.args: {strategy.name} refuses them: {error}") from error
+    return {name: value for name, value in given.items() if name in parameters or _open_ended(kind)}
 
 
-def _fewest(strategy: StrategyConfig) -> int:
-    """Return the fewest clients a round needs; Krum's family needs more for each malicious one."""
-    malicious = strategy.args.get("num_malicious_nodes", 0)
-    base = STRATEGIES[strategy.name].min_clients
-    per_malicious = {"Krum": 2, "MultiKrum": 2, "Bulyan": 4}.get(strategy.name, 0)
-    return base + per_malicious * (malicious if isinstance(malicious, int) else 0)
+def _open_ended(kind: type[Any]) -> bool:
+    """Tell whether a class takes arguments of any name, to hand them on to its parent."""
+    parameters = inspect.signature(kind).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _class(name: str) -> type[Strategy]:
+def _by_name(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _stock_class(name: str) -> type[Strategy]:
     from flwr.serverapp import strategy as stock
 
-    if ":" not in name:
-        found = getattr(stock, name)
-    else:
-        module, _, attribute = name.partition(":")
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f'strategy.name: "{name}" cannot be loaded: {error}') from error
-    if not (inspect.isclass(found) and issubclass(found, stock.Strategy)):
+    found: type[Strategy] = getattr(stock, name)
+    return found
+
+
+def _users_class(name: str) -> type[Strategy]:
+    from flwr.serverapp.strategy import Strategy
+
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of the user's own may raise anything
+        raise ConfigError(
+            f'strategy.name: "{name}" cannot be loaded: {type(error).__name__}: {error}',
+            hint="it is looked up from the folder where shoal was started",
+        ) from error
+    if not (inspect.isclass(found) and issubclass(found, Strategy)):
         raise ConfigError(f'strategy.name: "{name}" is not a flwr.serverapp.strategy.Strategy')
+    if inspect.isabstract(found):
+        lacks = ", ".join(sorted(found.__abstractmethods__))
+        raise ConfigError(f'strategy.name: "{name}" lacks the methods {lacks}')
     return found

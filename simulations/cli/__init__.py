@@ -13,6 +13,8 @@ from simulations.cli import running, runs  # noqa: F401  importing them register
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 
+__all__ = ["ENVIRONMENT", "app", "main"]
+
 # Each holds only where the user has not set it.
 ENVIRONMENT = QUIET | {
     # Leave CUDA_VISIBLE_DEVICES as it is for workers without a GPU, which Ray otherwise warns about.

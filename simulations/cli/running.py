@@ -156,11 +156,12 @@ def scenarios() -> None:
     """
     import tomllib
 
+    from common.config_file import builtin_names
     from simulations import BUILTIN_SCENARIOS
 
-    for path in sorted(BUILTIN_SCENARIOS.glob("*.toml")):
-        description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
-        typer.echo(f"{path.stem:<20} {description}")
+    for name in builtin_names(BUILTIN_SCENARIOS):
+        text = (BUILTIN_SCENARIOS / f"{name}.toml").read_text(encoding="utf-8")
+        typer.echo(f"{name:<20} {tomllib.loads(text).get('description', '')}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from simulations.cli.options import app
+from simulations.cli import app
 from simulations.config_reference import PAGES
 
 ROOT = Path(__file__).parents[2]

@@ -61,6 +61,12 @@ def test_reading_a_broken_scenario_imports_nothing_heavy(tmp_path: Path) -> None
     assert not imported & set(HEAVY)
 
 
+def test_schema_validation_imports_nothing_heavy() -> None:
+    imported = imported_by("from simulations.cli import main; main(['validate', 'digits', '--schema-only'])")
+    assert "common" in imported
+    assert not imported & (set(HEAVY) - {"numpy"})
+
+
 def test_help_of_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in cli.app.registered_commands:
         name = command.name or command.callback.__name__  # type: ignore[union-attr]

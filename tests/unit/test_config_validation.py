@@ -66,7 +66,7 @@ def problems(path: Path, *overrides: str, deep: bool = False) -> list[str]:
         (["model.name=logistc"], ['Did you mean "logistic"?']),
         (["strategy.name=FedAgv"], ['Did you mean "FedAvg"?']),
         (["data.source=cvs"], ['Did you mean "csv"?']),
-        (["data.path=none.csv"], ["none.csv"]),
+        (["data.path=/none/rows.csv"], ["data.path: there is no folder /none"]),
         (["model.name=logistc", "strategy.name=FedAgv", "data.label=site"], ["logistic", "FedAvg", "both"]),
     ],
 )
@@ -75,6 +75,11 @@ def test_each_contradiction_is_found(mine: Path, overrides: list[str], parts: li
     assert len(found) >= len(parts)
     for part in parts:
         assert any(part in line for line in found), (part, found)
+
+
+def test_a_missing_data_file_names_the_nearest(mine: Path) -> None:
+    (problem,) = problems(mine, f"data.path={mine.parent / 'row.csv'}")
+    assert problem.endswith(f"row.csv. Did you mean {mine.parent / 'rows.csv'}?")
 
 
 def test_a_good_scenario_has_no_problems(mine: Path) -> None:

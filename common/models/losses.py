@@ -1,0 +1,71 @@
+"""The losses by name, and the tasks they fit. Free of TensorFlow.
+
+Keras' other losses are left out because they do not fit what a model gets here, class indices (not one-hot
+vectors) or targets, one a row: hinge losses, for instance, want outputs in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from common import errors
+from common.config import TrainingConfig
+from common.schema import Task
+
+
+@dataclass(frozen=True, slots=True)
+class LossEntry:
+    """A loss of Keras.
+
+    Attributes:
+        kind: name of the class in `keras.losses`.
+        tasks: the tasks that it fits.
+    """
+
+    kind: str
+    tasks: tuple[Task, ...]
+
+
+_MSE: Final = LossEntry("MeanSquaredError", ("regression", "binary"))  # of a probability: the Brier score
+_MAE: Final = LossEntry("MeanAbsoluteError", ("regression", "binary"))
+
+LOSSES: Final[Mapping[str, LossEntry]] = {
+    "binary_crossentropy": LossEntry("BinaryCrossentropy", ("binary",)),
+    "binary_focal_crossentropy": LossEntry("BinaryFocalCrossentropy", ("binary",)),
+    "sparse_categorical_crossentropy": LossEntry("SparseCategoricalCrossentropy", ("multiclass",)),
+    "mean_squared_error": _MSE,
+    "mse": _MSE,
+    "mean_absolute_error": _MAE,
+    "mae": _MAE,
+    "mean_absolute_percentage_error": LossEntry("MeanAbsolutePercentageError", ("regression",)),
+    "mean_squared_logarithmic_error": LossEntry("MeanSquaredLogarithmicError", ("regression",)),
+    "huber": LossEntry("Huber", ("regression",)),
+    "log_cosh": LossEntry("LogCosh", ("regression",)),
+    "poisson": LossEntry("Poisson", ("regression",)),
+}
+
+USUAL_LOSS: Final[Mapping[Task, str]] = {
+    "binary": "binary_crossentropy",
+    "multiclass": "sparse_categorical_crossentropy",
+    "regression": "mean_squared_error",
+}
+
+
+def check_loss(training: TrainingConfig, task: Task | None = None) -> list[str]:
+    """Return what is wrong with the loss, one line each; imports nothing.
+
+    Args:
+        training: names the loss.
+        task: what is learnt, `None` while only the data tells.
+    """
+    name = training.loss
+    if name == "auto":
+        return []
+    if name not in LOSSES:
+        return [f"training.loss: {errors.unknown_name('loss', name, (*LOSSES, 'auto'))}"]
+    if task is not None and task not in LOSSES[name].tasks:
+        fitting = ", ".join(sorted(n for n, entry in LOSSES.items() if task in entry.tasks))
+        return [f'training.loss: "{name}" does not fit a {task} task; these do: {fitting}']
+    return []

@@ -1,0 +1,110 @@
+"""Predicts for raw rows with the model that a run left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv, parquet
+
+from common import errors
+from common.errors import DataError, RunError, UnreadableDataError
+from common.preprocessing.segment import segment
+from common.schema import Schema
+from simulations.datasets.tables import read_csv, read_parquet
+
+_BATCH = 1024
+
+
+def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
+    """Predict for a table of raw rows.
+
+    Args:
+        run: a run folder.
+        rows: CSV or Parquet with the run's input columns; further columns are ignored.
+        out: where to write the predictions, CSV or Parquet by its suffix; `None` writes nothing.
+
+    Returns:
+        One row a row: for classes the columns "prediction" and "probability of …", else "prediction".
+
+    Raises:
+        RunError: the run left no model. DataError: a column is missing or is not a number.
+    """
+    schema = _schema(run)
+    if schema.kind in ("image", "sequence"):
+        raise DataError(
+            f"this model takes a {schema.kind} for each row, which no table holds",
+            hint=f"load {run / 'model.keras'} with keras.models.load_model and give it arrays",
+        )
+    if not rows.exists():
+        raise UnreadableDataError(f"there is no file {rows}")
+    table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows)
+    inputs = _inputs(table, schema)
+
+    import keras  # takes seconds: what can be refused is refused before
+
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    wanted = {tensor.name for tensor in model.inputs}
+    found = model.predict({k: v for k, v in inputs.items() if k in wanted}, batch_size=_BATCH, verbose=0)
+    predictions = _as_table(np.asarray(found), schema)
+    if out is not None:
+        _write(predictions, out)
+    return predictions
+
+
+def _schema(run: Path) -> Schema:
+    for name in ("schema.json", "model.keras"):
+        if not (run / name).exists():
+            raise RunError(f"{run} holds no {name}: the run did not get so far, or is no run")
+    return Schema.from_json((run / "schema.json").read_text(encoding="utf-8"))
+
+
+def _inputs(table: pa.Table, schema: Schema) -> dict[str, Any]:
+    missing = [c.name for c in schema.columns if c.name not in table.column_names]
+    if missing:
+        known = table.column_names
+        near = {name: errors.nearest(name, known) for name in missing}
+        listed = ", ".join(f'{n} (there is "{near[n]}")' if near[n] else n for n in missing)
+        raise DataError(f"the rows lack {len(missing)} of {len(schema.columns)} columns: {listed}")
+    import tensorflow as tf
+
+    inputs: dict[str, Any] = {}
+    for column in schema.columns:
+        values = table[column.name]
+        if column.kind == "numeric":
+            inputs[column.name] = tf.constant(_numbers(values, column.name)[:, None])
+        else:
+            texts = pc.fill_null(values.cast(pa.string()), "").to_pylist()
+            if column.kind == "text":
+                texts = [" ".join(segment(text)) for text in texts]
+            inputs[column.name] = tf.constant([[text] for text in texts], tf.string)
+    return inputs
+
+
+def _numbers(values: pa.ChunkedArray, name: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(values.cast(pa.float64()).to_numpy(), np.float32)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f'column "{name}" holds values that are not numbers') from None
+
+
+def _as_table(found: NDArray[Any], schema: Schema) -> pa.Table:
+    if not schema.classes:
+        return pa.table({"prediction": found[:, 0].astype(np.float64)})
+    share = np.column_stack([1 - found[:, 0], found[:, 0]]) if found.shape[1] == 1 else found
+    names = np.array(schema.classes, object)
+    columns = {"prediction": names[share.argmax(axis=1)]}
+    columns |= {f"probability of {name}": share[:, i].astype(np.float64) for i, name in enumerate(names)}
+    return pa.table(columns)
+
+
+def _write(table: pa.Table, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".parquet":
+        parquet.write_table(table, out)
+    else:
+        csv.write_csv(table, out)

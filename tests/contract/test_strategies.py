@@ -1,0 +1,502 @@
+"""One suite over all strategies of Flower: a new one is a row of `NAMES` and of the catalog.
+
+Updates are made up, messages are real: they go through our Grid to a ClientApp and back.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import strategy as stock
+from flwr.serverapp.strategy import Strategy
+
+from common import records
+from common.config import StrategyConfig
+from common.errors import ConfigError
+from common.flower_shim import identify_process, make_run
+from server.cohort_grid import CohortGrid
+from server.exchange import ask
+from server.sites import Sites
+from server.strategies import STRATEGIES, check, make, needs_every_update
+from server.strategies.catalog import RESERVED, fewest_clients
+from server.strategies.metrics import mean_over_clients
+from simulations.engine.grid import EngineGrid
+from simulations.engine.serial import SerialExecutor
+from simulations.engine.worker import Federation
+
+NAMES = tuple(STRATEGIES)
+LEARNING_RATE = 0.1
+Weights = list[np.ndarray]
+
+# Arguments under which equal updates give that very update: at FedOpt's servers a learning rate replaces it.
+MEANS: Mapping[str, dict[str, Any]] = {
+    "FedAvg": {},
+    "FedAvgM": {},
+    "FedProx": {"proximal_mu": 0.1},
+    "FedMedian": {},
+    "FedTrimmedAvg": {},
+    "Krum": {"num_malicious_nodes": 1},
+    "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
+    "Bulyan": {"num_malicious_nodes": 1},
+    "QFedAvg": {"q": 0.0},
+}
+
+
+class Federated:
+    """A strategy with clients that answer what the test says."""
+
+    def __init__(self, strategy: Strategy, clients: int) -> None:
+        identify_process(1)
+        self.strategy = strategy
+        self.sites = Sites(clients, str)
+        self.updates: Sequence[Weights] = []
+        self.examples: Sequence[int] = []
+        self.losses: Sequence[float] = []
+        self.configs: list[dict[str, Any]] = []
+        executor = SerialExecutor(self._app, Federation(1, {}, clients, show_errors=True))
+        self.grid = EngineGrid(executor, self.sites, make_run(1))
+
+    def _app(self) -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            client = int(context.node_config["partition-id"])
+            self.configs.append(dict(message.content.config_records["config"]))
+            numbers = {"num-examples": self.examples[client], "train_loss": self.losses[client]}
+            reply = {"arrays": ArrayRecord(self.updates[client]), "metrics": MetricRecord(numbers)}
+            return Message(RecordDict(reply), reply_to=message)
+
+        return app
+
+    def round(
+        self,
+        sent: ArrayRecord,
+        updates: Sequence[Weights],
+        examples: Sequence[int] | None = None,
+        losses: Sequence[float] | None = None,
+        number: int = 1,
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Run one round as `server.rounds` does, and return what the strategy gave."""
+        self.updates = updates
+        self.examples = examples or [10 + i for i in range(len(updates))]
+        self.losses = losses or [1.0 + i for i in range(len(updates))]
+        view = CohortGrid(self.grid, list(self.sites.node_ids))
+        messages = list(self.strategy.configure_train(number, sent.copy(), ConfigRecord(), view))
+        assert sorted(m.metadata.dst_node_id for m in messages) == list(self.sites.node_ids)
+        exchange = ask(self.grid, self.sites, messages, "train", number, timeout_s=60)
+        assert not [row.error for row in exchange.rows if row.error]
+        arrays, metrics = self.strategy.aggregate_train(number, exchange.accepted)
+        assert arrays is not None
+        assert metrics is not None
+        return arrays, metrics
+
+
+def made(name: str, clients: int, args: Mapping[str, Any] | None = None) -> Federated:
+    config = StrategyConfig(name=name, args=dict(args or {}))
+    return Federated(make(config, clients, LEARNING_RATE), clients)
+
+
+def scalars(name: str, start: float, values: Sequence[float], **rest: Any) -> tuple[float, Federated]:
+    """One round of a model with one weight; `rest` holds arguments of the strategy and of the round."""
+    of_round = {k: rest.pop(k) for k in ("examples", "losses") if k in rest}
+    federated = made(name, len(values), rest)
+    sent = ArrayRecord([np.array([start], np.float32)])
+    arrays, _ = federated.round(sent, [[np.array([v], np.float32)] for v in values], **of_round)
+    return float(arrays.to_numpy_ndarrays()[0][0]), federated
+
+
+def some_weights(rng: np.random.Generator) -> Weights:
+    """A matrix, a vector and a number without dimensions, as models have them."""
+    shapes: list[tuple[int, ...]] = [(3, 2), (2,), ()]
+    return [np.asarray(rng.normal(size=shape), np.float32) for shape in shapes]
+
+
+def same(a: Weights, b: Weights, **tolerance: float) -> None:
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 1e-6, "atol": 1e-6}))
+
+
+CLIENTS = 7  # enough for Bulyan with one malicious client: 4·1 + 3
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_equal_updates_give_that_update(name: str) -> None:
+    rng = np.random.default_rng(0)
+    sent, update = some_weights(rng), some_weights(rng)
+    arrays, _ = made(name, CLIENTS, MEANS[name]).round(ArrayRecord(sent), [update] * CLIENTS)
+    same(arrays.to_numpy_ndarrays(), update)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_clients_does_not_matter(name: str) -> None:
+    rng = np.random.default_rng(1)
+    sent, updates = ArrayRecord(some_weights(rng)), [some_weights(rng) for _ in range(CLIENTS)]
+    examples, losses = list(range(1, CLIENTS + 1)), [0.5 + i for i in range(CLIENTS)]
+    found = []
+    for order in (list(range(CLIENTS)), [3, 0, 6, 1, 5, 2, 4]):
+        arrays, metrics = made(name, CLIENTS, MEANS.get(name)).round(
+            sent, [updates[i] for i in order], [examples[i] for i in order], [losses[i] for i in order]
+        )
+        found.append((arrays.to_numpy_ndarrays(), metrics["train_loss"]))
+    same(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_rounds_keep_names_shapes_types_and_what_was_sent(name: str) -> None:
+    rng = np.random.default_rng(2)
+    federated = made(name, CLIENTS, MEANS.get(name))
+    sent = ArrayRecord(some_weights(rng))
+    for number in (1, 2):
+        before = [w.copy() for w in sent.to_numpy_ndarrays()]
+        arrays, _ = federated.round(sent, [some_weights(rng) for _ in range(CLIENTS)], number=number)
+        same(sent.to_numpy_ndarrays(), before, rtol=0, atol=0)
+        assert list(arrays) == list(sent)
+        assert [a.shape for a in arrays.values()] == [a.shape for a in sent.values()]
+        assert records.is_finite(arrays)
+        sent = records.with_types_of(arrays, sent)
+        assert {a.dtype for a in sent.values()} == {"float32"}
+
+
+def test_strategies_that_give_another_type_are_known() -> None:
+    """The round loop casts back, or clients that answer in float32 would be refused in round 2.
+
+    FedAdam and QFedAvg multiply by a numpy float64, which is not a weak type as a Python float is.
+    """
+    rng = np.random.default_rng(3)
+    sent, updates = ArrayRecord(some_weights(rng)), [some_weights(rng) for _ in range(CLIENTS)]
+    wide = [
+        n for n in NAMES if made(n, CLIENTS, MEANS.get(n)).round(sent, updates)[0]["0"].dtype != "float32"
+    ]
+    assert wide == ["FedAdam", "QFedAvg"]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if STRATEGIES[n].min_clients == 1])
+def test_a_cohort_of_one_is_not_waited_for(name: str) -> None:
+    rng = np.random.default_rng(4)
+    arrays, _ = made(name, 1, MEANS.get(name)).round(ArrayRecord(some_weights(rng)), [some_weights(rng)])
+    assert records.is_finite(arrays)
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedAvgM", "FedProx"])
+def test_mean_by_examples(name: str) -> None:
+    """(1·2 + 3·6) / 4 = 5."""
+    assert scalars(name, 1.0, [2.0, 6.0], examples=[1, 3])[0] == pytest.approx(5.0)
+
+
+def test_fedavgm_by_hand() -> None:
+    """Learning rate 0.5, momentum 0.9.
+
+    Round 1: 1 → mean 3, step 3 - 1 = 2,          new 1 + 0.5·2 = 2.
+    Round 2: 2 → mean 4, step 0.9·2 + 2 = 3.8,    new 2 + 0.5·3.8 = 3.9.
+    """
+    first, federated = scalars("FedAvgM", 1.0, [3.0, 3.0], server_learning_rate=0.5, server_momentum=0.9)
+    assert first == pytest.approx(2.0)
+    sent = ArrayRecord([np.array([first], np.float32)])
+    arrays, _ = federated.round(sent, [[np.array([4.0], np.float32)]] * 2, number=2)
+    assert arrays.to_numpy_ndarrays()[0][0] == pytest.approx(3.9)
+
+
+def test_fedprox_tells_the_clients_mu() -> None:
+    _, federated = scalars("FedProx", 0.0, [1.0, 1.0], proximal_mu=0.25)
+    assert [c["proximal-mu"] for c in federated.configs] == [0.25, 0.25]
+
+
+def test_fedadam_by_hand_over_two_rounds() -> None:
+    """eta = 0.1, beta_1 = 0.9, beta_2 = 0.99, tau = 0.001; Flower counts its first round as step 2.
+
+    Each round every client moves by 1: m = 0.1, then 0.19; v = 0.01, then 0.0199.
+    """
+    expected, m, v = 0.0, 0.0, 0.0
+    found, federated = scalars("FedAdam", 0.0, [1.0, 1.0])
+    for number in (1, 2):
+        m, v = 0.9 * m + 0.1, 0.99 * v + 0.01
+        rate = 0.1 * math.sqrt(1 - 0.99 ** (number + 1)) / (1 - 0.9 ** (number + 1))
+        expected += rate * m / (math.sqrt(v) + 1e-3)
+        if number == 2:
+            sent = ArrayRecord([np.array([found], np.float32)])
+            arrays, _ = federated.round(sent, [[np.array([found + 1], np.float32)]] * 2, number=2)
+            found = float(arrays.to_numpy_ndarrays()[0][0])
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_fedyogi_and_fedadagrad_by_hand() -> None:
+    """One round in which every client moves by 1 from 0, tau = 0.001.
+
+    Yogi: m = 0.1, v = 0 - 0.01·1·sign(0 - 1) = 0.01, step 0.01·0.1 / (0.1 + 0.001).
+    Adagrad: m = 1 (no momentum), v = 1, step 0.1·1 / (1 + 0.001).
+    """
+    assert scalars("FedYogi", 0.0, [1.0, 1.0])[0] == pytest.approx(0.001 / 0.101, rel=1e-5)
+    assert scalars("FedAdagrad", 0.0, [1.0, 1.0])[0] == pytest.approx(0.1 / 1.001, rel=1e-5)
+
+
+def test_median_and_trimmed_mean_by_hand() -> None:
+    """Of 0 1 2 3 100 the median is 2; with ⌊0.2·5⌋ = 1 cut at each end the mean of 1 2 3 is 2."""
+    values = [0.0, 1.0, 2.0, 3.0, 100.0]
+    assert scalars("FedMedian", 0.0, values)[0] == 2.0
+    assert scalars("FedTrimmedAvg", 0.0, values, beta=0.2)[0] == 2.0
+    # ⌊0.19·5⌋ = 0: nothing is cut, and the mean is 106 / 5.
+    assert scalars("FedTrimmedAvg", 0.0, values, beta=0.19)[0] == pytest.approx(21.2)
+
+
+def test_krum_and_multikrum_by_hand() -> None:
+    """0, 0.1, 0.25, 0.5, 10 with one malicious: 5 - 1 - 2 = 2 neighbours count.
+
+    Squared distances to them: 0.01 + 0.0625 = 0.0725; 0.01 + 0.0225 = 0.0325; 0.0225 + 0.0625 = 0.085;
+    0.0625 + 0.16 = 0.2225; far. So Krum takes 0.1, MultiKrum of two 0.1 and 0, by examples 3 and 1:
+    (3·0.1 + 1·0) / 4 = 0.075.
+    """
+    values, examples = [0.0, 0.1, 0.25, 0.5, 10.0], [1, 3, 1, 1, 1]
+    found, _ = scalars("Krum", 0.0, values, examples=examples, num_malicious_nodes=1)
+    assert found == pytest.approx(0.1)
+    args = {"num_malicious_nodes": 1, "num_nodes_to_select": 2}
+    assert scalars("MultiKrum", 0.0, values, examples=examples, **args)[0] == pytest.approx(0.075)
+
+
+def test_bulyan_by_hand() -> None:
+    """0.5 1 2 3 4 5 100 with one malicious: 4 neighbours count, 7 - 2 = 5 are selected, 3 averaged.
+
+    Sums of squared distances: 21, 14.25, 8.25, 10, 15, 30, far; so 5 and 100 go. The median of the rest is
+    2, its three nearest are 2, 1 and 3, their mean is 2.
+    """
+    values = [0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 100.0]
+    assert scalars("Bulyan", 0.0, values, num_malicious_nodes=1)[0] == pytest.approx(2.0)
+
+
+def test_qfedavg_by_hand() -> None:
+    """L = 1 / 0.1 = 10, q = 1, w = 1; updates 0.5 (loss 4) and 0.8 (loss 1).
+
+    Gradients 10·0.5 = 5 and 10·0.2 = 2; delta 4·5 = 20 and 1·2 = 2; h = 1·25 + 10·4 = 65 and 1·4 + 10·1 = 14.
+    w - (20 + 2) / (65 + 14) = 1 - 22 / 79.
+    """
+    found, federated = scalars("QFedAvg", 1.0, [0.5, 0.8], losses=[4.0, 1.0], q=1.0)
+    assert found == pytest.approx(1 - 22 / 79)
+    assert federated.strategy.client_learning_rate == LEARNING_RATE  # type: ignore[attr-defined]
+    # With q = 0 it is the plain mean, whatever the numbers of examples: (0.5 + 0.8) / 2.
+    found, _ = scalars("QFedAvg", 1.0, [0.5, 0.8], examples=[1, 9], q=0.0)
+    assert found == pytest.approx(0.65)
+
+
+def test_robust_strategies_survive_one_wild_client() -> None:
+    """Six clients say about 1, one says 10^6: a mean is swept away, a robust aggregate is not."""
+    values = [0.97, 0.98, 0.99, 1.01, 1.02, 1.03, 1e6]
+    for name in ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan"):
+        assert scalars(name, 0.0, values, **MEANS[name])[0] == pytest.approx(1.0, abs=0.05), name
+    assert scalars("FedAvg", 0.0, values)[0] > 1e5
+
+
+# --- metrics of clients
+
+
+def metric_reply(examples: float, **numbers: float) -> RecordDict:
+    return RecordDict({"metrics": MetricRecord({"num-examples": examples, **numbers})})
+
+
+def test_a_site_without_the_metric_does_not_count_for_it() -> None:
+    """AUC at two of three sites: (10·0.8 + 30·0.6) / 40 = 0.65.
+
+    Loss at all of them: (10·1 + 60·2 + 30·3) / 100 = 2.2.
+    """
+    replies = [
+        metric_reply(10, auc=0.8, loss=1.0),
+        metric_reply(60, auc=math.nan, loss=2.0),
+        metric_reply(30, auc=0.6, loss=3.0),
+    ]
+    found = mean_over_clients(replies, "num-examples")
+    assert dict(found) == pytest.approx({"auc": 0.65, "loss": 2.2})
+    assert list(found) == ["auc", "loss"]  # not the weights
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_no_site_has_is_nan(value: float) -> None:
+    found = mean_over_clients([metric_reply(10, auc=value), metric_reply(5, auc=value)], "num-examples")
+    assert math.isnan(float(found["auc"]))  # type: ignore[arg-type]
+
+
+def test_sites_without_rows_have_no_weight() -> None:
+    assert math.isnan(float(mean_over_clients([metric_reply(0, loss=1.0)], "num-examples")["loss"]))  # type: ignore[arg-type]
+    found = mean_over_clients([metric_reply(0, loss=9.0), metric_reply(2, loss=1.0)], "num-examples")
+    assert found["loss"] == 1.0
+
+
+# --- names and arguments
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_catalog_has_the_arguments_and_defaults_of_the_class(name: str) -> None:
+    parameters = inspect.signature(getattr(stock, name)).parameters
+    own = {n: p.default for n, p in parameters.items() if n not in RESERVED}
+    listed = {n: a.default for n, a in STRATEGIES[name].arguments.items()}
+    empty = inspect.Parameter.empty
+    assert listed == {n: None if default is empty else default for n, default in own.items()}
+
+
+def test_every_strategy_of_flower_that_takes_weights_is_there() -> None:
+    """XGBoost's take trees; the wrappers that add noise are not strategies by themselves."""
+    others = {"Strategy", "Result", "FedXgbBagging", "FedXgbCyclic"}
+    known = {n for n in stock.__all__ if n not in others and not n.startswith("DifferentialPrivacy")}
+    assert known == set(NAMES)
+
+
+def test_which_strategies_need_every_update() -> None:
+    """Those whose aggregate is not a function of the mean by examples."""
+    means = {n for n in NAMES if not needs_every_update(StrategyConfig(name=n))}
+    assert means == {"FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"}
+    assert needs_every_update(StrategyConfig(name="somebody:Else"))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("FedAvgg", {}, 'Did you mean "FedAvg"?'),
+        ("FedProx", {"proximal_nu": 1}, 'Did you mean "proximal_mu"?'),
+        ("FedAvg", {"eta": 1}, "FedAvg takes no arguments, got eta"),
+        ("FedAvg", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
+        ("Bulyan", {"selection_rule": "krum"}, "a function cannot be set"),
+        ("QFedAvg", {"train_loss_key": "loss"}, "the names in messages are shoal's"),
+        ("FedTrimmedAvg", {"beta": 0.5}, "at least 0 and below 0.5, got 0.5"),
+        ("FedAdam", {"tau": 0}, "a number above 0, got 0"),
+        ("FedProx", {"proximal_mu": "a lot"}, "expected a number of at least 0, got 'a lot'"),
+        ("FedProx", {"proximal_mu": True}, "got True"),
+        ("Krum", {"num_malicious_nodes": 1.5}, "a whole number of at least 0, got 1.5"),
+        ("MultiKrum", {"num_nodes_to_select": 0}, "of at least 1, got 0"),
+    ],
+)
+def test_what_is_wrong_is_said(name: str, args: dict[str, Any], expected: str) -> None:
+    config = StrategyConfig(name=name, args=args)
+    assert [line for line in check(config) if expected in line], check(config)
+    with pytest.raises(ConfigError) as caught:
+        make(config, CLIENTS, LEARNING_RATE)
+    assert expected in str(caught.value)
+
+
+def test_all_problems_are_listed_and_whole_numbers_are_numbers() -> None:
+    wrong = StrategyConfig(name="FedAdam", args={"etta": 1, "tau": -1, "min_train_nodes": 2})
+    assert len(check(wrong)) == 3
+    assert check(StrategyConfig(name="FedAdam", args={"eta": 1})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "fewest"),
+    [
+        ("FedAvg", {}, 1),
+        ("Krum", {}, 3),
+        ("Krum", {"num_malicious_nodes": 2}, 7),  # 2·2 + 3
+        ("Bulyan", {"num_malicious_nodes": 2}, 11),  # 4·2 + 3
+        ("MultiKrum", {"num_nodes_to_select": 5}, 5),
+    ],
+)
+def test_too_few_clients_are_refused(name: str, args: dict[str, Any], fewest: int) -> None:
+    config = StrategyConfig(name=name, args=args)
+    assert fewest_clients(config) == fewest
+    make(config, fewest, LEARNING_RATE)
+    if fewest > 1:
+        with pytest.raises(ConfigError, match=f"needs at least {fewest} clients .* there are {fewest - 1}"):
+            make(config, fewest - 1, LEARNING_RATE)
+
+
+def test_arguments_are_not_mutated() -> None:
+    args = {"q": 0.5}
+    make(StrategyConfig(name="QFedAvg", args=args), 3, LEARNING_RATE)
+    assert args == {"q": 0.5}
+
+
+# --- a strategy of the user's own
+
+OWN = '''
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+class Half(FedAvg):
+    """Goes half of the way; hands all else on."""
+    def __init__(self, share=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.share = share
+
+class Strict(FedAvg):
+    def __init__(self, needed, fraction_train=1.0, min_available_nodes=2):
+        super().__init__(fraction_train=fraction_train, min_available_nodes=min_available_nodes)
+
+class Picky(FedAvg):
+    def __init__(self, share=0.5):
+        if share > 1:
+            raise ValueError("share is above 1")
+        super().__init__()
+
+class Unfinished(Strategy):
+    pass
+
+NotOne = dict
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the present folder."""
+    (tmp_path / "own_strategies_for_test.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "broken_strategies_for_test.py").write_text("1 / 0", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "own_strategies_for_test"
+
+
+def test_a_class_of_ones_own(own: str) -> None:
+    strategy = make(StrategyConfig(name=f"{own}:Half", args={"share": 0.25}), 3, LEARNING_RATE)
+    assert strategy.share == 0.25  # type: ignore[attr-defined]
+    assert strategy.min_available_nodes == 1  # type: ignore[attr-defined]
+    assert strategy.evaluate_metrics_aggr_fn is mean_over_clients  # type: ignore[attr-defined]
+    strict = make(StrategyConfig(name=f"{own}:Strict", args={"needed": 1}), 3, LEARNING_RATE)
+    assert strict.min_available_nodes == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("{own}:Missing", {}, "cannot be loaded: AttributeError"),
+        ("no_such_module_anywhere:X", {}, "cannot be loaded: ModuleNotFoundError"),
+        ("broken_strategies_for_test:X", {}, "cannot be loaded: ZeroDivisionError"),
+        (":X", {}, "cannot be loaded"),
+        ("{own}:NotOne", {}, "is not a flwr.serverapp.strategy.Strategy"),
+        ("{own}:Unfinished", {}, "lacks the methods aggregate_evaluate"),
+        ("{own}:Strict", {}, "strategy.args.needed: {own}:Strict needs it"),
+        ("{own}:Strict", {"needed": 1, "neded": 2}, 'Did you mean "needed"?'),
+        ("{own}:Half", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
+        ("{own}:Picky", {"share": 2}, "refuses them: share is above 1"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_class_is_said(
+    own: str, name: str, args: dict[str, Any], expected: str
+) -> None:
+    config = StrategyConfig(name=name.format(own=own), args=args)
+    with pytest.raises(ConfigError) as caught:
+        make(config, 3, LEARNING_RATE)
+    assert expected.format(own=own) in str(caught.value)
+
+
+# --- documentation
+
+
+def docs_row(name: str) -> str:
+    """The line of the table in docs/strategies.md."""
+    entry = STRATEGIES[name]
+    args = ", ".join(
+        f"`{n}`" if a.default is None else f"`{n}` = {a.default:g}" for n, a in entry.arguments.items()
+    )
+    fewest = str(entry.min_clients)
+    if entry.clients_per_malicious:
+        fewest += f" + {entry.clients_per_malicious} a malicious one"
+    return f"| `{name}` | {entry.summary} | {args or '–'} | {fewest} | {entry.note or '–'} |"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_a_row_for_it(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "strategies.md"
+    assert docs_row(name) in page.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,130 @@
+"""Nothing but aggregates and weights leaves a client: every message of a run of each scenario."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+
+from common import records
+from common.config import Scenario
+from common.preprocessing import Statistics
+from common.schema import Population
+from server.app import Hooks
+from server.cohort_grid import CohortGrid
+from simulations import datasets, load_scenario
+from simulations.run import coordinate
+
+SCENARIOS = [
+    "medical-thyroid",
+    "finance-lending",
+    "digits",
+    "wearables",
+    "linear",
+    "sentiment-zh",
+    "sentiment-zh-lstm",
+]
+
+
+class WatchingGrid(CohortGrid):
+    """Passes everything on, and keeps every message."""
+
+    seen: list[tuple[Message, Message]]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        asked = list(messages)
+        replies = list(super().send_and_receive(asked, timeout=timeout))
+        by_node = {m.metadata.dst_node_id: m for m in asked}
+        # copies of the containers: a strategy may take a reply apart
+        self.seen += [(by_node[r.metadata.src_node_id], Message(r.content, reply_to=r)) for r in replies]
+        return replies
+
+
+def run_watched(scenario: Scenario, population: Population) -> list[tuple[Message, Message]]:
+    seen: list[tuple[Message, Message]] = []
+
+    def watch(grid):  # type: ignore[no-untyped-def]
+        watching = WatchingGrid(grid, grid.get_node_ids())
+        watching.seen = seen
+        return watching
+
+    coordinate(scenario, population, Hooks([], lambda fitted: None), lambda outcome: None, watch)
+    return seen
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_message_carries_what_it_may_and_nothing_else(name: str) -> None:
+    scenario = load_scenario(
+        name,
+        [
+            "resources.backend=serial",
+            "training.rounds=1",
+            "training.local_steps=2",
+            "output.compare=true",
+            "output.bootstrap=5",
+            "strategy.evaluate_clients=3",
+        ],
+    )
+    population = datasets.load_population(scenario)
+    seen = run_watched(scenario, population)
+    kinds = {request.metadata.message_type for request, _ in seen}
+    assert kinds >= {"query.statistics", "train", "evaluate", "evaluate.test", "train.local"}
+    words = forbidden_texts(population)
+    for request, reply in seen:
+        kind = request.metadata.message_type
+        weights = request.content.get("arrays")
+        assert set(request.content) <= {"arrays", "config"}
+        for record_name, record in reply.content.items():
+            if isinstance(record, MetricRecord):
+                assert set(record) <= records.REPLIES[kind]
+                assert all(isinstance(value, int | float) for value in record.values())
+            elif kind == "query.statistics":
+                assert record_name.startswith("statistics.")
+            else:
+                assert kind in ("train", "train.pooled")
+                assert isinstance(record, ArrayRecord)
+                assert isinstance(weights, ArrayRecord)
+                assert records.same_shapes(record, weights)
+        assert_no_text_of(words, reply)
+        if kind == "query.statistics":
+            assert_aggregates_only(reply, scenario.preprocessing.min_count)
+
+
+def forbidden_texts(population: Population) -> set[str]:
+    """Texts that would tell of a row: whole reviews, and categories that one row of the first has."""
+    shard = population.shard(0)
+    found: set[str] = set()
+    for column in population.schema.columns:
+        values = shard.columns[column.name]
+        if column.kind == "text":
+            found |= {text for text in values.tolist() if len(text) > 12}
+        if column.kind == "categorical":
+            names, counts = np.unique([v for v in values.tolist() if v], return_counts=True)
+            found |= {str(n) for n, count in zip(names, counts, strict=True) if count < 5 and len(n) > 1}
+    return found
+
+
+def assert_no_text_of(words: set[str], reply: Message) -> None:
+    if reply.metadata.dst_node_id != 2:  # the node of client 0, whose texts these are
+        return
+    for record in reply.content.values():
+        if isinstance(record, ConfigRecord):
+            told = json.dumps(
+                [v.decode() if isinstance(v, bytes) else v for v in record.values()], ensure_ascii=False
+            )
+            assert not [word for word in words if f'"{word}"' in told]
+
+
+def assert_aggregates_only(reply: Message, min_count: int) -> None:
+    """`check` is the disclosure rule on the numbers themselves; it raises if one is broken."""
+    statistics = Statistics.from_records(reply.content)
+    statistics.check(min_count)
+    for table in [*statistics.tokens.values(), *(c.counts for c in statistics.categorical.values())]:
+        assert all(count >= min_count for count in table.counts)
+    for column in statistics.numeric.values():
+        assert all(count >= min_count for count in column.sketch.counts)

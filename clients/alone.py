@@ -47,9 +47,7 @@ def train_alone(
     rates = cast("list[float]", config["learning-rates"])
     for number, rate in enumerate(rates, start=1):
         asked = ConfigRecord({**config, "learning-rate": rate, "proximal-mu": 0.0})
-        settings = replace(
-            local_settings(scenario, asked, number, client), keep_optimizer=number > 1
-        )
+        settings = replace(local_settings(scenario, asked, number, client), keep_optimizer=number > 1)
         rng = generator(scenario.seed, "shuffle", round=number, client=client)
         train = rows["train"]
         weights, _, steps = resident.trainer.train(weights, train.x, train.y, settings, rng)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -63,6 +63,13 @@ def _handler(answer: Handler) -> ClientAppCallable:
     return handle
 
 
+def _reply(numbers: Mapping[str, float], weights: Sequence[records.Weights] | None = None) -> RecordDict:
+    content = RecordDict({METRICS_RECORD: records.metric_record(numbers)})
+    if weights is not None:
+        content[ARRAYS] = records.weights_to_record(weights)
+    return content
+
+
 class _Client:
     """The handlers; each serves whichever client of the resident population is asked."""
 
@@ -78,7 +85,7 @@ class _Client:
         statistics = local_statistics(splits["train"], self.resident.schema, self.scenario.preprocessing)
         reply = statistics.to_records()
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
-        reply[METRICS_RECORD] = MetricRecord({EXAMPLES: counts["train-rows"], **counts})
+        reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
         return reply
 
     def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
@@ -90,9 +97,7 @@ class _Client:
         train = rows["train"]
         trained, loss, steps = self.resident.trainer.train(weights, train.x, train.y, settings, rng)
         numbers = {EXAMPLES: len(train.y), TRAIN_LOSS: loss, "steps": steps}
-        return RecordDict(
-            {ARRAYS: records.weights_to_record(trained), METRICS_RECORD: MetricRecord(numbers)}
-        )
+        return _reply(numbers, trained)
 
     def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the validation rows."""
@@ -104,28 +109,26 @@ class _Client:
             numbers |= metrics.measure(self.task, validation.y, predicted, self.metric_names, loss)
         else:
             numbers |= dict.fromkeys(self.metric_names, math.nan)
-        return RecordDict({METRICS_RECORD: MetricRecord(numbers)})
+        return _reply(numbers)
 
     def test(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the test rows, with bootstrap intervals."""
         rows, weights = self._open(client, config, arrays)
-        return RecordDict({METRICS_RECORD: MetricRecord(self._tested(client, rows["test"], weights))})
+        return _reply(self._tested(client, rows["test"], weights))
 
     def train_local(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train as if there were no federation; only test metrics leave."""
         rows, weights = self._open(client, config, arrays)
         trained, steps = train_alone(self.resident, client, rows, weights, config)
         numbers = self._tested(client, rows["test"], trained) | {"steps": steps}
-        return RecordDict({METRICS_RECORD: MetricRecord(numbers)})
+        return _reply(numbers)
 
     def train_pooled(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train on the pooled rows of all clients; the model leaves (simulation only)."""
         rows, weights = self._open(client, config, arrays)
         trained, steps = train_alone(self.resident, client, rows, weights, config)
         numbers = {EXAMPLES: len(rows["train"].y), "steps": steps}
-        return RecordDict(
-            {ARRAYS: records.weights_to_record(trained), METRICS_RECORD: MetricRecord(numbers)}
-        )
+        return _reply(numbers, trained)
 
     def _open(
         self, client: int, config: ConfigRecord, arrays: ArrayRecord | None
@@ -146,9 +149,7 @@ class _Client:
         predicted, loss = self.resident.trainer.evaluate(weights, rows.x, rows.y)
         names = [name for name in self.metric_names if name != "loss"]
         rng = generator(self.scenario.seed, "bootstrap", client=client)
-        found = metrics.bootstrap(
-            self.task, rows.y, predicted, names, rng, self.scenario.output.bootstrap
-        )
+        found = metrics.bootstrap(self.task, rows.y, predicted, names, rng, self.scenario.output.bootstrap)
         for name, interval in found.items():
             numbers |= {name: interval.value, f"{name}-low": interval.low, f"{name}-high": interval.high}
         return numbers | {"loss": loss}

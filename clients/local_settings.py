@@ -58,13 +58,11 @@ def batch_plan(
     order = np.concatenate([rng.permutation(rows) for _ in range(epochs)]).astype(np.int32)
     starts = np.minimum(np.arange(per_epoch) * settings.batch_size, rows)
     bounds = (np.arange(epochs)[:, None] * rows + starts).reshape(-1)
-    bounds = np.append(bounds, epochs * rows)[: steps + 1].astype(np.int32)
-    return order[: bounds[-1]], bounds
+    bounds = np.append(bounds, epochs * rows)[: steps + 1]
+    return order[: bounds[-1]], np.asarray(bounds, np.int32)
 
 
-def local_settings(
-    scenario: Scenario, config: ConfigRecord, round_number: int, client: int
-) -> LocalSettings:
+def local_settings(scenario: Scenario, config: ConfigRecord, round_number: int, client: int) -> LocalSettings:
     """Return the settings of a client's training in one round.
 
     Args:

@@ -48,9 +48,7 @@ class ConfigError(ShoalError):
     exit_code = 3
     help = "Run `shoal validate FILE` to see all problems at once; docs/config.md lists every key."
 
-    def __init__(
-        self, problems: str | Sequence[str], *, source: str = "", hint: str | None = None
-    ) -> None:
+    def __init__(self, problems: str | Sequence[str], *, source: str = "", hint: str | None = None) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         count = len(self.problems)
         where = f" in {source}" if source else ""

@@ -150,9 +150,13 @@ def _check_metrics(message_type: str, record: MetricRecord, allowed: frozenset[s
     lists = sorted(key for key, value in record.items() if isinstance(value, list))
     if lists:
         raise DisclosureError(
-            f'a reply to "{message_type}" may carry single numbers only; these are lists: '
-            f"{', '.join(lists)}"
+            f'a reply to "{message_type}" may carry single numbers only; these are lists: {", ".join(lists)}'
         )
+
+
+def metric_record(values: Mapping[str, float]) -> MetricRecord:
+    """Return a MetricRecord of single numbers."""
+    return MetricRecord(dict(values))
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:

@@ -25,9 +25,7 @@ Purpose = Literal[
 ]
 
 
-def generator(
-    seed: int, purpose: Purpose, *, round: int = 0, client: int = 0
-) -> np.random.Generator:
+def generator(seed: int, purpose: Purpose, *, round: int = 0, client: int = 0) -> np.random.Generator:
     """Return the generator for one purpose, round and client.
 
     Args:

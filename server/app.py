@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from common import records
 from common.config import Scenario
-from common.events import ClientRow, Interval, Model, Observer, Phase, SiteRow
+from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
 from common.preprocessing import PreprocessingSpec, Statistics
 from common.records import ARRAYS, CONFIG
 from common.schema import Schema
@@ -78,9 +78,7 @@ class Hooks:
     on_fitted: Callable[[Fitted], None]
 
 
-def make_server_app(
-    federation: Federation, hooks: Hooks, deliver: Callable[[Outcome], None]
-) -> ServerApp:
+def make_server_app(federation: Federation, hooks: Hooks, deliver: Callable[[Outcome], None]) -> ServerApp:
     """Return the ServerApp of a run; `deliver` is given its outcome."""
     app = ServerApp()
 
@@ -108,19 +106,21 @@ class _Server:
         loop = RoundLoop(
             self.grid,
             self.sites,
-            strategies.make(
-                self.scenario.strategy, self.cohort_size(), self.scenario.training.learning_rate
-            ),
+            strategies.make(self.scenario.strategy, self.cohort_size(), self.scenario.training.learning_rate),
             self.scenario,
             self.schema.task,
             config,
-            lambda row, clients: [o.on_round(row, clients) for o in self.hooks.observers] and None,
+            self.tell_round,
         )
         progress = loop.run(initial)
         tested = self.test(fitted, config, initial, progress.best_arrays)
         for observer in self.hooks.observers:
             observer.on_sites(tested)
         return Outcome(fitted, progress, tested)
+
+    def tell_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+        for observer in self.hooks.observers:
+            observer.on_round(row, clients)
 
     def say(self, text: str) -> None:
         for observer in self.hooks.observers:
@@ -167,9 +167,7 @@ class _Server:
     ) -> list[SiteRow]:
         """Test the best federated model, and the baselines if asked for, at every client."""
         size = self.scenario.strategy.evaluate_clients
-        clients = [
-            int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")
-        ]
+        clients = [int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")]
         self.say(f"test: the best federated model at {len(clients)} clients")
         tests: dict[Model, Exchange] = {"federated": self.tested(best, config, clients)}
         if self.scenario.output.compare:
@@ -207,18 +205,14 @@ class _Server:
         self, phase: Phase, message_type: str, content: RecordDict, clients: Sequence[int]
     ) -> Exchange:
         messages = [Message(content, self.sites.node(c), message_type) for c in clients]
-        return ask(
-            self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s
-        )
+        return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s)
 
 
 def _row_counts(row: ClientRow) -> dict[str, int]:
     return {split: int(row.metrics[f"{split}-rows"]) for split in ("train", "validation", "test")}
 
 
-def _site_row(
-    sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, Exchange]
-) -> SiteRow:
+def _site_row(sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, Exchange]) -> SiteRow:
     rows = {model: _find(exchange, client) for model, exchange in tests.items()}
     numbers = rows["federated"].metrics
     counts = fitted.rows.get(client, {})

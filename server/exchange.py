@@ -13,7 +13,7 @@ from common import records
 from common.errors import NonFiniteError, TooFewRepliesError
 from common.events import ClientRow, Phase
 from common.flower_shim import client_error
-from common.records import ARRAYS, EXAMPLES, METRICS_RECORD
+from common.records import ARRAYS, EXAMPLES
 from server.sites import Sites
 
 _MOST_REASONS = 5  # failures that an error text lists
@@ -72,9 +72,7 @@ def ask(
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
     replies = [_refuse_unusable(found[node], sent[node]) for node in down if node in found]
     by_node = {reply.metadata.src_node_id: reply for reply in replies}
-    rows = [
-        _row(sites, node, by_node.get(node), phase, round_number, size) for node, size in down.items()
-    ]
+    rows = [_row(sites, node, by_node.get(node), phase, round_number, size) for node, size in down.items()]
     return Exchange(replies, rows)
 
 
@@ -123,14 +121,16 @@ def _row(
     sites: Sites, node: int, reply: Message | None, phase: Phase, round_number: int, bytes_down: int
 ) -> ClientRow:
     client = sites.client(node)
+    error, bytes_up = "", 0
+    numbers: dict[str, float] = {}
     if reply is None:
-        error, numbers, bytes_up = "no reply before the deadline", {}, 0
+        error = "no reply before the deadline"
     elif reply.has_error():
-        error, numbers, bytes_up = reply.error.reason, {}, 0
+        error = reply.error.reason or "no reason given"
     else:
-        error, bytes_up = "", records.content_bytes(reply.content)
-        record = reply.content.metric_records.get(METRICS_RECORD, {})
-        numbers = {k: float(v) for k, v in record.items() if not isinstance(v, list)}
+        bytes_up = records.content_bytes(reply.content)
+        for record in reply.content.metric_records.values():
+            numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
     return ClientRow(
         round=round_number,
         client=client,

@@ -11,9 +11,7 @@ from common.preprocessing.aggregates import Moments, NumericStatistics
 from common.schema import Schema
 
 
-def fit(
-    statistics: Sequence[Statistics], schema: Schema, config: PreprocessingConfig
-) -> PreprocessingSpec:
+def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingConfig) -> PreprocessingSpec:
     """Merge clients' statistics into one preprocessing.
 
     Args:
@@ -61,9 +59,7 @@ def class_weights(statistics: Sequence[Statistics], schema: Schema) -> dict[int,
     return {k: sum(counts) / (schema.num_classes * n) for k, n in enumerate(counts)}
 
 
-def _numeric(
-    total: Statistics, schema: Schema, config: PreprocessingConfig
-) -> tuple[spec.Numeric, ...]:
+def _numeric(total: Statistics, schema: Schema, config: PreprocessingConfig) -> tuple[spec.Numeric, ...]:
     fitted = []
     for name in schema.names("numeric"):
         column = total.numeric.get(name, NumericStatistics())

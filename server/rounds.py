@@ -107,22 +107,16 @@ class RoundLoop:
         row = self._row(progress, number, trained, evaluated, train_metrics, measured, clock)
         self.on_round(row, [*trained.rows, *evaluated.rows])
 
-    def _train(
-        self, progress: Progress, number: int, clock: _Clock
-    ) -> tuple[Exchange, Mapping[str, float]]:
+    def _train(self, progress: Progress, number: int, clock: _Clock) -> tuple[Exchange, Mapping[str, float]]:
         """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
         scenario = self.scenario
         size = scenario.strategy.clients_per_round
         clients = cohort(scenario.seed, number, self.sites.count, size, "sampling")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
-        config = ConfigRecord(
-            {**self.config, "learning-rate": learning_rate(scenario.training, number)}
-        )
+        config = ConfigRecord({**self.config, "learning-rate": learning_rate(scenario.training, number)})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
-        exchange = ask(
-            self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s
-        )
+        exchange = ask(self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s)
         require_replies(exchange, scenario.server.min_success, f"round {number}, training")
         clock.lap("train")
         arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
@@ -145,9 +139,7 @@ class RoundLoop:
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         config = ConfigRecord(dict(self.config))
         messages = self.strategy.configure_evaluate(number, progress.arrays.copy(), config, view)
-        exchange = ask(
-            self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s
-        )
+        exchange = ask(self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s)
         require_replies(exchange, scenario.server.min_success, f"round {number}, evaluation")
         measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)

@@ -1,9 +1,14 @@
-"""Spreads the rows of a table over clients, with the partitioners of flwr-datasets."""
+"""Spreads the rows of a table over clients, with the partitioners of flwr-datasets where they do the job.
+
+Natural sites and their pieces are made here: the partitioner that flwr-datasets has for them copies
+every client's rows, and importing it takes seconds that the default scenario need not wait for.
+"""
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,7 +23,8 @@ if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
 Indices = NDArray[np.int64]
-Parts = Mapping[str, Indices]  # client name → row indices
+Parts = list[tuple[str, Indices]]  # name and row indices of each client
+Scheme = Callable[[Table, PartitionConfig, int], Parts]
 
 
 def partition(table: Table, config: PartitionConfig, seed: int) -> TablePopulation:
@@ -31,71 +37,101 @@ def partition(table: Table, config: PartitionConfig, seed: int) -> TablePopulati
         ConfigError: the scheme does not fit the data.
         EmptyClientError: no client is left.
     """
-    parts = _SCHEMES[config.scheme](table, config, seed)
-    kept = {name: np.sort(rows) for name, rows in parts.items() if len(rows) >= config.min_rows}
-    left_out = {name: len(rows) for name, rows in parts.items() if name not in kept}
+    parts = _with_unique_names(_SCHEMES[config.scheme](table, config, seed))
+    kept = [(name, np.sort(rows)) for name, rows in parts if len(rows) >= config.min_rows]
+    left_out = {name: len(rows) for name, rows in parts if len(rows) < config.min_rows}
     if not kept:
-        largest = max(map(len, parts.values()), default=0)
+        largest = max((len(rows) for _, rows in parts), default=0)
         raise EmptyClientError(
             f"all {len(parts)} clients have fewer than partition.min_rows = {config.min_rows} rows; "
             f"the largest has {largest}",
             hint="use fewer clients, or lower partition.min_rows",
         )
-    return TablePopulation(table, list(kept.values()), list(kept), left_out)
+    return TablePopulation(table, [rows for _, rows in kept], [name for name, _ in kept], left_out)
+
+
+def _with_unique_names(parts: Parts) -> Parts:
+    """Tell apart a site "a-1" and the first piece of a site "a"."""
+    taken: set[str] = set()
+    unique: Parts = []
+    for name, rows in parts:
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        taken.add(free)
+        unique.append((free, rows))
+    return unique
 
 
 def _natural(table: Table, config: PartitionConfig, seed: int) -> Parts:
-    """One client a site, by size; with more clients than sites, sites are split in proportion."""
+    """One client a site, the largest first; with more clients than sites, sites are split in proportion."""
     sites = _sites(table)
-    if config.clients is None or config.clients <= len(sites):
+    if config.clients is None or config.clients == len(sites):
         return sites
+    if config.clients < len(sites):
+        raise ConfigError(
+            f'partition.clients = {config.clients} is fewer than the {len(sites)} sites of the data, and "natural" '
+            "never joins sites: raise partition.min_rows to leave out small ones, or use another scheme"
+        )
+    _check_clients(config.clients, table.rows)
     rng = generator(seed, "partition")
-    pieces = _apportion([len(rows) for rows in sites.values()], config.clients)
-    parts: dict[str, Indices] = {}
-    for (name, rows), count in zip(sites.items(), pieces, strict=True):
-        parts |= _pieces(name, rng.permutation(rows), count)
+    counts = _apportion([len(rows) for _, rows in sites], config.clients)
+    parts: Parts = []
+    for (name, rows), count in zip(sites, counts, strict=True):
+        parts += _pieces(name, rng.permutation(rows), count)
     return parts
 
 
 def _size(table: Table, config: PartitionConfig, seed: int) -> Parts:
     """Sites (or all rows) cut into equal pieces of at most `max_rows` rows."""
-    sites = _sites(table) if table.sites is not None else {"client": np.arange(table.rows)}
+    sites = _sites(table) if table.sites is not None else [("client", np.arange(table.rows))]
     rng = generator(seed, "partition")
     most = config.max_rows or table.rows
-    parts: dict[str, Indices] = {}
-    for name, rows in sites.items():
-        parts |= _pieces(name, rng.permutation(rows), -(-len(rows) // most))
+    parts: Parts = []
+    for name, rows in sites:
+        parts += _pieces(name, rng.permutation(rows), -(-len(rows) // most))
     return parts
 
 
-def _sites(table: Table) -> dict[str, Indices]:
+def _sites(table: Table) -> Parts:
     if table.sites is None:
         raise ConfigError(
             'partition.scheme: "natural" needs sites, and this data has none: set data.client_column, '
             "or use another scheme"
         )
-    names, site, counts = np.unique(table.sites.astype(str), return_inverse=True, return_counts=True)
-    order = np.lexsort((names, -counts))
-    return {str(names[i]): np.flatnonzero(site == i) for i in order}
+    names, codes = table.sites.values, table.sites.codes
+    counts = np.bincount(codes, minlength=len(names))
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    order = sorted(range(len(names)), key=lambda i: (-counts[i], str(names[i])))
+    return [(str(names[i]), rows[i].astype(np.int64)) for i in order if counts[i]]
 
 
-def _apportion(sizes: list[int], clients: int) -> list[int]:
-    """Give each site at least one client, and each further one to the site with the largest pieces."""
+def _apportion(sizes: Sequence[int], clients: int) -> list[int]:
+    """Give each site one client, and each further client to the site whose pieces are largest."""
     pieces = [1] * len(sizes)
+    heap = [(-float(size), i) for i, size in enumerate(sizes)]
+    heapq.heapify(heap)
     for _ in range(clients - len(sizes)):
-        largest = max(range(len(sizes)), key=lambda i: (sizes[i] / pieces[i], -i))
-        pieces[largest] += 1
+        _, i = heap[0]
+        pieces[i] += 1
+        heapq.heapreplace(heap, (-sizes[i] / pieces[i], i))
     return pieces
 
 
-def _pieces(name: str, rows: Indices, count: int) -> dict[str, Indices]:
+def _pieces(name: str, rows: Indices, count: int) -> Parts:
     if count == 1:
-        return {name: rows}
-    width = len(str(count))
-    return {f"{name}-{i + 1:0{width}}": part for i, part in enumerate(np.array_split(rows, count))}
+        return [(name, rows)]
+    width = max(2, len(str(count)))
+    return [(f"{name}-{i + 1:0{width}}", part) for i, part in enumerate(np.array_split(rows, count))]
 
 
-def _by_flower(make: Callable[[PartitionConfig, int], Partitioner], *, by_label: bool) -> Callable[..., Parts]:
+def _check_clients(clients: int, rows: int) -> None:
+    if clients > rows:
+        raise ConfigError(f"partition.clients: there are {rows} rows for {clients} clients")
+
+
+def _by_flower(make: Callable[[PartitionConfig, int], Partitioner], *, by_label: bool) -> Scheme:
     """Return a scheme that a partitioner of flwr-datasets does."""
 
     def scheme(table: Table, config: PartitionConfig, seed: int) -> Parts:
@@ -104,27 +140,53 @@ def _by_flower(make: Callable[[PartitionConfig, int], Partitioner], *, by_label:
                 f'partition.scheme: "{config.scheme}" spreads rows by class, and this task is a regression'
             )
         clients = config.clients or 1
-        if clients > table.rows:
-            raise ConfigError(f"partition.clients: {clients} clients for {table.rows} rows")
+        _check_clients(clients, table.rows)
         order = generator(seed, "partition").permutation(table.rows)
-        return _run(make(config, integer_seed(seed, "partition")), table.labels[order], order, clients)
+        found = _run(make(config, integer_seed(seed, "partition")), table.labels[order], order, clients)
+        width = len(str(clients - 1))
+        return [(f"client-{i:0{width}}", rows) for i, rows in enumerate(found)]
 
     return scheme
 
 
-def _run(partitioner: Partitioner, labels: NDArray[Any], order: Indices, clients: int) -> Parts:
+def _shards(table: Table, config: PartitionConfig, seed: int) -> Parts:
+    """Label-sorted shards, a few a client, as in McMahan et al. (AISTATS 2017).
+
+    The partitioner drops the rows that are too few for one more row in every shard; here each goes to
+    one of the clients that hold its class anyway.
+    """
+    shards = (config.clients or 1) * config.shards_per_client
+    if shards > table.rows:
+        raise ConfigError(
+            f"partition: {config.clients} clients with {config.shards_per_client} shards each need at least "
+            f"{shards} rows, and there are {table.rows}"
+        )
+    parts = _shards_by_flower(table, config, seed)
+    dropped = np.setdiff1d(np.arange(table.rows), np.concatenate([rows for _, rows in parts]))
+    extra: list[list[int]] = [[] for _ in parts]
+    for label in np.unique(table.labels[dropped]):
+        holders = [i for i, (_, rows) in enumerate(parts) if np.any(table.labels[rows] == label)]
+        holders = holders or list(range(len(parts)))
+        for turn, row in enumerate(dropped[table.labels[dropped] == label]):
+            extra[holders[turn % len(holders)]].append(int(row))
+    return [
+        (name, np.concatenate([rows, np.asarray(more, np.int64)]))
+        for (name, rows), more in zip(parts, extra, strict=True)
+    ]
+
+
+def _run(partitioner: Partitioner, labels: NDArray[Any], order: Indices, clients: int) -> list[Indices]:
+    """Return the rows of each client, given rows in the order `order` with their `labels`."""
     import datasets
 
-    quiet = datasets.utils.logging
     datasets.disable_progress_bars()
-    quiet.set_verbosity_error()
+    datasets.utils.logging.set_verbosity_error()
     try:
         partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels})
-        found = [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
-    except ValueError as error:
-        raise ConfigError(f"partition: flwr-datasets refuses these numbers: {error}") from error
-    width = len(str(clients - 1))
-    return {f"client-{i:0{width}}": rows for i, rows in enumerate(found)}
+        return [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
+    except (ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"partition: these numbers do not work out: {reason}") from error
 
 
 def _partitioners() -> Any:
@@ -135,7 +197,13 @@ def _partitioners() -> Any:
     return partitioner
 
 
-_SCHEMES: Final[dict[str, Callable[[Table, PartitionConfig, int], Parts]]] = {
+_shards_by_flower = _by_flower(
+    lambda c, seed: _partitioners().ShardPartitioner(
+        c.clients, partition_by="label", num_shards_per_partition=c.shards_per_client, seed=seed
+    ),
+    by_label=True,
+)
+_SCHEMES: Final[dict[str, Scheme]] = {
     "natural": _natural,
     "size": _size,
     "iid": _by_flower(lambda c, seed: _partitioners().IidPartitioner(c.clients), by_label=False),
@@ -145,12 +213,7 @@ _SCHEMES: Final[dict[str, Callable[[Table, PartitionConfig, int], Parts]]] = {
         ),
         by_label=True,
     ),
-    "shards": _by_flower(
-        lambda c, seed: _partitioners().ShardPartitioner(
-            c.clients, partition_by="label", num_shards_per_partition=c.shards_per_client, seed=seed
-        ),
-        by_label=True,
-    ),
+    "shards": _shards,
     "quantity": _by_flower(
         lambda c, seed: getattr(_partitioners(), f"{c.skew.capitalize()}Partitioner")(c.clients),
         by_label=False,

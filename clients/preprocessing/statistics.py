@@ -86,17 +86,14 @@ def _tokens(texts: NDArray[Any], few: int) -> Counts:
     for text in texts.tolist():
         rows.update(set(segment(text)))
     total = len(texts)
-    return Counts.of(
-        {token: total if total - n < few else n for token, n in rows.items() if n >= few}
-    )
+    return Counts.of({token: total if total - n < few else n for token, n in rows.items() if n >= few})
 
 
 def _sequence(values: NDArray[Any], few: int) -> tuple[Moments, ...]:
     """Describe each channel over all rows and steps; extremes have `few` rows' worth of values behind."""
     steps = values.shape[1]
     return tuple(
-        Moments.of(values[:, :, channel].ravel(), min_count=few * steps)
-        for channel in range(values.shape[2])
+        Moments.of(values[:, :, channel].ravel(), min_count=few * steps) for channel in range(values.shape[2])
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Columns = Mapping[str, NDArray[Any]]
 UNKNOWN, MISSING = 0, 1  # positions in a one-hot code
 PADDING_ID, UNKNOWN_ID, FIRST_ID = 0, 1, 2  # token ids
+
+
+def float32(values: Sequence[float]) -> NDArray[np.float32]:
+    """Return numbers as float32, the type in which rows are encoded and in which Keras' layers compute."""
+    return np.asarray(values, np.float32)
 
 
 class Encoder:
@@ -46,7 +51,7 @@ class Encoder:
         if spec.image is not None:
             return columns[spec.image.name].astype(np.float32) * np.float32(spec.image.factor)
         if spec.sequence is not None:
-            mean, std = np.float32(spec.sequence.mean), np.float32(spec.sequence.std)
+            mean, std = float32(spec.sequence.mean), float32(spec.sequence.std)
             return np.asarray((columns[spec.sequence.name].astype(np.float32) - mean) / std)
         return self._encode_table(columns)
 
@@ -68,8 +73,8 @@ class Encoder:
         if numeric:
             values = np.stack([columns[c.name] for c in numeric], axis=1).astype(np.float32)
             absent = np.isnan(values)
-            filled = np.where(absent, np.float32([c.fill for c in numeric]), values)
-            shift, scale = np.float32([c.shift for c in numeric]), np.float32([c.scale for c in numeric])
+            filled = np.where(absent, float32([c.fill for c in numeric]), values)
+            shift, scale = float32([c.shift for c in numeric]), float32([c.scale for c in numeric])
             blocks.append((filled - shift) / scale)
             blocks.append(absent[:, [c.indicator for c in numeric]].astype(np.float32))
         blocks += [self._one_hot(columns[column.name], column) for column in self.spec.categorical]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from common.preprocessing.encoder import float32
 from common.preprocessing.spec import Categorical, PreprocessingSpec
 
 
@@ -30,8 +31,8 @@ def export_model(spec: PreprocessingSpec, trained: keras.Model) -> keras.Model:
         encoded = layers.Rescaling(spec.image.factor)(raw)
     elif spec.sequence is not None:
         inputs[spec.sequence.name] = raw = keras.Input(spec.sequence.shape, name=spec.sequence.name)
-        variance = np.square(np.float32(spec.sequence.std))
-        encoded = layers.Normalization(mean=np.float32(spec.sequence.mean), variance=variance)(raw)
+        variance = np.square(float32(spec.sequence.std))
+        encoded = layers.Normalization(mean=float32(spec.sequence.mean), variance=variance)(raw)
     else:
         encoded = _table(spec, inputs)
     return keras.Model(inputs, trained(encoded), name="raw_rows")
@@ -45,8 +46,11 @@ def _table(spec: PreprocessingSpec, inputs: dict[str, Any]) -> Any:
         raw = [inputs[column.name] for column in spec.numeric]
         values = layers.Concatenate()(raw) if len(raw) > 1 else raw[0]
         absent = ops.isnan(values)
-        filled = ops.where(absent, np.float32([c.fill for c in spec.numeric]), values)
-        shift, scale = np.float32([c.shift for c in spec.numeric]), np.float32([c.scale for c in spec.numeric])
+        filled = ops.where(absent, float32([c.fill for c in spec.numeric]), values)
+        shift, scale = (
+            float32([c.shift for c in spec.numeric]),
+            float32([c.scale for c in spec.numeric]),
+        )
         blocks.append(layers.Normalization(mean=shift, variance=np.square(scale))(filled))
         shown = [i for i, column in enumerate(spec.numeric) if column.indicator]
         if shown:
@@ -59,6 +63,4 @@ def _table(spec: PreprocessingSpec, inputs: dict[str, Any]) -> Any:
 
 def _one_hot(column: Categorical) -> layers.Layer:
     """Unknown is index 0, the empty text (missing) index 1, then the categories."""
-    return layers.StringLookup(
-        vocabulary=["", *column.categories], num_oov_indices=1, output_mode="one_hot"
-    )
+    return layers.StringLookup(vocabulary=["", *column.categories], num_oov_indices=1, output_mode="one_hot")

@@ -154,7 +154,9 @@ class Statistics:
                 yield f'"{name}" with an impossible number of clients'
             if column.sketch.count != column.moments.count:
                 yield f'"{name}" with unequal numbers of values'
-            if sum(counts) + column.missing != self.rows or not self._whole(counts, column.missing, min_count):
+            if sum(counts) + column.missing != self.rows or not self._whole(
+                counts, column.missing, min_count
+            ):
                 yield f'"{name}" with a count that shows fewer than {min_count} rows'
             problem = column.sketch.problem(min_count)
             if problem:

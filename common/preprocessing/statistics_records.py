@@ -85,13 +85,9 @@ def _value_arrays(statistics: Statistics) -> dict[str, Sequence[Any]]:
     numeric = list(statistics.numeric.values())
     channels = [moments for parts in statistics.sequences.values() for moments in parts]
     return {
-        "numeric-counts": [
-            (c.moments.count, c.missing, c.sites, len(c.sketch.bins)) for c in numeric
-        ],
+        "numeric-counts": [(c.moments.count, c.missing, c.sites, len(c.sketch.bins)) for c in numeric],
         "numeric-moments": [_numbers(c.moments) for c in numeric],
-        "sketch": [
-            pair for c in numeric for pair in zip(c.sketch.bins, c.sketch.counts, strict=True)
-        ],
+        "sketch": [pair for c in numeric for pair in zip(c.sketch.bins, c.sketch.counts, strict=True)],
         "sequence-channels": [len(parts) for parts in statistics.sequences.values()],
         "sequence-counts": [moments.count for moments in channels],
         "sequence-moments": [_numbers(moments) for moments in channels],
@@ -152,7 +148,9 @@ def _rebuild(columns: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], blo
         raise ValueError("word lists")
     missing = arrays["category-missing"].tolist()
     held = zip(tables[: len(categorical)], missing, strict=True)
-    channels = _cut(_moments(arrays["sequence-counts"], arrays["sequence-moments"]), arrays["sequence-channels"])
+    channels = _cut(
+        _moments(arrays["sequence-counts"], arrays["sequence-moments"]), arrays["sequence-channels"]
+    )
     return Statistics(
         sites=sites,
         rows=rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from common import errors
@@ -11,23 +12,93 @@ from common.config import Scenario
 from common.errors import ConfigError
 from common.schema import Population
 
-# name → "module:function" that takes the scenario; a module is imported only when it is used
-BUILT_IN: Final[dict[str, str]] = {
-    "digits": "simulations.datasets.digits:load",
-    "lending": "simulations.datasets.lending:load",
-    "linear": "simulations.datasets.linear:load",
-    "sentiment": "simulations.datasets.sentiment:load",
-    "thyroid": "simulations.datasets.thyroid:load",
-    "wearables": "simulations.datasets.wearables:load",
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A data source.
+
+    Attributes:
+        loader: "module:function" that takes the scenario; a module is imported only when it is used.
+        summary: one line for lists.
+        keys: the keys of the data section that it reads, of those in `_OPTIONAL_KEYS`.
+        args: the names that data.args may hold.
+        extra: the optional extra of this project that installs its data; `None` if it is always there.
+    """
+
+    loader: str
+    summary: str
+    keys: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    extra: str | None = None
+
+
+_OPTIONAL_KEYS: Final = ("path", "client_column", "label", "text_column", "include", "exclude")
+_COLUMNS: Final = ("include", "exclude")
+_KINDS: Final = ("numeric", "categorical")
+
+BUILT_IN: Final[dict[str, Source]] = {
+    "digits": Source(
+        "simulations.datasets.digits:load", "1,797 handwritten digits of 8 x 8 pixels, without sites"
+    ),
+    "lending": Source(
+        "simulations.datasets.lending:load",
+        "9,857 loans, good or bad, by state",
+        _COLUMNS,
+        extra="finance-lending",
+    ),
+    "linear": Source(
+        "simulations.datasets.linear:load",
+        "y = 2 + 3 x with noise, made on demand for any number of clients",
+        args=("rows", "width"),
+    ),
+    "sentiment": Source(
+        "simulations.datasets.sentiment:load",
+        "17,362 Chinese reviews, negative or positive, by domain",
+        extra="sentiment-zh",
+    ),
+    "thyroid": Source(
+        "simulations.datasets.thyroid:load",
+        "9,172 thyroid records, healthy or sick, by referral source",
+        _COLUMNS,
+    ),
+    "wearables": Source(
+        "simulations.datasets.wearables:load",
+        "2,369 smartwatch windows, seven exercises, by person",
+        extra="wearables",
+    ),
 }
-FILES: Final[dict[str, str]] = {
-    "csv": "simulations.datasets.tables:load_csv",
-    "parquet": "simulations.datasets.tables:load_parquet",
-    "npz": "simulations.datasets.arrays:load_npz",
-    "text": "simulations.datasets.folders:load_text",
-    "images": "simulations.datasets.folders:load_images",
+FILES: Final[dict[str, Source]] = {
+    "csv": Source(
+        "simulations.datasets.tables:load_csv",
+        "a CSV file with a client column, or a folder of one file a client",
+        _OPTIONAL_KEYS,
+        ("delimiter", "encoding", "missing", *_KINDS),
+    ),
+    "parquet": Source(
+        "simulations.datasets.tables:load_parquet",
+        "a Parquet file with a client column, or a folder of one file a client",
+        _OPTIONAL_KEYS,
+        _KINDS,
+    ),
+    "npz": Source(
+        "simulations.datasets.arrays:load_npz",
+        "a .npz file with arrays x, y and, if there are sites, clients",
+        ("path", *_COLUMNS),
+    ),
+    "text": Source(
+        "simulations.datasets.folders:load_text",
+        "a folder of texts, site/label/*.txt",
+        ("path",),
+        ("encoding",),
+    ),
+    "images": Source(
+        "simulations.datasets.folders:load_images",
+        "a folder of images, site/label/*.png or .jpg",
+        ("path",),
+        ("size", "grayscale"),
+    ),
 }
-SOURCES: Final[dict[str, str]] = BUILT_IN | FILES
+SOURCES: Final[dict[str, Source]] = BUILT_IN | FILES
 _OWN_FUNCTION: Final = "simulations.datasets.own:load"
 
 
@@ -35,7 +106,8 @@ def load_population(scenario: Scenario) -> Population:
     """Load a scenario's data and spread it over clients.
 
     Raises:
-        ConfigError: the section is wrong; DataError: the data cannot be used.
+        ConfigError: the section is wrong.
+        DataError: the data cannot be used.
     """
     problems = check(scenario)
     if problems:
@@ -47,13 +119,29 @@ def check(scenario: Scenario) -> list[str]:
     """Return what is wrong with the data section, one line each, without loading anything."""
     data = scenario.data
     if ":" in data.source:
-        return []
+        module, _, function = data.source.partition(":")
+        if all(part.isidentifier() for part in (*module.split("."), function)):
+            return []
+        return [f'data.source: "{data.source}" should read package.module:function']
     if data.source not in SOURCES:
-        return [f"data.source: {errors.unknown_name('data source', data.source, SOURCES)}"]
-    if data.source in BUILT_IN:
-        return []
-    problems = []
-    if data.path is None:
+        what = errors.unknown_name("data source", data.source, SOURCES)
+        return [f"data.source: {what}, or package.module:function"]
+    source = SOURCES[data.source]
+    problems = [
+        f'data.{key}: the source "{data.source}" has its own, so this would be ignored: leave it out'
+        if data.source in BUILT_IN
+        else f'data.{key}: the source "{data.source}" does not take it: leave it out'
+        for key in _OPTIONAL_KEYS
+        if getattr(data, key) and key not in source.keys
+    ]
+    problems += [
+        f"data.args: {errors.unknown_name(f'argument of {data.source}', name, source.args)}"
+        if source.args
+        else f'data.args: the source "{data.source}" takes none, so remove "{name}"'
+        for name in data.args
+        if name not in source.args
+    ]
+    if data.source in FILES and data.path is None:
         problems.append(f'data.path: source "{data.source}" needs the path of your file or folder')
     if data.source in ("csv", "parquet") and data.label is None:
         problems.append(f'data.label: source "{data.source}" needs the name of the column to predict')
@@ -61,6 +149,7 @@ def check(scenario: Scenario) -> list[str]:
 
 
 def _loader(source: str) -> Callable[[Scenario], Population]:
-    module, _, name = (SOURCES.get(source) or _OWN_FUNCTION).partition(":")
+    path = SOURCES[source].loader if source in SOURCES else _OWN_FUNCTION
+    module, _, name = path.partition(":")
     found: Callable[[Scenario], Population] = getattr(importlib.import_module(module), name)
     return found

@@ -25,7 +25,9 @@ def load_text(scenario: Scenario) -> Population:
         try:
             rows.append((file.read_text(encoding="utf-8"), label, site))
         except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableDataError(f"{file} cannot be read as UTF-8 text: {type(error).__name__}") from None
+            raise UnreadableDataError(
+                f"{file} cannot be read as UTF-8 text: {type(error).__name__}"
+            ) from None
     table = pa.table(list(map(list, zip(*rows, strict=True))), names=["text", "label", "site"])
     return spread(Raw(table, label="label", site="site", text="text"), scenario)
 

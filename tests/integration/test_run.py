@@ -19,8 +19,7 @@ from common.events import ClientRow, RoundRow, SiteRow
 from common.records import record_to_weights
 from common.schema import Population, Shard
 from server.app import Hooks, Outcome
-from simulations import datasets
-from simulations import BUILTIN_SCENARIOS
+from simulations import BUILTIN_SCENARIOS, datasets
 from simulations.predict import predict
 from simulations.results import RunFolder
 from simulations.run import coordinate, run_scenario
@@ -45,7 +44,9 @@ class Notes:
 
 
 def scenario(name: str, *overrides: str) -> Scenario:
-    return load_scenario(name, ["resources.backend=serial", "output.compare=false", *overrides], builtin=BUILTIN_SCENARIOS)
+    return load_scenario(
+        name, ["resources.backend=serial", "output.compare=false", *overrides], builtin=BUILTIN_SCENARIOS
+    )
 
 
 def outcome(config: Scenario, notes: Notes | None = None) -> Outcome:
@@ -172,9 +173,7 @@ def test_the_exported_model_takes_raw_rows(tmp_path: Path) -> None:
     path = run_scenario(config)
     rows = tmp_path / "rows.csv"
     # a row with most values missing and a category that nobody has seen
-    rows.write_text(
-        "age,sex,on_thyroxine,TSH,T3,TT4\n41,F,f,1.3,2.5,125\n,X,t,,,\n", encoding="utf-8"
-    )
+    rows.write_text("age,sex,on_thyroxine,TSH,T3,TT4\n41,F,f,1.3,2.5,125\n,X,t,,,\n", encoding="utf-8")
     with pytest.raises(Exception, match="query_on_thyroxine"):
         predict(path, rows, None)
     from simulations.datasets.thyroid import read
@@ -204,7 +203,9 @@ def test_early_stopping_keeps_the_best_round() -> None:
 
 
 def test_divergence_is_told_in_words_and_results_so_far_are_kept(tmp_path: Path) -> None:
-    config = scenario("linear", "training.learning_rate=1e20", f"output.directory={tmp_path}", "training.rounds=9")
+    config = scenario(
+        "linear", "training.learning_rate=1e20", f"output.directory={tmp_path}", "training.rounds=9"
+    )
     with pytest.raises((NonFiniteError, TooFewRepliesError), match="learning"):
         run_scenario(config)
     run = RunFolder.open(next(tmp_path.iterdir()))
@@ -221,11 +222,17 @@ def test_divergence_is_told_in_words_and_results_so_far_are_kept(tmp_path: Path)
 def test_every_strategy_runs_two_rounds_in_the_loop(strategy: str) -> None:
     extra = {"FedProx": ["strategy.args.proximal_mu=0.1"], "FedAvgM": ["strategy.args.server_momentum=0.5"]}
     config = scenario(
-        "linear", f"strategy.name={strategy}", *extra.get(strategy, []), "training.rounds=2", "output.bootstrap=0"
+        "linear",
+        f"strategy.name={strategy}",
+        *extra.get(strategy, []),
+        "training.rounds=2",
+        "output.bootstrap=0",
     )
     result = outcome(config)
-    before, after = (np.concatenate([w.ravel() for w in record_to_weights(r)]) for r in
-                     (result.progress.best_arrays, result.progress.arrays))
+    before, after = (
+        np.concatenate([w.ravel() for w in record_to_weights(r)])
+        for r in (result.progress.best_arrays, result.progress.arrays)
+    )
     assert np.isfinite(after).all()
     assert after.dtype == np.float32
     assert np.abs(after).sum() > 0  # it moved from zero
@@ -244,8 +251,13 @@ def test_a_smaller_cohort_is_drawn_by_seed() -> None:
     notes: list[Any] = []
     for _ in range(2):
         note = Notes()
-        outcome(scenario("linear", "strategy.clients_per_round=3", "training.rounds=4", "output.bootstrap=0"), note)
-        notes.append([[c.client for c in note.clients if c.round == r and c.phase == "train"] for r in range(1, 5)])
+        outcome(
+            scenario("linear", "strategy.clients_per_round=3", "training.rounds=4", "output.bootstrap=0"),
+            note,
+        )
+        notes.append(
+            [[c.client for c in note.clients if c.round == r and c.phase == "train"] for r in range(1, 5)]
+        )
     assert notes[0] == notes[1]
     assert all(len(cohort) == 3 for cohort in notes[0])
     assert len({tuple(cohort) for cohort in notes[0]}) > 1

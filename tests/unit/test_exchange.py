@@ -36,7 +36,10 @@ def make_app() -> ClientApp:
                 update = np.zeros(4, np.float32)
             if partition == 3:
                 raise ValueError("broken")
-        content = {"arrays": ArrayRecord([update]), "metrics": MetricRecord({"num-examples": 10, "seconds": 2.0})}
+        content = {
+            "arrays": ArrayRecord([update]),
+            "metrics": MetricRecord({"num-examples": 10, "seconds": 2.0}),
+        }
         return Message(RecordDict(content), reply_to=message)
 
     return app

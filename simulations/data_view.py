@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from common.config import Scenario
 from common.schema import Population, Shard
 from simulations import datasets
+from simulations.terminal import make_console
 
 _MOST_SHOWN = 30  # clients in the table; the rest is summed up
 
@@ -42,9 +42,7 @@ def show(scenario: Scenario, plot: Path | None = None) -> None:
     """Print a scenario's clients; with `plot`, write them to an HTML file as well."""
     population = datasets.load_population(scenario)
     views = describe(population)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a file or a pipe has no width that names should be cut to
+    console = make_console()
     console.print(table(population, views, scenario.name))
     left_out: dict[str, int] = getattr(population, "left_out", {})
     for name, rows in left_out.items():

@@ -183,10 +183,13 @@ def _run(partitioner: Partitioner, labels: NDArray[Any], order: Indices, clients
     datasets.utils.logging.set_verbosity_error()
     try:
         partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels})
-        return [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
-    except (ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"partition: these numbers do not work out: {reason}") from error
+        with np.errstate(all="ignore"):  # exp of many clients is infinite, which is refused below
+            return [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
+    except ValueError as error:
+        raise ConfigError(
+            f"partition: {len(order)} rows cannot be spread over {clients} clients this way: {error}",
+            hint="use fewer clients, or less skew",
+        ) from error
 
 
 def _partitioners() -> Any:

@@ -19,6 +19,7 @@ from common.events import ClientRow, RoundRow, SiteRow
 from simulations.results.site_table import site_table
 from simulations.results.sites import monitored_metric
 from simulations.results.text import count, duration, metric_name, number, rate, round_line
+from simulations.terminal import make_console
 
 VISIBLE = 12  # rounds in the live table
 RECENT = 5  # rounds whose mean time tells how long the others will take
@@ -36,7 +37,7 @@ class Progress:
 
     def __init__(self, scenario: Scenario, console: Console | None = None) -> None:
         self._scenario = scenario
-        self._console = console or Console()
+        self._console = console or make_console()
         self._rows: deque[RoundRow] = deque(maxlen=VISIBLE)
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._best: int | None = None
@@ -85,7 +86,7 @@ class Progress:
     def on_sites(self, rows: Sequence[SiteRow]) -> None:
         """Show the final test by site."""
         self.close()
-        table = site_table(rows, self._scenario)
+        table = site_table(rows, self._scenario, self._console.width)
         if table is not None:
             self._console.print(table)
 

@@ -18,13 +18,14 @@ from simulations.results import RunFolder, list_folders
 from simulations.results.site_table import site_table
 from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
 from simulations.results.text import NONE, count, duration, metric_name, number, signed, size
+from simulations.terminal import make_console
 
 Run = RunFolder | str | Path  # a run, its path, or its name
 
 
 def list_runs(directory: str | Path = "runs", console: Console | None = None) -> None:
     """Print the runs in a directory, newest last. A damaged run is a row that says so."""
-    console = console or Console()
+    console = console or make_console()
     runs = list_folders(directory)
     if not runs:
         console.print(f"{escape(str(directory))} holds no run; `shoal run SCENARIO` makes one.")
@@ -60,7 +61,7 @@ def show_run(run: Run, directory: str | Path = "runs", console: Console | None =
     Raises:
         RunError: there is no such run, or it is damaged.
     """
-    console = console or Console()
+    console = console or make_console()
     folder = _open(run, directory)
     scenario, rounds, sites = folder.scenario(), folder.round_rows(), folder.sites()
     console.print(f"[bold]{escape(folder.name)}[/]  {folder.status()}", highlight=False)
@@ -77,7 +78,7 @@ def show_run(run: Run, directory: str | Path = "runs", console: Console | None =
     for name, value in _facts(folder, rounds).items():
         facts.add_row(f"[dim]{name}[/]", escape(value))
     console.print(facts)
-    table = site_table(sites, scenario)
+    table = site_table(sites, scenario, console.width)
     if table is not None:
         console.print()
         console.print(table)
@@ -110,7 +111,7 @@ def compare_runs(
     Raises:
         RunError: there is no such run, or it is damaged.
     """
-    console = console or Console()
+    console = console or make_console()
     one, two = _open(first, directory), _open(second, directory)
     console.print(_compare_facts(one, two))
     console.print()

@@ -35,12 +35,19 @@ def load_npz(scenario: Scenario) -> Population:
     return spread(to_raw(arrays["x"], arrays["y"], arrays.get("clients"), str(path)), scenario)
 
 
-def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str) -> Raw:
+def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str, name: str = "x") -> Raw:
     """Check arrays against each other and put them together.
 
+    Args:
+        x, y, clients: as in `load_npz`.
+        where: what errors say about where the arrays come from.
+        name: name of the input, or the start of the names of the inputs.
+
     Raises:
-        UnreadableDataError: shapes that do not fit.
+        UnreadableDataError: shapes or types that do not fit.
     """
+    if 0 in (x.ndim, y.ndim, np.ndim(clients) if clients is not None else 1):
+        raise UnreadableDataError(f"{where}: x, y and clients should be arrays with one entry a row")
     sizes = {"x": len(x), "y": len(y)} | ({} if clients is None else {"clients": len(clients)})
     if len(set(sizes.values())) != 1 or y.ndim != 1:
         shapes = f"x {x.shape}, y {y.shape}" + ("" if clients is None else f", clients {clients.shape}")
@@ -50,11 +57,13 @@ def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str)
             f"{where}: x has shape {x.shape}; expected (rows, features), (rows, steps, channels) or "
             "(rows, height, width, channels)"
         )
+    if x.dtype.kind not in "biuf":
+        raise UnreadableDataError(f"{where}: x has the type {x.dtype}; expected numbers")
     scalars: dict[str, np.ndarray] = {"y": y} | ({} if clients is None else {"client": clients.astype(str)})
     site = None if clients is None else "client"
     if x.ndim == 2:
         width = len(str(x.shape[1] - 1))
-        scalars |= {f"x{i:0{width}}": x[:, i] for i in range(x.shape[1])}
+        scalars |= {f"{name}{i:0{width}}": x[:, i] for i in range(x.shape[1])}
         return Raw(pa.table(scalars), label="y", site=site)
-    tensor = x if x.dtype == np.uint8 else x.astype(np.float32)
-    return Raw(pa.table(scalars), label="y", site=site, tensors={"x": tensor})
+    tensor = x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float32)
+    return Raw(pa.table(scalars), label="y", site=site, tensors={name: tensor})

@@ -4,52 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from common.config import Scenario
-from common.errors import UnreadableDataError
+from common.errors import ConfigError, UnreadableDataError
 from common.schema import Population
+from simulations.datasets.csv_files import Format
 from simulations.datasets.loading import existing_path, spread
 from simulations.datasets.raw import Raw
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+_IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_LARGEST: Final = 128  # pixels; larger images are taken only at a size that the user names
 
 
 def load_text(scenario: Scenario) -> Population:
-    """Load text files: site/label/*.txt, UTF-8."""
+    """Load text files, site/label/*.txt; `data.args` may hold their encoding."""
     folder = existing_path(scenario, folder=True)
+    encoding = Format.from_args(scenario.data.args).encoding
     rows = []
     for site, label, file in _files(folder, (".txt",)):
         try:
-            rows.append((file.read_text(encoding="utf-8"), label, site))
-        except (OSError, UnicodeDecodeError) as error:
+            rows.append((file.read_text(encoding=encoding), label, site))
+        except (OSError, UnicodeDecodeError):
             raise UnreadableDataError(
-                f"{file} cannot be read as UTF-8 text: {type(error).__name__}"
+                f"{file} cannot be read as text in {encoding.upper()}",
+                hint='save it as UTF-8, or name its encoding, e.g. data.args.encoding = "gbk"',
             ) from None
     table = pa.table(list(map(list, zip(*rows, strict=True))), names=["text", "label", "site"])
     return spread(Raw(table, label="label", site="site", text="text"), scenario)
 
 
 def load_images(scenario: Scenario) -> Population:
-    """Load image files: site/label/*.png and the like; all are brought to data.args.size pixels."""
-    from keras.utils import img_to_array, load_img  # TensorFlow takes seconds to import
+    """Load image files, site/label/*.png and the like.
 
+    `data.args` may hold size (of a side in pixels; without it all images must be of one size) and
+    grayscale.
+
+    Raises:
+        ConfigError: bad arguments, or a size is needed; UnreadableDataError: names the file.
+    """
     folder = existing_path(scenario, folder=True)
-    size = int(scenario.data.args.get("size", 32))
-    mode = "grayscale" if scenario.data.args.get("grayscale", False) else "rgb"
+    size, gray = scenario.data.args.get("size"), scenario.data.args.get("grayscale", False)
+    problems = []
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 4096):
+        problems.append(f"data.args.size: expected a whole number of pixels, got {size!r}")
+    if not isinstance(gray, bool):
+        problems.append(f"data.args.grayscale: expected true or false, got {gray!r}")
+    if problems:
+        raise ConfigError(problems)
     pixels, labels, sites = [], [], []
     for site, label, file in _files(folder, _IMAGES):
-        try:
-            image = load_img(file, color_mode=mode, target_size=(size, size))
-        except (OSError, ValueError) as error:
-            raise UnreadableDataError(f"{file} cannot be read as an image: {type(error).__name__}") from None
-        pixels.append(img_to_array(image, dtype="uint8"))
+        pixels.append(_decode(file, size, "L" if gray else "RGB"))
         labels.append(label)
         sites.append(site)
+        if size is None and (pixels[-1].shape != pixels[0].shape or max(pixels[0].shape) > _LARGEST):
+            raise ConfigError(
+                f"data.args.size: images of different sizes, or larger than {_LARGEST} pixels ({file}), need "
+                "one, e.g. size = 64"
+            )
     table = pa.table({"label": labels, "site": sites})
     return spread(Raw(table, label="label", site="site", tensors={"image": np.stack(pixels)}), scenario)
+
+
+def _decode(file: Path, size: int | None, mode: str) -> NDArray[np.uint8]:
+    """Return an image (height, width, channels)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as found:
+            image = found.convert(mode)
+            if size is not None:
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableDataError(f"{file} cannot be read as an image: {type(error).__name__}") from None
+    array = np.asarray(image, np.uint8)
+    return array if array.ndim == 3 else array[..., None]
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, Path]]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from common.config import Scenario
+from common import errors
+from common.config import DataConfig, Scenario
 from common.errors import ConfigError, DataError
 from common.schema import Population
 from simulations.datasets.arrays import to_raw
 from simulations.datasets.loading import spread
 from simulations.datasets.raw import Raw
+
+_EXPECTED = (
+    "expected (inputs, labels, clients), where inputs are an array or a dict of columns and clients an "
+    "array or None; or an object with the methods of common.schema.Population"
+)
 
 
 def load(scenario: Scenario) -> Population:
@@ -26,36 +34,66 @@ def load(scenario: Scenario) -> Population:
     Raises:
         ConfigError: it cannot be imported; DataError: it returned something else.
     """
-    found = _function(scenario.data.source)(**scenario.data.args)
+    source = scenario.data.source
+    found = _function(source)(**scenario.data.args)
     if all(hasattr(found, name) for name in ("schema", "shard", "rows", "name", "__len__")):
         population: Population = found
         return population
     if not isinstance(found, tuple) or len(found) != 3:
-        raise DataError(
-            f"{scenario.data.source} returned a {type(found).__name__}; expected (inputs, labels, clients) "
-            "or a population"
-        )
+        what = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        raise DataError(f"{source} returned {what}; {_EXPECTED}")
     inputs, labels, clients = found
-    if isinstance(inputs, dict):
-        columns = {name: np.asarray(values) for name, values in inputs.items()}
-        columns["label"] = np.asarray(labels)
-        if clients is not None:
-            columns["client"] = np.asarray(clients).astype(str)
-        raw = Raw(pa.table(columns), label="label", site=None if clients is None else "client")
+    sites = None if clients is None else np.asarray(clients)
+    if not isinstance(inputs, Mapping):
+        return spread(to_raw(np.asarray(inputs), np.asarray(labels), sites, source), scenario)
+    columns = {str(name): np.asarray(values) for name, values in inputs.items()}
+    tensors = [name for name, values in columns.items() if values.ndim > 1]
+    if tensors and len(columns) == 1:
+        raw = to_raw(columns[tensors[0]], np.asarray(labels), sites, source, name=tensors[0])
+    elif tensors:
+        raise DataError(f"{source} returned the column {tensors[0]} of several dimensions beside others")
     else:
-        site = None if clients is None else np.asarray(clients)
-        raw = to_raw(np.asarray(inputs), np.asarray(labels), site, scenario.data.source)
+        raw = _columns_to_raw(columns, np.asarray(labels), sites, scenario.data)
     return spread(raw, scenario)
 
 
-def _function(path: str):  # type: ignore[no-untyped-def]
+def _columns_to_raw(
+    columns: dict[str, np.ndarray], labels: np.ndarray, sites: np.ndarray | None, data: DataConfig
+) -> Raw:
+    if data.text_column is not None and data.text_column not in columns:
+        raise ConfigError(f"data.text_column: {errors.unknown_name('column', data.text_column, columns)}")
+    sizes = {name: len(values) for name, values in columns.items()} | {"the labels": len(labels)}
+    if sites is not None:
+        sizes["the clients"] = len(sites)
+    if len(set(sizes.values())) != 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"{data.source} returned arrays of different lengths: {told}")
+    label, site = _free("label", columns), _free("client", columns)
+    arrays = columns | {label: labels} | ({} if sites is None else {site: sites.astype(str)})
+    try:
+        table = pa.table({name: pa.array(values, from_pandas=True) for name, values in arrays.items()})
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        raise DataError(
+            f"{data.source} returned a column of mixed or unknown types; expected numbers, texts or true/false"
+        ) from None
+    return Raw(table, label=label, site=None if sites is None else site, text=data.text_column)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name = f"{name}_"
+    return name
+
+
+def _function(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f'data.source: "{path}" cannot be loaded: {error}',
             hint="it is looked up from the folder where shoal was started",
         ) from error
+    return found

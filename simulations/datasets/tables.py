@@ -4,66 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+import pyarrow.compute as pc
+from pyarrow import parquet
 
 from common import errors
 from common.config import DataConfig, Scenario
 from common.errors import ConfigError, UnreadableDataError
 from common.schema import Population
+from simulations.datasets.csv_files import Format, read_csv, without_values
 from simulations.datasets.loading import existing_path, spread
 from simulations.datasets.raw import Raw
 
-_FILE_COLUMN = "file"  # of a folder: the site is the file's name
-_CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv")
+_FILE_COLUMN: Final = "file"  # of a folder: the site is the file's name
+_CSV_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
 def load_csv(scenario: Scenario) -> Population:
-    """Load a CSV file, or a folder of CSV files, one a client."""
-    return _load(scenario, read_csv, _CSV_SUFFIXES)
+    """Load a CSV file, or a folder of CSV files, one a client.
+
+    `data.args` may hold delimiter, encoding, missing (texts that mean "missing"), and numeric and
+    categorical (columns whose kind is not what their values look like).
+    """
+    form = Format.from_args(scenario.data.args)
+    return _load(scenario, lambda path: read_csv(path, form), _CSV_SUFFIXES)
 
 
 def load_parquet(scenario: Scenario) -> Population:
-    """Load a Parquet file, or a folder of Parquet files, one a client."""
-    return _load(scenario, read_parquet, (".parquet",))
+    """Load a Parquet file, or a folder of Parquet files, one a client.
 
-
-def read_csv(path: Path) -> pa.Table:
-    """Read a CSV file (tab-separated if it ends in .tsv); empty fields are missing values.
-
-    Raises:
-        UnreadableDataError: names the file and the line, never what stands in it.
+    `data.args` may hold numeric and categorical, as for CSV.
     """
-    bad: list[csv.InvalidRow] = []
-
-    def note(row: csv.InvalidRow) -> str:
-        bad.append(row)
-        return "skip"
-
-    parse = csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", invalid_row_handler=note)
-    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NA", "NaN", "nan", "null"])
-    try:
-        # One thread: the parser then knows the number of a bad line.
-        table = csv.read_csv(
-            path,
-            parse_options=parse,
-            convert_options=convert,
-            read_options=csv.ReadOptions(use_threads=False),
-        )
-    except UnicodeDecodeError as error:
-        raise UnreadableDataError(f"{path} is not UTF-8 at byte {error.start}") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UnreadableDataError(f"{path} cannot be read as CSV: {_without_values(error)}") from None
-    if bad:
-        first = bad[0]
-        where = f"line {first.number}" if first.number else "a line"
-        raise UnreadableDataError(
-            f"{path}, {where}: {first.actual_columns} fields, expected {first.expected_columns}"
-            f"{f' (and {len(bad) - 1} more such lines)' if len(bad) > 1 else ''}",
-            hint="a text that holds the separator needs quotes",
-        )
-    return table
+    return _load(scenario, read_parquet, (".parquet",))
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -75,53 +49,100 @@ def read_parquet(path: Path) -> pa.Table:
     try:
         return parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UnreadableDataError(f"{path} cannot be read as Parquet: {_without_values(error)}") from None
-
-
-def _without_values(error: Exception) -> str:
-    """Return the first words of Arrow's message: what follows the last colon may be a value."""
-    head = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return head.partition("'")[0].rpartition(":")[0] or head.partition(":")[0]
+        raise UnreadableDataError(f"{path} cannot be read as Parquet: {without_values(error)}") from None
 
 
 def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> Population:
     path = existing_path(scenario)
     data = scenario.data
-    table = _read_folder(path, read, suffixes, data) if path.is_dir() else read(path)
+    table = _read_folder(path, read, suffixes) if path.is_dir() else read(path)
     site = _FILE_COLUMN if path.is_dir() and data.client_column is None else data.client_column
-    names = table.column_names
+    if _FILE_COLUMN in table.column_names and path.is_dir() and site != _FILE_COLUMN:
+        table = table.drop_columns([_FILE_COLUMN])
+    kinds = _kinds(data)
     problems = [
-        f"data.{key}: {errors.unknown_name('column', name, names)}"
-        for key, name in (("label", data.label), ("client_column", site), ("text_column", data.text_column))
-        if name is not None and name not in names
+        f"data.{key}: {errors.unknown_name('column', name, table.column_names)}"
+        for key, name in (
+            ("label", data.label),
+            ("client_column", site),
+            ("text_column", data.text_column),
+            *(("args.numeric", name) for name in kinds["numeric"]),
+            *(("args.categorical", name) for name in kinds["categorical"]),
+        )
+        if name is not None and name not in table.column_names
     ]
+    if problems and table.num_columns == 1:
+        problems.append(
+            f"data.args.delimiter: {path} has a single column; is another sign between its fields?"
+        )
     if problems or data.label is None:
         raise ConfigError(problems or "data.label: needs the name of the column to predict")
     if not table.num_rows:
         raise UnreadableDataError(f"{path} holds no rows")
+    for name in kinds["numeric"]:
+        table = _replace(table, name, _to_numbers(table[name], name, path))
+    for name in kinds["categorical"]:
+        table = _replace(table, name, table[name].cast(pa.string()))
     return spread(Raw(table, label=data.label, site=site, text=data.text_column), scenario)
 
 
-def _read_folder(
-    folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...], data: DataConfig
-) -> pa.Table:
+def _kinds(data: DataConfig) -> dict[str, list[str]]:
+    kinds = {key: data.args.get(key, []) for key in ("numeric", "categorical")}
+    problems = [
+        f"data.args.{key}: expected a list of column names"
+        for key, names in kinds.items()
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return kinds
+
+
+def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def _to_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column.cast(pa.float64())
+    number = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+    texts = pc.utf8_trim_whitespace(column)
+    odd = pc.indices_nonzero(pc.invert(pc.fill_null(pc.match_substring_regex(texts, number), True)))
+    if len(odd):
+        raise UnreadableDataError(
+            f'{path}: {len(odd)} of {len(column)} rows hold no number in column "{name}", '
+            f"the first in row {odd[0].as_py() + 1} after the header",
+            hint='list the texts that mean "missing" in data.args.missing',
+        )
+    return texts.cast(pa.float64())
+
+
+def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> pa.Table:
     files = sorted(f for f in folder.iterdir() if f.name.endswith(suffixes))
     if not files:
         raise UnreadableDataError(f"{folder} holds no file that ends in {', '.join(suffixes)}")
     tables: list[pa.Table] = []
     for file in files:
         table = read(file)
-        if tables and set(table.column_names) != set(tables[0].column_names) - {_FILE_COLUMN}:
-            odd = sorted(set(table.column_names) ^ (set(tables[0].column_names) - {_FILE_COLUMN}))
+        odd = sorted(set(table.column_names) ^ set(tables[0].column_names)) if tables else []
+        if odd:
             raise UnreadableDataError(
                 f"{file} and {files[0]} differ in the columns {', '.join(odd)}",
                 hint="all sites need the same columns",
             )
-        name = file.name.removesuffix(next(s for s in suffixes if file.name.endswith(s)))
-        tables.append(table.append_column(_FILE_COLUMN, pa.array([name] * table.num_rows)))
+        tables.append(table)
+    names = [f.name.removesuffix(next(s for s in suffixes if f.name.endswith(s))) for f in files]
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        # A column that is empty at one site takes its type from the others, whole numbers become decimal ones.
+        joined = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UnreadableDataError(
-            f"the files in {folder} give a column different types: {_without_values(error)}"
+            f"the files in {folder} give a column different types: {without_values(error)}",
+            hint="name it in data.args.categorical, or mend the file where it holds no numbers",
         ) from None
+    sites = [name for name, table in zip(names, tables, strict=True) for _ in range(table.num_rows)]
+    if _FILE_COLUMN in joined.column_names:
+        return joined  # the files' own column of that name goes before
+    return joined.append_column(_FILE_COLUMN, pa.array(sites, pa.string()))

@@ -9,17 +9,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.config import Scenario
-from common.events import SiteRow
+from common.events import Interval, SiteRow
 from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
 from simulations.results.text import count, interval, metric_name, number
 
 MANY = 60  # sites; above this only the ends are shown
 ENDS = 10
+_WITH_INTERVALS = 110  # columns that three values with their intervals need
 _LABELS = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
 
 
-def site_table(rows: Sequence[SiteRow], scenario: Scenario) -> Table | None:
-    """Return one row a site by the monitored metric, and the mean; `None` if nothing was tested."""
+def site_table(rows: Sequence[SiteRow], scenario: Scenario, width: int) -> Table | None:
+    """Return one row a site by the monitored metric, and the mean; `None` if nothing was tested.
+
+    Args:
+        rows, scenario: of the run.
+        width: columns of the terminal; a narrow one leaves out the intervals.
+    """
     metric = monitored_metric(scenario.training, tested_metrics(rows))
     if metric is None:
         return None
@@ -41,18 +47,23 @@ def site_table(rows: Sequence[SiteRow], scenario: Scenario) -> Table | None:
         *(_LABELS[model] for model in present),
     ):
         table.add_column(name, justify="right", no_wrap=True)
+    value = interval if width >= _WITH_INTERVALS else _bare
     few = f"<{scenario.preprocessing.min_count}"
     for row in _shown(rows, metric):
         if row is None:
             table.add_row(f"… {len(rows) - 2 * ENDS} more", style="dim")
             continue
         positives = [few if row.positives < 0 else count(row.positives)] if binary else []
-        values = [interval(row.tests.get(model, {}).get(metric)) for model in present]
+        values = [value(row.tests.get(model, {}).get(metric)) for model in present]
         table.add_row(escape(row.name), count(row.train_rows), count(row.test_rows), *positives, *values)
     means = [over_sites(rows, model, metric) for model in present]
     blank = [""] * (3 if binary else 2)
     table.add_row("mean", *blank, *(number(mean.mean if mean else None) for mean in means), style="bold")
     return table
+
+
+def _bare(found: Interval | None) -> str:
+    return number(found.value if found else None)
 
 
 def _shown(rows: Sequence[SiteRow], metric: str) -> list[SiteRow | None]:

@@ -71,8 +71,8 @@ def _natural(table: Table, config: PartitionConfig, seed: int) -> Parts:
         return sites
     if config.clients < len(sites):
         raise ConfigError(
-            f'partition.clients = {config.clients} is fewer than the {len(sites)} sites of the data, and "natural" '
-            "never joins sites: raise partition.min_rows to leave out small ones, or use another scheme"
+            f"partition.clients = {config.clients} is fewer than the {len(sites)} sites of the data, and the "
+            'scheme "natural" never joins sites: leave it out, or use another scheme'
         )
     _check_clients(config.clients, table.rows)
     rng = generator(seed, "partition")

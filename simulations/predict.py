@@ -15,7 +15,8 @@ from common import errors
 from common.errors import DataError, RunError, UnreadableDataError
 from common.preprocessing.segment import segment
 from common.schema import Schema
-from simulations.datasets.tables import read_csv, read_parquet
+from simulations.datasets.csv_files import read_csv
+from simulations.datasets.tables import read_parquet
 
 _BATCH = 1024
 

@@ -36,7 +36,7 @@ def _codes(values: NDArray[np.float64]) -> NDArray[np.int64]:
     with np.errstate(divide="ignore"):
         index = np.ceil(np.log(np.abs(values)) / _LOG_GAMMA)
     index = np.where(values == 0, -_OFFSET, index)
-    return (np.sign(values) * (index + _OFFSET)).astype(np.int64)
+    return np.asarray(np.sign(values) * (index + _OFFSET), np.int64)
 
 
 def _places(codes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -116,10 +116,13 @@ def unpack(content: RecordDict) -> Statistics:
     if set(columns) != {"version", "uint8", *_NAME_KEYS} or set(words) != {"utf-8"}:
         raise _malformed(f"{COLUMNS} or {WORDS} does not hold the keys that it should")
     if columns["version"] != _VERSION:
-        raise _malformed(f"format {columns['version']}, expected {_VERSION}")
+        raise _malformed(f"format {columns['version']!r}, expected {_VERSION}")
     arrays = {key: _array(numbers[key], key) for key in _ARRAYS}
+    blob = words["utf-8"]
+    if not isinstance(blob, bytes):
+        raise _malformed(f"{WORDS} holds no bytes")
     try:
-        return _rebuild(columns, arrays, words["utf-8"])
+        return _rebuild(columns, arrays, blob)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         # the error itself may quote a value
         raise _malformed(f"its parts do not fit together ({type(error).__name__})") from None
@@ -200,7 +203,7 @@ def _numeric(arrays: Mapping[str, NDArray[Any]]) -> list[NumericStatistics]:
 def _tables(arrays: Mapping[str, NDArray[Any]], blob: bytes) -> list[Counts]:
     rows, sites, lengths = arrays["words"].T
     pieces = _cut(blob, lengths)
-    words = [bytes(piece).decode("utf-8", "surrogatepass") for piece in pieces]  # type: ignore[arg-type]
+    words = [bytes(piece).decode("utf-8", "surrogatepass") for piece in pieces]
     entries = list(zip(words, rows.tolist(), sites.tolist(), strict=True))
     return [
         Counts(*(tuple(part) for part in zip(*table, strict=True))) if table else Counts()

@@ -42,7 +42,7 @@ BUILT_IN: Final[dict[str, Source]] = {
     ),
     "lending": Source(
         "simulations.datasets.lending:load",
-        "9,857 loans, good or bad, by state",
+        "9,857 loans, good or bad, by state of the US",
         _COLUMNS,
         extra="finance-lending",
     ),
@@ -53,7 +53,7 @@ BUILT_IN: Final[dict[str, Source]] = {
     ),
     "sentiment": Source(
         "simulations.datasets.sentiment:load",
-        "17,362 Chinese reviews, negative or positive, by domain",
+        "17,363 Chinese reviews, negative or positive, by domain",
         extra="sentiment-zh",
     ),
     "thyroid": Source(

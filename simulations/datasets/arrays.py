@@ -59,7 +59,7 @@ def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str,
         )
     if x.dtype.kind not in "biuf":
         raise UnreadableDataError(f"{where}: x has the type {x.dtype}; expected numbers")
-    scalars: dict[str, np.ndarray] = {"y": y} | ({} if clients is None else {"client": clients.astype(str)})
+    scalars: dict[str, np.ndarray] = {"y": y} | ({} if clients is None else {"client": clients})
     site = None if clients is None else "client"
     if x.ndim == 2:
         width = len(str(x.shape[1] - 1))

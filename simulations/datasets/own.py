@@ -69,12 +69,13 @@ def _columns_to_raw(
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise DataError(f"{data.source} returned arrays of different lengths: {told}")
     label, site = _free("label", columns), _free("client", columns)
-    arrays = columns | {label: labels} | ({} if sites is None else {site: sites.astype(str)})
+    arrays = columns | {label: labels} | ({} if sites is None else {site: sites})
     try:
         table = pa.table({name: pa.array(values, from_pandas=True) for name, values in arrays.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         raise DataError(
-            f"{data.source} returned a column of mixed or unknown types; expected numbers, texts or true/false"
+            f"{data.source} returned a column of mixed or unknown types; expected numbers, texts or "
+            "true/false"
         ) from None
     return Raw(table, label=label, site=None if sites is None else site, text=data.text_column)
 

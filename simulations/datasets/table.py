@@ -144,6 +144,7 @@ def build_table(raw: Raw, config: DataConfig) -> Table:
     stored: dict[str, Stored] = {}
     columns: list[Column] = []
     for name, tensor in raw.tensors.items():
+        _refuse_non_finite(name, tensor)
         columns.append(Column(name, "sequence" if tensor.ndim == 3 else "image", tensor.shape[1:]))
         stored[name] = Plain(tensor)
     if not raw.tensors:
@@ -155,6 +156,16 @@ def build_table(raw: Raw, config: DataConfig) -> Table:
         raise DataError("no input columns are left", hint="check data.include and data.exclude")
     sites = None if raw.site is None else _sites(raw.table[raw.site])
     return Table(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
+
+
+def _refuse_non_finite(name: str, tensor: NDArray[Any]) -> None:
+    if tensor.dtype.kind == "f":
+        rows = int((~np.isfinite(tensor)).any(axis=tuple(range(1, tensor.ndim))).sum())
+        if rows:
+            raise DataError(
+                f'{rows} of {len(tensor)} rows of "{name}" hold values that are missing or infinite',
+                hint="fill them in, or leave these rows out",
+            )
 
 
 def _sites(column: pa.ChunkedArray) -> Coded:

@@ -18,6 +18,8 @@ from simulations.datasets.csv_files import Format, read_csv, without_values
 from simulations.datasets.loading import existing_path, spread
 from simulations.datasets.raw import Raw
 
+__all__ = ["load_csv", "load_parquet", "read_csv", "read_parquet"]
+
 _FILE_COLUMN: Final = "file"  # of a folder: the site is the file's name
 _CSV_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
@@ -135,7 +137,7 @@ def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple
         tables.append(table)
     names = [f.name.removesuffix(next(s for s in suffixes if f.name.endswith(s))) for f in files]
     try:
-        # A column that is empty at one site takes its type from the others, whole numbers become decimal ones.
+        # A column that is empty at one site takes its type from the others.
         joined = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UnreadableDataError(

@@ -286,6 +286,16 @@ def test_qfedavg_by_hand() -> None:
     assert found == pytest.approx(0.65)
 
 
+def test_qfedavg_steps_shrink_as_its_note_says() -> None:
+    """One update of length 2 at loss 0.5, q = 0.1: the step is 2 / (1 + 0.1·4 / (rate·0.5)).
+
+    2 / (1 + 0.8) at rate 1; 2 / (1 + 800 / 3) at 0.003, a usual rate of Adam: the model hardly moves.
+    """
+    for rate, step in ((1.0, 2 / 1.8), (0.003, 2 / (1 + 800 / 3))):
+        found, _ = scalars("QFedAvg", 0.0, [2.0], losses=[0.5], q=0.1, client_learning_rate=rate)
+        assert found == pytest.approx(step, rel=1e-5)
+
+
 def test_robust_strategies_survive_one_wild_client() -> None:
     """Six clients say about 1, one says 10^6: a mean is swept away, a robust aggregate is not."""
     values = [0.97, 0.98, 0.99, 1.01, 1.02, 1.03, 1e6]

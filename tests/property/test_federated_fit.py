@@ -23,7 +23,9 @@ STRICT = PreprocessingConfig(min_sites=2, min_count=5)
 
 values = st.one_of(st.none(), st.floats(-1e6, 1e6, allow_subnormal=False))
 rows = st.lists(
-    st.tuples(values, st.sampled_from(["a", "b", "c", "rare", None]), st.integers(0, 1)), min_size=1, max_size=60
+    st.tuples(values, st.sampled_from(["a", "b", "c", "rare", None]), st.integers(0, 1)),
+    min_size=1,
+    max_size=60,
 )
 
 
@@ -77,7 +79,10 @@ def test_whatever_the_rows_no_number_speaks_of_one_to_four_of_them(rows: list[An
 def test_a_category_of_one_site_is_not_kept() -> None:
     common = [(1.0 * i, "a", i % 2) for i in range(20)]
     only_here = [(1.0 * i, "b", i % 2) for i in range(20)]
-    told = [local_statistics(shard(common + only_here), SCHEMA, STRICT), local_statistics(shard(common), SCHEMA, STRICT)]
+    told = [
+        local_statistics(shard(common + only_here), SCHEMA, STRICT),
+        local_statistics(shard(common), SCHEMA, STRICT),
+    ]
     assert fit(told, SCHEMA, STRICT).categorical[0].categories == ("a",)
 
 

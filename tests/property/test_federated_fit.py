@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def shard(part: list[Any]) -> Shard:
 @settings(max_examples=80, deadline=None)
 def test_federated_equals_pooled(rows: list[Any], cuts: list[int], order: Any) -> None:
     edges = sorted({0, len(rows), *(min(c, len(rows)) for c in cuts)})
-    parts = [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [rows[a:b] for a, b in pairwise(edges)]
     order.shuffle(parts)
     told = [local_statistics(shard(part), SCHEMA, OPEN) for part in parts]
     total = Statistics.merge(told)

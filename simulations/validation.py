@@ -34,6 +34,7 @@ def _registry_checks(scenario: Scenario) -> list[str]:
     return [
         *_collect(simulations.datasets.check, scenario),
         *_collect(lambda _: common.models.check(scenario.model), scenario),
+        *_collect(lambda _: common.models.check_loss(scenario.training), scenario),
         *_collect(lambda _: server.strategies.check(scenario.strategy), scenario),
     ]
 

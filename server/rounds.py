@@ -6,6 +6,7 @@ same public methods of the strategy one by one, so that every stock strategy run
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,9 @@ class RoundLoop:
     def run(self, initial: ArrayRecord) -> Progress:
         """Run all rounds, or fewer if patience runs out, and return where the loop ended."""
         progress = Progress(arrays=initial, best_arrays=initial)
+        # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
+        gc.collect()
+        gc.freeze()
         self._initial(progress)
         for number in range(1, self.scenario.training.rounds + 1):
             self._round(progress, number)
@@ -84,6 +88,7 @@ class RoundLoop:
                 break
         if progress.best_round == 0 and math.isnan(progress.score):
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
+        gc.unfreeze()
         return progress
 
     def _initial(self, progress: Progress) -> None:

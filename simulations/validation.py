@@ -107,7 +107,7 @@ def _metric_problems(scenario: Scenario) -> list[str]:
             problems.append(
                 f'training.{key}: "{name}" does not fit a {task} task; these do: {", ".join(sorted(fitting))}'
             )
-    if training.metrics and training.monitor not in (*training.metrics, "auto", "loss"):
+    if training.metrics and training.monitor not in (*training.metrics, "auto"):
         problems.append(
             f'training.monitor "{training.monitor}" is not among training.metrics '
             f"({', '.join(training.metrics)}): add it there"
@@ -132,6 +132,13 @@ def _training_problems(scenario: Scenario) -> list[str]:
         problems.append(
             f"training.early_stopping.patience = {training.early_stopping.patience} needs "
             "validation rows, but data.validation_fraction is 0"
+        )
+    own_rate = "client_learning_rate" in scenario.strategy.args
+    if scenario.strategy.name == "QFedAvg" and training.optimizer != "sgd" and not own_rate:
+        problems.append(
+            f"strategy.name: QFedAvg takes its step size from the clients' SGD, but training.optimizer is "
+            f'"{training.optimizer}", with which it would hardly move: use sgd, or set '
+            "strategy.args.client_learning_rate (1.0 is a start)"
         )
     if training.class_weights == "balanced" and scenario.data.task == "regression":
         problems.append('training.class_weights = "balanced" needs classes, but the task is regression')

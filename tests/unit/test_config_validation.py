@@ -84,7 +84,7 @@ def test_a_missing_data_file_names_the_nearest(mine: Path) -> None:
 
 def test_a_good_scenario_has_no_problems(mine: Path) -> None:
     assert problems(mine) == []
-    assert problems(mine, 'training.metrics=["auc"]', "training.monitor=loss") == []
+    assert problems(mine, 'training.metrics=["auc","loss"]', "training.monitor=loss") == []
 
 
 @pytest.mark.parametrize("name", BUILTIN)

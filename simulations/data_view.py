@@ -114,7 +114,7 @@ def plot_html(population: Population, path: Path, title: str) -> None:
         figure.add_trace(points, row=1, col=1)
     if with_missing:
         rates = [view.missing_rate for view in views]
-        figure.add_trace(go.Bar(x=names, y=rates, name="missing", marker_color="#8a8f98"), row=2, col=1)
+        figure.add_trace(go.Bar(x=names, y=rates, marker_color="#8a8f98", showlegend=False), row=2, col=1)
         figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2, col=1)
     shown = f" (first {len(views)} of {len(population):,} clients)" if len(views) < len(population) else ""
     figure.update_layout(

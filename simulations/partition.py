@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -183,7 +184,10 @@ def _run(partitioner: Partitioner, labels: NDArray[Any], order: Indices, clients
     datasets.utils.logging.set_verbosity_error()
     try:
         partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels})
-        with np.errstate(all="ignore"):  # exp of many clients is infinite, which is refused below
+        # Exp of many clients is infinite, which is refused below.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            # Of `datasets` 4.8, which sorts with an option that pyarrow 25 wants at another place.
+            warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
             return [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
     except ValueError as error:
         raise ConfigError(

@@ -13,6 +13,7 @@ from pyarrow import csv, parquet
 
 from common import errors
 from common.errors import DataError, RunError, UnreadableDataError
+from common.keras_loading import load_keras
 from common.preprocessing.segment import segment
 from common.schema import Schema
 from simulations.datasets.csv_files import read_csv
@@ -44,9 +45,9 @@ def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
     if not rows.exists():
         raise UnreadableDataError(f"there is no file {rows}")
     table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows)
+    load_keras()  # takes seconds: what can be refused is refused before
     inputs = _inputs(table, schema)
-
-    import keras  # takes seconds: what can be refused is refused before
+    import keras
 
     model = keras.models.load_model(run / "model.keras", compile=False)
     wanted = {tensor.name for tensor in model.inputs}

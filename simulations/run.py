@@ -26,7 +26,6 @@ from simulations.closed_form import closed_form
 from simulations.engine.executors import make_executor
 from simulations.engine.grid import EngineGrid
 from simulations.engine.worker import Federation as WorkerFederation
-from simulations.export import export_model
 from simulations.overview import overview
 from simulations.results import RunFolder
 
@@ -114,6 +113,8 @@ def _hooks(folder: RunFolder, population: Population, observers: Sequence[Observ
 
 def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population, outcome: Outcome) -> None:
     """Write the models and the closing summary."""
+    from simulations.export import export_model  # TensorFlow takes seconds to import
+
     progress, spec = outcome.progress, outcome.fitted.spec
     models: dict[str, ArrayRecord] = {
         "model.keras": progress.best_arrays,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.config import ModelConfig, TrainingConfig
+from common.keras_loading import load_keras
 from common.models.catalog import MODELS, check
 from common.models.losses import LOSSES, check_loss
 from common.schema import InputSpec, Task
@@ -32,6 +33,7 @@ def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -
         ModelError: the model does not take this input, the user's function failed, or the output does
             not fit the labels.
     """
+    load_keras()
     from common.models.building import build_model
 
     return build_model(model, spec, num_classes, seed=seed)

@@ -96,15 +96,22 @@ def read_csv(path: Path, form: Format = Format()) -> pa.Table:
         raise UnreadableDataError(f"{path} cannot be read as CSV: {without_values(error)}") from None
     if bad:
         raise _wrong_fields(path, form, bad)
-    if any(pa.types.is_binary(column.type) for column in table.columns) or "\ufffd" in "".join(
-        table.column_names
-    ):
+    if not _is_text(table):
         raise _wrong_encoding(path, form)
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise UnreadableDataError(f"{path} has more than one column {', '.join(map(repr, twice))}")
     _refuse_open_quote(path, form)
     return table
+
+
+def _is_text(table: pa.Table) -> bool:
+    """Tell whether Arrow could read names and texts: what is no UTF-8 it keeps as bytes."""
+    try:
+        table.column_names  # noqa: B018  it decodes
+    except UnicodeDecodeError:
+        return False
+    return not any(pa.types.is_binary(kind) for kind in table.schema.types)
 
 
 def without_values(error: Exception) -> str:

@@ -127,4 +127,6 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as Arrow and TOML write it
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

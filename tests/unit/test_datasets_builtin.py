@@ -208,7 +208,7 @@ def test_extras_are_those_of_the_project() -> None:
         ({"source": "csv", "label": "x"}, "data.path"),
         ({"source": "csv", "path": "x.csv"}, "data.label"),
         ({"source": "npz", "path": "x.npz", "client_column": "c"}, "data.client_column"),
-        ({"source": "images", "path": "x", "args": {"grey": True}}, 'Did you mean "grayscale"?'),
+        ({"source": "images", "path": "x", "args": {"greyscale": True}}, 'Did you mean "grayscale"?'),
         ({"source": "my module:f"}, "package.module:function"),
         ({"source": "module:"}, "package.module:function"),
     ],
@@ -231,7 +231,7 @@ def test_the_own_data_page_names_every_source_and_argument() -> None:
 
 
 def test_natural_sites_are_needed_for_natural_clients() -> None:
-    with pytest.raises(ConfigError, match="natural.*needs sites"):
+    with pytest.raises(ConfigError, match=r"natural.*needs sites"):
         datasets.load_population(scenario({"source": "digits"}))
 
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from common import errors
+from common.config_file import load_scenario
 from common.errors import DataError, RunError, UnreadableDataError
 from common.keras_loading import load_keras
 from common.preprocessing.segment import segment
 from common.schema import Schema
-from simulations.datasets.csv_files import read_csv
+from simulations.datasets.csv_files import Format, read_csv
 from simulations.datasets.tables import read_parquet
 
 _BATCH = 1024
@@ -44,7 +45,7 @@ def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
         )
     if not rows.exists():
         raise UnreadableDataError(f"there is no file {rows}")
-    table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows)
+    table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows, _csv_format(run))
     load_keras()  # takes seconds: what can be refused is refused before
     inputs = _inputs(table, schema)
     import keras
@@ -63,6 +64,12 @@ def _schema(run: Path) -> Schema:
         if not (run / name).exists():
             raise RunError(f"{run} holds no {name}: the run did not get so far, or is no run")
     return Schema.from_json((run / "schema.json").read_text(encoding="utf-8"))
+
+
+def _csv_format(run: Path) -> Format:
+    """Return the format that the run's own CSV files had: new rows will look alike."""
+    data = load_scenario(run / "config.toml").data
+    return Format.from_args(data.args) if data.source == "csv" else Format()
 
 
 def _inputs(table: pa.Table, schema: Schema) -> dict[str, Any]:

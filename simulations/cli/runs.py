@@ -28,10 +28,10 @@ def predict(
       shoal predict runs/medical-thyroid-20260101-120000 patients.csv
       shoal predict medical-thyroid-20260101-120000 patients.csv --out predictions.parquet
     """
-    from simulations import predict as predict_
+    from simulations.predict import predict as predict_rows
     from simulations.results import RunFolder
 
-    table = predict_.predict(RunFolder.open(run, directory).path, rows, out)
+    table = predict_rows(RunFolder.open(run, directory).path, rows, out)
     if out is not None:
         typer.echo(f"{table.num_rows} predictions: {out}")
         return

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.alone import train_alone
+from clients.cohort import Part, train_cohort, trial
 from clients.local_settings import local_settings
 from clients.preprocessing.statistics import local_statistics
 from clients.resident import Resident, Rows
@@ -27,7 +28,39 @@ from common.seeds import generator
 Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
 
 
-def make_client_app(resident: Resident, *, pooled: bool = False) -> ClientApp:
+class ResidentClientApp(ClientApp):
+    """A ClientApp that can also answer for several clients of its process at once."""
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def many(self, message_type: str, content: RecordDict, clients: Sequence[int]) -> list[Part] | None:
+        """Answer one message on behalf of several clients.
+
+        Args:
+            message_type: of the message; content: what each client was sent.
+            clients: indices, ascending.
+
+        Returns:
+            Parts that together hold each client once; `None` where they have to be asked one by one.
+        """
+        sent, config = content.get(ARRAYS), content.config_records.get(CONFIG)
+        if not isinstance(sent, ArrayRecord) or config is None:
+            return None
+        if message_type == records.TRAIN:
+            parts = train_cohort(self._client.resident, config, sent, clients)
+        elif message_type == records.EVALUATE:
+            parts = self._client.evaluate_cohort(config, sent, clients)
+        else:
+            return None
+        for part in parts:
+            if part.content is not None:
+                records.check_reply(message_type, part.content, sent)
+        return parts
+
+
+def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClientApp:
     """Return the ClientApp that serves the clients of a resident population.
 
     Args:
@@ -35,9 +68,10 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ClientApp:
         pooled: also answer `train.pooled`, which returns a model trained alone; only a simulation
             may, where no real site stands behind the data.
     """
-    app = ClientApp()
     client = _Client(resident)
+    app = ResidentClientApp(client)
     app.query("statistics")(_handler(client.statistics))
+    app.query("trial")(_handler(client.trial))
     app.train()(_handler(client.train))
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
@@ -88,6 +122,12 @@ class _Client:
         reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
         return reply
 
+    def trial(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """Measure both ways to train on this client's rows; seconds leave."""
+        if arrays is None:
+            raise ValueError("the server sent no weights")
+        return trial(self.resident, config, arrays, client)
+
     def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train from the server's weights for one round; the new weights leave."""
         rows, weights = self._open(client, config, arrays)
@@ -103,13 +143,44 @@ class _Client:
         """Measure the server's weights on the validation rows."""
         rows, weights = self._open(client, config, arrays)
         validation = rows["validation"]
-        numbers: dict[str, float] = {EXAMPLES: len(validation.y)}
-        if self._enough(validation):
-            predicted, loss = self.resident.trainer.evaluate(weights, validation.x, validation.y)
-            numbers |= metrics.measure(self.task, validation.y, predicted, self.metric_names, loss)
-        else:
-            numbers |= dict.fromkeys(self.metric_names, math.nan)
-        return _reply(numbers)
+        if not self._enough(validation):
+            return self._too_few(validation)
+        predicted, loss = self.resident.trainer.evaluate(weights, validation.x, validation.y)
+        return self._measured(validation, predicted, loss)
+
+    def evaluate_cohort(
+        self, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
+    ) -> list[Part]:
+        """Measure the server's weights on the validation rows of several clients."""
+        self.resident.use_preprocessing(str(config["preprocessing"]))
+        started, parts, asked = time.perf_counter(), [], []
+        for client in clients:
+            try:
+                rows = self.resident.rows(client)["validation"]
+            except Exception as error:
+                parts.append(Part([client], None, error))
+                continue
+            if self._enough(rows):
+                asked.append((client, rows))
+            else:
+                parts.append(Part([client], self._too_few(rows)))
+        if asked:
+            weights = self.resident.weights(arrays)
+            found = self.resident.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
+            for (client, rows), (predicted, loss) in zip(asked, found, strict=True):
+                parts.append(Part([client], self._measured(rows, predicted, loss)))
+        seconds = (time.perf_counter() - started) / len(clients)
+        for part in parts:
+            if part.content is not None:
+                part.content.metric_records[METRICS_RECORD]["seconds"] = seconds
+        return sorted(parts, key=lambda part: part.clients[0])
+
+    def _measured(self, rows: Rows, predicted: records.Weights, loss: float) -> RecordDict:
+        found = metrics.measure(self.task, rows.y, predicted, self.metric_names, loss)
+        return _reply({EXAMPLES: len(rows.y), **found})
+
+    def _too_few(self, rows: Rows) -> RecordDict:
+        return _reply({EXAMPLES: len(rows.y), **dict.fromkeys(self.metric_names, math.nan)})
 
     def test(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the test rows, with bootstrap intervals."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ConfigRecord
@@ -36,6 +36,16 @@ class LocalSettings:
     class_weights: tuple[float, ...] | None = None
     dropout_seed: int = 0
     keep_optimizer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTask:
+    """One client's local training: encoded inputs (rows, ...), labels (rows,), settings, and row order."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    settings: LocalSettings
+    rng: np.random.Generator
 
 
 def batch_plan(

@@ -21,8 +21,10 @@ from common.records import record_to_weights
 from common.schema import Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
+    from clients.stacked import StackedTrainer
     from clients.trainer import Trainer
 
+_MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and copies in flight, in models' sizes
 _CACHE_BYTES = 1 << 30  # encoded rows kept by a process; more are encoded again when needed
 
 
@@ -43,6 +45,7 @@ class Resident:
         self.schema: Schema = population.schema
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
+        self._stacked: StackedTrainer | None = None
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
@@ -57,7 +60,7 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            self._trainer = None
+            self._trainer = self._stacked = None
             self._cache.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
@@ -90,6 +93,20 @@ class Resident:
         if self._trainer is None:
             self._trainer = self._make_trainer()
         return self._trainer
+
+    @property
+    def stacked(self) -> StackedTrainer:
+        """The trainer of many clients at once, with the model of `trainer`."""
+        if self._stacked is None:
+            from clients.stacked import StackedTrainer
+
+            self._stacked = StackedTrainer(self.trainer.model)
+        return self._stacked
+
+    def stack_limit(self, weights: list[NDArray[Any]]) -> int:
+        """Return how many clients may be trained at once within resources.stack_mb, at least 1."""
+        budget = self.scenario.resources.stack_mb * 1_000_000
+        return max(1, int(budget // (_MODELS_A_CLIENT * max(1, sum(w.nbytes for w in weights)))))
 
     def weights(self, record: ArrayRecord) -> list[NDArray[Any]]:
         """Decode weights once for all clients of a process that got the same arrays."""

@@ -36,7 +36,7 @@ class Trainer:
         model.optimizer.build(model.trainable_variables)
         self._weights: list[keras.Variable] = list(model.weights)
         self._optimizer_start = [np.asarray(v) for v in model.optimizer.variables]
-        self._seeds = _seed_states(model)
+        self._seeds = seed_states(model)
         self._proximal: ProximalTerm | None = None
         self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
         self.traces = 0
@@ -71,11 +71,7 @@ class Trainer:
         loss = float(self._call(self._all_steps, arguments))
         trained = self.model.get_weights()
         if not np.isfinite(loss) or not all(np.isfinite(w).all() for w in trained):
-            raise NonFiniteError(
-                f"local training gave a loss of {loss} after {len(bounds) - 1} steps with learning "
-                f"rate {settings.learning_rate:g}; expected finite loss and weights",
-                hint="lower training.learning_rate, or set training.optimizer_args.clipnorm",
-            )
+            raise NonFiniteError.after_training(loss, len(bounds) - 1, settings.learning_rate)
         return trained, loss, len(bounds) - 1
 
     def evaluate(self, weights: Arrays, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -91,6 +87,23 @@ class Trainer:
             losses.append(float(loss))
             counts.append(len(y[rows]))
         return np.concatenate(predictions), float(np.average(losses, weights=counts))
+
+    def evaluate_many(
+        self, weights: Arrays, parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    ) -> list[tuple[NDArray[Any], float]]:
+        """Return what `evaluate` returns for each of several clients' rows, from shared forward passes."""
+        if len(parts) == 1 or type(self.model).compute_loss is not keras.Model.compute_loss:
+            return [self.evaluate(weights, x, y) for x, y in parts]
+        self._assign(weights)
+        if self._proximal is not None:
+            self._proximal.mu.assign(0.0)
+        x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        blocks = [x[start : start + _PREDICT_ROWS] for start in range(0, len(x), _PREDICT_ROWS)]
+        predicted = np.concatenate([self._call(self._predict, [block]).numpy() for block in blocks])
+        bounds = np.cumsum([0, *(len(labels) for _, labels in parts)])
+        losses = self._call(self._losses, [y, predicted, bounds.astype(np.int32)]).numpy()
+        found = np.split(predicted, bounds[1:-1])
+        return [(p, float(loss)) for p, loss in zip(found, losses, strict=True)]
 
     def _assign(self, weights: Arrays) -> None:
         for variable, value in zip(self._weights, weights, strict=True):
@@ -136,6 +149,22 @@ class Trainer:
             self.model.train_step(tuple(batch))
         return self.model._loss_tracker.result()
 
+    def _predict(self, x: tf.Tensor) -> tf.Tensor:
+        self.traces += 1
+        return self.model(x, training=False)
+
+    def _losses(self, y: tf.Tensor, predicted: tf.Tensor, bounds: tf.Tensor) -> tf.Tensor:
+        """Return the loss of the rows between bounds, as Keras computes it for a batch of them."""
+        self.traces += 1
+        parts = tf.shape(bounds)[0] - 1
+        losses = tf.TensorArray(tf.float32, parts)
+        for part in tf.range(parts):
+            rows = tf.range(bounds[part], bounds[part + 1])
+            batch = tf.gather(y, rows), tf.gather(predicted, rows)
+            loss = self.model.compute_loss(x=None, y=batch[0], y_pred=batch[1], training=False)
+            losses = losses.write(part, tf.cast(loss, tf.float32))
+        return losses.stack()
+
     def _forward(self, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         self.traces += 1
         predicted = self.model(x, training=False)
@@ -143,7 +172,7 @@ class Trainer:
         return predicted, loss
 
 
-def _seed_states(model: keras.Model) -> list[keras.Variable]:
+def seed_states(model: keras.Model) -> list[keras.Variable]:
     """Return the states of the model's random layers, which `get_weights` leaves out."""
     known = {id(v) for v in model.weights} | {id(v) for v in model.optimizer.variables}
     metrics = {id(v) for metric in model.metrics for v in metric.variables}

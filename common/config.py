@@ -214,8 +214,17 @@ class ResourcesConfig(Section):
         1, ge=1, description="TensorFlow threads of a worker; more can change the last bits."
     )
     clients_per_chunk: int = Field(
-        4, ge=1, description="Clients a worker takes at a time; results do not depend on workers."
+        0,
+        ge=0,
+        description="Clients a worker takes at a time; 0 cuts a phase into about 32 chunks, or 8 of stacks. "
+        "Results do not depend on the number of workers.",
     )
+    path: Literal["auto", "stacked", "sequential"] = Field(
+        "auto",
+        description="stacked trains many clients of a small model at once; auto measures both before the "
+        "first round and writes the choice into the run's config.toml.",
+    )
+    stack_mb: int = Field(256, ge=1, description="Memory in MB that a stack of clients may take in a worker.")
     max_retries: int = Field(2, ge=0, description="Times a chunk is tried again elsewhere.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds one phase of a round may take.")
 

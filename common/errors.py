@@ -111,6 +111,15 @@ class NonFiniteError(TrainingError):
     exit_code = 11
     help = "Lower training.learning_rate, scale the inputs, or clip (training.optimizer_args.clipnorm)."
 
+    @classmethod
+    def after_training(cls, loss: float, steps: int, learning_rate: float) -> NonFiniteError:
+        """Return the error of a local training that diverged."""
+        return cls(
+            f"local training gave a loss of {loss} after {steps} steps with learning rate "
+            f"{learning_rate:g}; expected finite loss and weights",
+            hint="lower training.learning_rate, or set training.optimizer_args.clipnorm",
+        )
+
 
 class TooFewRepliesError(TrainingError):
     """Fewer clients than server.min_success answered, so the round was not applied."""

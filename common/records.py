@@ -7,12 +7,16 @@ Requests and replies are Flower `RecordDict`s. `REPLIES` is the whole list of wh
 message type              request                     reply
 ========================  ==========================  ==========================================
 query.statistics          config                      metrics, statistics (aggregates only)
-train                     arrays, config              arrays (the model's weights), metrics
+query.trial               arrays, config              metrics (seconds), trial (why one path is ruled out)
+train                     arrays, config              arrays (the model's weights), metrics; clients
 evaluate                  arrays, config              metrics
 evaluate.test             arrays, config              metrics
 train.local               arrays, config              metrics (the model stays with the client)
 train.pooled              arrays, config              arrays, metrics (simulation only)
 ========================  ==========================  ==========================================
+
+A reply to "train" may stand for several clients of one process: its arrays and metrics are then their
+mean by examples, and `clients` is a table of the metrics of each.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from common.config import METRICS
 from common.errors import DisclosureError
 
 STATISTICS: Final = "query.statistics"
+TRIAL: Final = "query.trial"
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
 TEST: Final = "evaluate.test"
@@ -38,6 +43,8 @@ Weights = NDArray[Any]  # one array of a model's weights
 
 ARRAYS: Final = "arrays"
 CONFIG: Final = "config"
+CLIENTS: Final = "clients"
+TRIAL_RECORD: Final = "trial"
 METRICS_RECORD: Final = "metrics"
 EXAMPLES: Final = "num-examples"
 TRAIN_LOSS: Final = "train_loss"  # the key that stock QFedAvg reads
@@ -49,6 +56,7 @@ _TESTED = _COUNTS | _INTERVALS | {"positives"}
 # message type → metric names that the reply may hold
 REPLIES: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
+    TRIAL: frozenset(_COUNTS | {"sequential-seconds", "stacked-seconds"}),
     TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
     EVALUATE: frozenset(_COUNTS | set(METRICS)),
     TEST: frozenset(_TESTED),
@@ -136,6 +144,11 @@ def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None
         elif name == ARRAYS and isinstance(record, ArrayRecord) and message_type in _WITH_ARRAYS:
             if sent is None or not same_shapes(record, sent):
                 raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
+        elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type == TRAIN:
+            _check_table(record, allowed)
+        elif name == TRIAL_RECORD and message_type == TRIAL:
+            if set(record) != {"reason"}:
+                raise DisclosureError('the record "trial" may carry "reason" only')
         elif not (message_type == STATISTICS and name.startswith(_STATISTICS_PREFIX)):
             raise DisclosureError(f'a reply to "{message_type}" may not carry the record "{name}"')
 
@@ -152,6 +165,12 @@ def _check_metrics(message_type: str, record: MetricRecord, allowed: frozenset[s
         raise DisclosureError(
             f'a reply to "{message_type}" may carry single numbers only; these are lists: {", ".join(lists)}'
         )
+
+
+def _check_table(record: ConfigRecord, allowed: frozenset[str]) -> None:
+    extra = sorted(set(record) - allowed - {"client"})
+    if extra:
+        raise DisclosureError(f"a table of clients may not carry {', '.join(extra)}")
 
 
 def metric_record(values: Mapping[str, float]) -> MetricRecord:

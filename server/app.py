@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from common import records
 from common.config import Scenario
+from common.errors import ConfigError
 from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
 from common.preprocessing import PreprocessingSpec, Statistics
 from common.records import ARRAYS, CONFIG
@@ -24,6 +26,9 @@ from server.rounds import BaseConfig, Progress, RoundLoop
 from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
+
+Path = Literal["stacked", "sequential"]
+_LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,12 @@ class Hooks:
     Attributes:
         observers: told of every round, message and final test.
         on_fitted: told of the preprocessing, before the first round.
+        on_path: told which way clients train, where the scenario leaves it to a trial.
     """
 
     observers: Sequence[Observer]
     on_fitted: Callable[[Fitted], None]
+    on_path: Callable[[Path], None] = lambda path: None
 
 
 def make_server_app(federation: Federation, hooks: Hooks, deliver: Callable[[Outcome], None]) -> ServerApp:
@@ -103,6 +110,7 @@ class _Server:
         self.hooks.on_fitted(fitted)
         config = self.base_config(fitted)
         initial = self.initial_weights(fitted)
+        config = {**config, "path": self.path(config, initial)}
         loop = RoundLoop(
             self.grid,
             self.sites,
@@ -161,6 +169,30 @@ class _Server:
         compile_model(model, self.scenario.training, self.schema.task)
         self.say(f"model: {model.count_params():,} weights, input {spec.kind} {spec.shape}")
         return records.weights_to_record(model.get_weights())
+
+    def path(self, config: BaseConfig, initial: ArrayRecord) -> Path:
+        """Say whether clients train in stacks or one by one, after a trial at the first client."""
+        wanted = self.scenario.resources.path
+        if wanted == "sequential" or (wanted == "auto" and self.cohort_size() < _LEAST_COHORT):
+            return "sequential"
+        asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})
+        exchange = self.exchange(
+            "statistics", records.TRIAL, RecordDict({ARRAYS: initial, CONFIG: asked}), [0]
+        )
+        require_replies(exchange, 1.0, "trial of the training path")
+        reason = str(exchange.accepted[0].content.config_records[records.TRIAL_RECORD]["reason"])
+        if wanted == "stacked" and reason:
+            raise ConfigError(f'resources.path: "stacked" cannot be had: {reason}', hint='set it to "auto"')
+        taken = exchange.rows[0].metrics
+        faster = taken["stacked-seconds"] < taken["sequential-seconds"]
+        found: Path = "stacked" if not reason and (faster or wanted == "stacked") else "sequential"
+        self.hooks.on_path(found)
+        seconds = (taken[f"{name}-seconds"] * 1e3 for name in ("stacked", "sequential"))
+        self.say(
+            f"training path: {found}, "
+            + (reason or "{:.2g} ms a client stacked, {:.2g} one by one".format(*seconds))
+        )
+        return found
 
     def test(
         self, fitted: Fitted, config: BaseConfig, initial: ArrayRecord, best: ArrayRecord

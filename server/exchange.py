@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from common import records
 from common.errors import NonFiniteError, TooFewRepliesError
 from common.events import ClientRow, Phase
-from common.flower_shim import client_error
-from common.records import ARRAYS, EXAMPLES
+from common.flower_shim import client_error, number_message
+from common.records import ARRAYS, CLIENTS, EXAMPLES
 from server.sites import Sites
 
 _MOST_REASONS = 5  # failures that an error text lists
@@ -25,7 +26,8 @@ class Exchange:
     """What came back from one phase.
 
     Attributes:
-        replies: one for each client that answered, by ascending node id, errors included.
+        replies: of the clients that answered, by ascending node id, errors included. One may stand for
+            several clients of one process: their mean by examples.
         rows: one for each client that was asked, in the same order.
     """
 
@@ -70,9 +72,12 @@ def ask(
     down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
     sent = {m.metadata.dst_node_id: m.content.get(ARRAYS) for m in asked}
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
-    replies = [_refuse_unusable(found[node], sent[node]) for node in down if node in found]
-    by_node = {reply.metadata.src_node_id: reply for reply in replies}
-    rows = [_row(sites, node, by_node.get(node), phase, round_number, size) for node, size in down.items()]
+    replies = [r for node in down if node in found for r in _refuse_unusable(sites, found[node], sent)]
+    told = {node: entry for reply in replies for node, entry in _told(sites, reply).items()}
+    silent = _Told(error="no reply before the deadline")
+    rows = [
+        _row(sites, node, told.get(node, silent), phase, round_number, size) for node, size in down.items()
+    ]
     return Exchange(replies, rows)
 
 
@@ -99,38 +104,71 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
     raise TooFewRepliesError(text)
 
 
-def _refuse_unusable(reply: Message, sent: object) -> Message:
-    if reply.has_error() or not isinstance(sent, ArrayRecord):
-        return reply
+def _refuse_unusable(sites: Sites, reply: Message, sent: Mapping[int, object]) -> list[Message]:
+    """Return a reply, or an error reply for each client behind it if its update cannot be used."""
+    expected = sent[reply.metadata.src_node_id]
+    if reply.has_error() or not isinstance(expected, ArrayRecord):
+        return [reply]
     update = reply.content.get(ARRAYS)
     if not isinstance(update, ArrayRecord):
-        return reply
-    if not records.same_shapes(update, sent):
-        return _as_error(reply, "DisclosureError: the update is not shaped as the model's weights")
-    if not records.is_finite(update):
-        return _as_error(reply, "NonFiniteError: the update holds NaN or infinity")
-    return reply
-
-
-def _as_error(reply: Message, reason: str) -> Message:
-    refused = Message(RecordDict(), reply_to=reply)  # swaps source and destination ...
-    return Message(client_error(reason), reply_to=refused)  # ... and swaps them back
-
-
-def _row(
-    sites: Sites, node: int, reply: Message | None, phase: Phase, round_number: int, bytes_down: int
-) -> ClientRow:
-    client = sites.client(node)
-    error, bytes_up = "", 0
-    numbers: dict[str, float] = {}
-    if reply is None:
-        error = "no reply before the deadline"
-    elif reply.has_error():
-        error = reply.error.reason or "no reason given"
+        return [reply]
+    if not records.same_shapes(update, expected):
+        reason = "DisclosureError: the update is not shaped as the model's weights"
+    elif not records.is_finite(update):
+        reason = "NonFiniteError: the update holds NaN or infinity"
     else:
-        bytes_up = records.content_bytes(reply.content)
-        for record in reply.content.metric_records.values():
+        return [reply]
+    return [_as_error(reply, node, reason) for node in _nodes(sites, reply)]
+
+
+def _nodes(sites: Sites, reply: Message) -> list[int]:
+    table = reply.content.get(CLIENTS)
+    if not isinstance(table, ConfigRecord):
+        return [reply.metadata.src_node_id]
+    return sites.nodes(cast("list[int]", table["client"]))
+
+
+def _as_error(reply: Message, node: int, reason: str) -> Message:
+    asked = Message(RecordDict(), node, reply.metadata.message_type)
+    number_message(asked)
+    return Message(client_error(reason), reply_to=asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one client told: an error, or numbers and how many bytes it took to send them."""
+
+    error: str = ""
+    bytes_up: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
+    """Return what each client behind a reply told, by node id; takes the table of clients off it."""
+    node = reply.metadata.src_node_id
+    if reply.has_error():
+        return {node: _Told(error=reply.error.reason or "no reason given")}
+    content = reply.content
+    table = content.get(CLIENTS)
+    if not isinstance(table, ConfigRecord):
+        numbers: dict[str, float] = {}
+        for record in content.metric_records.values():
             numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
+        return {node: _Told("", records.content_bytes(content), numbers)}
+    del content[CLIENTS]
+    # What each would have sent: weights of its own, and its row of the table.
+    size = records.content_bytes(content)
+    columns = {name: cast("list[float]", values) for name, values in table.items() if name != "client"}
+    clients = cast("list[int]", table["client"])
+    rows = zip(*columns.values(), strict=True)
+    return {
+        sites.node(client): _Told("", size, dict(zip(columns, map(float, row), strict=True)))
+        for client, row in zip(clients, rows, strict=True)
+    }
+
+
+def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, bytes_down: int) -> ClientRow:
+    client, numbers = sites.client(node), dict(told.numbers)
     return ClientRow(
         round=round_number,
         client=client,
@@ -138,8 +176,8 @@ def _row(
         phase=phase,
         examples=int(numbers.pop(EXAMPLES, 0)),
         seconds=numbers.pop("seconds", 0.0),
-        bytes_up=bytes_up,
+        bytes_up=told.bytes_up,
         bytes_down=bytes_down,
         metrics=numbers,
-        error=error,
+        error=told.error,
     )

@@ -27,6 +27,7 @@ from server.exchange import Exchange, ask, require_replies
 from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
+from server.strategies.catalog import needs_every_update
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
 BaseConfig = Mapping[str, str | list[float]]
@@ -118,7 +119,10 @@ class RoundLoop:
         size = scenario.strategy.clients_per_round
         clients = cohort(scenario.seed, number, self.sites.count, size, "sampling")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
-        config = ConfigRecord({**self.config, "learning-rate": learning_rate(scenario.training, number)})
+        asked = {"learning-rate": learning_rate(scenario.training, number)}
+        # Where only the mean counts, a process that serves several clients may answer with theirs.
+        reduce = not needs_every_update(scenario.strategy)
+        config = ConfigRecord({**self.config, **asked, "reduce": reduce})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
         exchange = ask(self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s)

@@ -108,7 +108,7 @@ def _hooks(folder: RunFolder, population: Population, observers: Sequence[Observ
         (folder.path / "preprocessing.json").write_text(fitted.spec.to_json(), encoding="utf-8")
         folder.write_overview(overview(population, fitted))
 
-    return Hooks([folder, *observers], on_fitted)
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path)
 
 
 def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population, outcome: Outcome) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
-_CHUNKS_WANTED = 32  # enough for idle workers to even out unequal clients
+_CHUNKS = 32  # enough for idle workers to even out unequal clients
+_STACKED_CHUNKS = 8  # a stack costs about as much for 1 client as for 16, so they are fewer
+_LEAST_STACK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +30,27 @@ class Chunk:
     cost: float
 
 
-def cut(messages: Sequence[Message], most_clients: int, cost: Callable[[Message], float]) -> list[Chunk]:
+def cut(messages: Sequence[Message], clients_per_chunk: int, cost: Callable[[Message], float]) -> list[Chunk]:
     """Cut messages into chunks.
 
     Args:
         messages: of one phase; those that share one content object can share a chunk.
-        most_clients: most messages in a chunk, at least 1.
+        clients_per_chunk: messages in a chunk; 0 cuts the phase into a fixed number of chunks.
         cost: expected work of a message.
     """
     groups: dict[int, list[Message]] = {}
     for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):
         groups.setdefault(id(message.content), []).append(message)
-    size = min(most_clients, max(1, len(messages) // _CHUNKS_WANTED))
-    return [
-        Chunk(group[0].content, group[i : i + size], sum(cost(m) for m in group[i : i + size]))
-        for group in groups.values()
-        for i in range(0, len(group), size)
-    ]
+    chunks = []
+    for group in groups.values():
+        size = clients_per_chunk or _size(len(messages), group[0].content)
+        parts = (group[i : i + size] for i in range(0, len(group), size))
+        chunks += [Chunk(part[0].content, part, sum(map(cost, part))) for part in parts]
+    return chunks
+
+
+def _size(messages: int, content: RecordDict) -> int:
+    config = content.get("config")
+    if isinstance(config, ConfigRecord) and config.get("path") == "stacked":
+        return max(_LEAST_STACK, -(-messages // _STACKED_CHUNKS))
+    return -(-messages // _CHUNKS)

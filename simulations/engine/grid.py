@@ -43,7 +43,7 @@ class EngineGrid(Grid):
         sites: Sites,
         run: Run,
         *,
-        clients_per_chunk: int = 1,
+        clients_per_chunk: int = 0,
         cost: Callable[[int], float] = lambda client: 1.0,
     ) -> None:
         """Make a Grid.
@@ -52,7 +52,7 @@ class EngineGrid(Grid):
             executor: runs the clients.
             sites: which clients there are.
             run: Flower's description of the run.
-            clients_per_chunk: most clients that a worker takes at a time.
+            clients_per_chunk: clients that a worker takes at a time; 0 as `cut` decides.
             cost: client index → expected work, for starting the longest first.
         """
         self._executor = executor
@@ -122,11 +122,13 @@ class EngineGrid(Grid):
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
             found = self._executor.execute(chunks, jobs, timeout)
+        asked = {message.metadata.dst_node_id: message for message in messages}
         replies = [
-            self._reply(message, answer)
-            for chunk, answers in zip(chunks, found, strict=True)
+            reply
+            for answers in found
             if answers is not None
-            for message, answer in zip(chunk.messages, answers, strict=True)
+            for answer in answers
+            for reply in self._replies(asked, answer)
         ]
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
@@ -139,15 +141,17 @@ class EngineGrid(Grid):
         state = self._states.get(node, RecordDict())
         return Job(node, self._sites.client(node), meta.message_type, meta.group_id, state)
 
-    def _reply(self, message: Message, answer: Answer) -> Message:
-        if answer.state or message.metadata.dst_node_id in self._states:
-            self._states[message.metadata.dst_node_id] = answer.state
-        if answer.content is None:
-            reply = Message(client_error(answer.error), reply_to=message)
+    def _replies(self, asked: Mapping[int, Message], answer: Answer) -> list[Message]:
+        """Return the replies that an answer stands for: one content, or an error for each client."""
+        if answer.state is not None and (answer.state or answer.nodes[0] in self._states):
+            self._states[answer.nodes[0]] = answer.state
+        if answer.content is not None:
+            replies = [Message(answer.content, reply_to=asked[answer.nodes[0]])]
         else:
-            reply = Message(answer.content, reply_to=message)
-        number_message(reply)
-        return reply
+            replies = [Message(client_error(answer.error), reply_to=asked[node]) for node in answer.nodes]
+        for reply in replies:
+            number_message(reply)
+        return replies
 
 
 def run_config_values(values: Mapping[str, object]) -> dict[str, UserConfigValue]:

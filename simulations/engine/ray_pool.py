@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from flwr.app import RecordDict
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from common.config import ResourcesConfig
@@ -142,7 +141,7 @@ class RayExecutor:
             slot = self._replace(slot)
             failures = phase.failures[index] = phase.failures.get(index, 0) + 1
             if failures > self._resources.max_retries:
-                phase.answers[index] = [_lost(job, failures, error) for job in phase.jobs[index]]
+                phase.answers[index] = [_lost(phase.jobs[index], failures, error)]
             else:
                 phase.waiting.insert(0, index)
         return slot
@@ -161,9 +160,9 @@ class RayExecutor:
         return fresh
 
 
-def _lost(job: Job, times: int, error: Exception) -> Answer:
+def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:
     reason = f"WorkerError: the worker died {times} times on this client's chunk ({type(error).__name__})"
-    return Answer(None, reason, RecordDict() if job.state is None else job.state)
+    return Answer(None, reason, None, [job.node_id for job in jobs])
 
 
 def _check_room(workers: int, threads: int) -> None:

@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
+from clients.cohort import Part
 from common.errors import ShoalError
 from common.flower_shim import identify_process, number_message
 
@@ -37,11 +38,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client answered: `content`, or `error` and why; and its new `Context.state`."""
+    """What clients answered.
+
+    Attributes:
+        content: the reply, or `None` if there is none; error: why.
+        state: the new `Context.state`, `None` if it has not been touched.
+        nodes: whose answer it is; several where they were answered for together, with one content.
+    """
 
     content: RecordDict | None
     error: str
-    state: RecordDict
+    state: RecordDict | None
+    nodes: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,35 @@ class Worker:
         self._app = make_app()
 
     def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
-        """Run the app for each job, one after another; a client's failure is that client's only.
+        """Run the app for all jobs; a client's failure is that client's only.
 
         Args:
             content: the content that all jobs' messages share.
             jobs: which clients, and what kind of message.
         """
-        return [self._run_one(content, job) for job in jobs]
+        return self._run_together(content, jobs) or [self._run_one(content, job) for job in jobs]
+
+    def _run_together(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer] | None:
+        """Let an app that can answer for several clients at once do so, where nothing else is asked."""
+        many = getattr(self._app, "many", None)
+        if many is None or any(job.state for job in jobs) or len({job.message_type for job in jobs}) > 1:
+            return None
+        nodes = {job.client: job.node_id for job in jobs}
+        try:
+            parts: list[Part] | None = many(jobs[0].message_type, content, sorted(nodes))
+        except Exception as error:
+            return [Answer(None, self._reason(error), None, sorted(nodes.values()))]
+        if parts is None:
+            return None
+        return [
+            Answer(
+                part.content,
+                self._reason(part.error) if part.error else "",
+                None,
+                [nodes[c] for c in part.clients],
+            )
+            for part in parts
+        ]
 
     def _run_one(self, content: RecordDict, job: Job) -> Answer:
         # Each client gets its own containers over the shared arrays: a mod may replace records.
@@ -93,10 +123,10 @@ class Worker:
         try:
             reply = self._app(message, context)
         except Exception as error:
-            return Answer(None, self._reason(error), context.state)
+            return Answer(None, self._reason(error), context.state, [job.node_id])
         if reply.has_error():
-            return Answer(None, reply.error.reason or "no reason given", context.state)
-        return Answer(reply.content, "", context.state)
+            return Answer(None, reply.error.reason or "no reason given", context.state, [job.node_id])
+        return Answer(reply.content, "", context.state, [job.node_id])
 
     def _reason(self, error: Exception) -> str:
         """Say what failed and where. Foreign exceptions may quote data: only their type leaves."""

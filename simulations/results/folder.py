@@ -51,6 +51,12 @@ class RunFolder:
         run._journal.append("start", {"name": scenario.name, "seed": scenario.seed}, sync=True)
         return run
 
+    def resolve_path(self, path: Literal["stacked", "sequential"]) -> None:
+        """Write the training path that a trial chose into config.toml, so that a rerun takes it too."""
+        resources = self.scenario().resources.model_copy(update={"path": path})
+        self._scenario = self.scenario().model_copy(update={"resources": resources})
+        write_atomically(self.path / "config.toml", dump_toml(self._scenario))
+
     @classmethod
     def open(cls, path_or_name: str | Path, directory: str | Path = "runs") -> RunFolder:
         """Open the run at a path, or the one of that name in `directory`.

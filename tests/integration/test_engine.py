@@ -37,7 +37,7 @@ def executor(backend: str, workers: int = 2) -> Executor:
 
 def grid_over(running: Executor) -> EngineGrid:
     identify_process(1)
-    return EngineGrid(running, Sites(CLIENTS, str), make_run(1), clients_per_chunk=2)
+    return EngineGrid(running, Sites(CLIENTS, str), make_run(1), clients_per_chunk=1)
 
 
 @pytest.fixture(scope="module")

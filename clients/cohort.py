@@ -1,0 +1,236 @@
+"""Several clients of one process trained together: in stacks, or one by one.
+
+Where the server only wants the mean of their weights, it is summed here instead of sent one by one.
+Which clients are together, and in which stacks, follows from the message alone, so that the bits of a
+result do not depend on who computed it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from clients.local_settings import LocalTask, local_settings
+from clients.resident import Resident, Rows
+from common import records
+from common.errors import NonFiniteError
+from common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.seeds import generator
+
+_TRIAL_CLIENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The answer of some clients: of one, or the mean of several.
+
+    Attributes:
+        clients: indices; content: the reply, `None` if they failed; error: why.
+    """
+
+    clients: Sequence[int]
+    content: RecordDict | None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    client: int
+    examples: int
+    loss: float
+    steps: int
+    seconds: float
+    weights: list[NDArray[Any]]
+
+
+def train_cohort(
+    resident: Resident, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
+) -> list[Part]:
+    """Train clients from the server's weights for one round.
+
+    Args:
+        resident: data and model of this process.
+        config: the server's; "path" is "stacked" or "sequential", "reduce" asks for the mean.
+        arrays: the server's weights.
+        clients: indices, ascending.
+
+    Returns:
+        A part for each client; with "reduce" one part for all that succeeded, first, and one for each
+        that failed.
+    """
+    resident.use_preprocessing(str(config["preprocessing"]))
+    work, parts = _open(resident, config, clients)
+    weights = resident.weights(arrays)
+    train = _stacked if config.get("path") == "stacked" else _one_by_one
+    trained = train(resident, weights, work, lambda client, error: parts.append(Part([client], None, error)))
+    if config.get("reduce"):
+        mean = _Mean()
+        for one in trained:
+            mean.add(one)
+        return [Part(mean.clients, mean.reply(arrays)), *parts] if mean.clients else parts
+    done = [Part([one.client], _reply(one)) for one in trained]
+    return sorted([*done, *parts], key=lambda part: part.clients[0])
+
+
+def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client: int) -> RecordDict:
+    """Measure what a round costs a client, stacked and one by one, on this client's rows."""
+    from clients.stacked import why_not  # TensorFlow takes seconds to import
+
+    resident.use_preprocessing(str(config["preprocessing"]))
+    weights, examples = resident.weights(arrays), 0
+    numbers = {EXAMPLES: examples, "sequential-seconds": 0.0, "stacked-seconds": 0.0}
+    reason = why_not(resident.trainer.model)
+    if not reason:
+        work, _ = _open(resident, config, [client])
+        numbers["sequential-seconds"] = _seconds(lambda: _one_by_one(resident, weights, work * 2, _raise)) / 2
+        many = work * _TRIAL_CLIENTS
+        numbers["stacked-seconds"] = _seconds(lambda: _stacked(resident, weights, many, _raise)) / len(many)
+    return RecordDict(
+        {METRICS_RECORD: records.metric_record(numbers), "trial": ConfigRecord({"reason": reason})}
+    )
+
+
+def _seconds(work: Callable[[], Iterator[_Trained]]) -> float:
+    """Return the seconds of the better of two goes, after one that compiles."""
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in work():
+            pass
+        taken.append(time.perf_counter() - started)
+    return min(taken[1:])
+
+
+def _raise(client: int, error: Exception) -> None:
+    raise error
+
+
+_Work = list[tuple[int, LocalTask]]
+
+
+def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> tuple[_Work, list[Part]]:
+    """Load clients' rows and settings; those that cannot be loaded have failed."""
+    seed, number = resident.scenario.seed, int(cast("int", config.get("server-round", 0)))
+    work: _Work = []
+    failed = []
+    for client in clients:
+        try:
+            rows: Rows = resident.rows(client)["train"]
+            settings = local_settings(resident.scenario, config, number, client)
+        except Exception as error:
+            failed.append(Part([client], None, error))
+        else:
+            rng = generator(seed, "shuffle", round=number, client=client)
+            work.append((client, LocalTask(rows.x, rows.y, settings, rng)))
+    return work, failed
+
+
+_Fail = Callable[[int, Exception], None]
+
+
+def _one_by_one(
+    resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail
+) -> Iterator[_Trained]:
+    for client, one in work:
+        started = time.perf_counter()
+        try:
+            new, loss, steps = resident.trainer.train(weights, one.x, one.y, one.settings, one.rng)
+        except Exception as error:
+            fail(client, error)
+        else:
+            yield _Trained(client, len(one.y), loss, steps, time.perf_counter() - started, new)
+
+
+def _stacked(resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail) -> Iterator[_Trained]:
+    for stack in _stacks(work, resident.stack_limit(weights)):
+        started = time.perf_counter()
+        found = resident.stacked.train(weights, [one for _, one in stack])
+        seconds = (time.perf_counter() - started) / len(stack)
+        finite = np.isfinite(found.losses)
+        for w in found.weights:
+            finite &= np.isfinite(w).reshape(len(stack), -1).all(axis=1)
+        for k, (client, one) in enumerate(stack):
+            if finite[k]:
+                own = [w[k] for w in found.weights]
+                yield _Trained(client, len(one.y), float(found.losses[k]), int(found.steps[k]), seconds, own)
+            else:
+                fail(
+                    client,
+                    NonFiniteError.after_training(
+                        float(found.losses[k]), int(found.steps[k]), one.settings.learning_rate
+                    ),
+                )
+
+
+def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
+    """Cut clients into stacks of at most `limit`, whose steps differ by at most a factor of two.
+
+    A client of a stack that has done its steps is computed on, in vain, until the last one is done.
+    """
+    stack: _Work = []
+    for client, one in sorted(work, key=lambda entry: (-len(entry[1].y), entry[0])):
+        if stack and (len(stack) == limit or 2 * len(one.y) < len(stack[0][1].y)):
+            yield stack
+            stack = []
+        stack.append((client, one))
+    if stack:
+        yield stack
+
+
+@dataclass(slots=True)
+class _Mean:
+    """The mean of clients' weights by examples, summed as they come: one model's memory for any number."""
+
+    clients: list[int] = field(default_factory=list)
+    rows: list[_Trained] = field(default_factory=list)
+    sums: list[NDArray[Any]] = field(default_factory=list)
+    scratch: list[NDArray[Any]] = field(default_factory=list)
+
+    def add(self, one: _Trained) -> None:
+        if not self.sums:
+            kinds = [np.result_type(w.dtype, np.float32) for w in one.weights]
+            self.sums = [np.zeros(w.shape, kind) for w, kind in zip(one.weights, kinds, strict=True)]
+            self.scratch = [np.empty_like(total) for total in self.sums]
+        for total, scratch, w in zip(self.sums, self.scratch, one.weights, strict=True):
+            np.multiply(w, one.examples, out=scratch, casting="same_kind")
+            np.add(total, scratch, out=total)
+        self.clients.append(one.client)
+        self.rows.append(_Trained(one.client, one.examples, one.loss, one.steps, one.seconds, []))
+
+    def reply(self, like: ArrayRecord) -> RecordDict:
+        """Return the mean, its metrics, and a table of what each client told."""
+        rows = sorted(self.rows, key=lambda row: row.client)
+        examples = sum(row.examples for row in rows)
+        means = [
+            (total / examples).astype(array.dtype)
+            for total, array in zip(self.sums, like.values(), strict=True)
+        ]
+        numbers = {
+            EXAMPLES: examples,
+            TRAIN_LOSS: sum(row.loss * row.examples for row in rows) / examples,
+            "steps": sum(row.steps for row in rows),
+            "seconds": sum(row.seconds for row in rows),
+        }
+        table = ConfigRecord(
+            {
+                "client": [row.client for row in rows],
+                EXAMPLES: [row.examples for row in rows],
+                TRAIN_LOSS: [row.loss for row in rows],
+                "steps": [row.steps for row in rows],
+                "seconds": [row.seconds for row in rows],
+            }
+        )
+        arrays = records.weights_to_record(means)
+        return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
+
+
+def _reply(one: _Trained) -> RecordDict:
+    numbers = {EXAMPLES: one.examples, TRAIN_LOSS: one.loss, "steps": one.steps, "seconds": one.seconds}
+    arrays = records.weights_to_record(one.weights)
+    return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers)})

@@ -60,8 +60,14 @@ def why_not(model: keras.Model) -> str:
             return f"{type(layer).__name__} layers are not stacked"
         if isinstance(layer, keras.Layer) and layer.dtype_policy.name != "float32":
             return f"{layer.dtype_policy.name} is not stacked"
-    if stacked_optimizer(model.optimizer) is None:
-        return f"{type(model.optimizer).__name__} with these arguments is not stacked"
+    optimizer = stacked_optimizer(model.optimizer)
+    name = type(model.optimizer).__name__
+    if optimizer is None:
+        return f"{name} with these arguments is not stacked"
+    embedded = any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
+    if optimizer.slots and embedded:
+        # Keras moves only the rows of the batch then; a stack has dense gradients and would move all.
+        return f"{name} treats the sparse gradients of an Embedding in a way of its own"
     return ""
 
 

@@ -88,6 +88,9 @@ class PreprocessingConfig(Section):
         description="A client reports a category, token or statistic only if at least this many "
         "of its rows stand behind it.",
     )
+    max_clients: int = Field(
+        10_000, ge=1, description="Clients asked for statistics at most; of more, as many are drawn."
+    )
     impute: Literal["mean", "median", "zero"] = Field("median", description="What replaces a missing number.")
     missing_indicator: bool = Field(True, description="Add an input that says that a number was missing.")
     scale: Literal["standard", "minmax", "none"] = Field("standard", description="How numbers are scaled.")

@@ -14,6 +14,7 @@ import numpy as np
 Purpose = Literal[
     "partition",  # which client holds which row
     "split",  # which of a client's rows are held out
+    "statistics",  # which clients are asked for statistics, where there are very many
     "sampling",  # which clients train in a round
     "evaluation",  # which clients evaluate in a round
     "shuffle",  # the order of a client's rows in local training

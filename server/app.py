@@ -49,7 +49,7 @@ class Federation:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What the statistics of all clients gave.
+    """What the statistics of the clients gave, or of a draw of them.
 
     Attributes:
         spec: the preprocessing; statistics: by client index, aggregates only.
@@ -138,10 +138,12 @@ class _Server:
         return self.scenario.strategy.clients_per_round or self.sites.count
 
     def fit(self) -> Fitted:
-        """Ask all clients for statistics and fit the preprocessing."""
-        self.say(f"statistics: asking {self.sites.count} clients for aggregates")
+        """Ask the clients for statistics, or a draw of very many, and fit the preprocessing."""
+        size = self.scenario.preprocessing.max_clients
+        clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
+        self.say(f"statistics: asking {len(clients)} clients for aggregates")
         content = RecordDict({CONFIG: ConfigRecord()})
-        exchange = self.exchange("statistics", records.STATISTICS, content, range(self.sites.count))
+        exchange = self.exchange("statistics", records.STATISTICS, content, clients)
         require_replies(exchange, self.scenario.server.min_success, "preprocessing statistics")
         found = {
             self.sites.client(reply.metadata.src_node_id): Statistics.from_records(reply.content)

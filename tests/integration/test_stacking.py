@@ -1,0 +1,154 @@
+"""Runs whose clients are trained in stacks and whose updates are summed by the workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray.cloudpickle
+from flwr.serverapp.strategy import FedAvg
+
+from common.config import Scenario
+from common.config_file import load_scenario
+from common.errors import ConfigError
+from common.events import ClientRow, RoundRow, SiteRow
+from common.records import record_to_weights
+from common.schema import Population, Shard
+from server.app import Hooks, Outcome
+from simulations import BUILTIN_SCENARIOS, datasets
+from simulations.run import coordinate, run_scenario
+
+# Workers cannot import a test module: its classes travel whole.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Weights = list[np.ndarray]
+
+
+class EveryUpdate(FedAvg):
+    """FedAvg as a class of the user's own, which shoal must give every single update."""
+
+
+def scenario(*overrides: str) -> Scenario:
+    """40 unequal cohorts' worth of work: 40 of 60 clients a round, in three chunks of up to 16."""
+    given = (
+        "partition.clients=60",
+        "strategy.clients_per_round=40",
+        "strategy.evaluate_clients=5",
+        "training.rounds=2",
+        "training.batch_size=8",
+        "training.learning_rate=0.01",
+        "model.name=mlp",
+        "output.bootstrap=0",
+        "resources.backend=serial",
+        "resources.path=stacked",
+    )
+    return load_scenario("linear", [*given, *overrides], builtin=BUILTIN_SCENARIOS)
+
+
+class UnequalPopulation:
+    """The clients of another population with 10 to 80 of their rows; may end its process once."""
+
+    def __init__(self, inner: Population, marker: Path | None = None) -> None:
+        self._inner, self._marker, self._driver = inner, marker, os.getpid()
+        self.schema, self.name = inner.schema, inner.name
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def rows(self, client: int) -> int:
+        return 10 + client % 8 * 10
+
+    def shard(self, client: int) -> Shard:
+        marker = self._marker
+        if marker is not None and client == 7 and os.getpid() != self._driver and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return self._inner.shard(client).take(np.arange(self.rows(client)))
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.rounds: list[RoundRow] = []
+        self.clients: list[ClientRow] = []
+        self.texts: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.texts.append(text)
+
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+        self.rounds.append(row)
+        self.clients += clients
+
+    def on_sites(self, rows: Sequence[SiteRow]) -> None: ...
+
+
+def run(config: Scenario, notes: Notes | None = None, marker: Path | None = None) -> Weights:
+    found: list[Outcome] = []
+    population = UnequalPopulation(datasets.load_population(config), marker)
+    hooks = Hooks([notes] if notes else [], lambda fitted: None)
+    coordinate(config, population, hooks, found.append)
+    return record_to_weights(found[0].progress.arrays)
+
+
+def assert_same_bits(a: Weights, b: Weights) -> None:
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_stacks_give_the_same_bits_with_any_workers_and_with_a_worker_lost(
+    ray_session: None, tmp_path: Path
+) -> None:
+    serial = run(scenario())
+    for workers in (1, 2):
+        ray = ("resources.backend=ray", f"resources.workers={workers}")
+        assert_same_bits(run(scenario(*ray)), serial)
+    marker = tmp_path / "died"
+    assert_same_bits(run(scenario(*ray), marker=marker), serial)
+    assert marker.exists()
+
+
+def test_stacked_equals_one_by_one_and_summed_equals_single_updates() -> None:
+    stacked = run(scenario())
+    own = f"strategy.name={__name__}:EveryUpdate"
+    for other in (("resources.path=sequential",), (own,), (own, "resources.path=sequential")):
+        for a, b in zip(stacked, run(scenario(*other)), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+def test_every_client_is_told_of_also_where_their_mean_was_sent() -> None:
+    summed, single = Notes(), Notes()
+    run(scenario(), summed)
+    run(scenario(f"strategy.name={__name__}:EveryUpdate"), single)
+    trained = [[r for r in notes.clients if r.phase == "train"] for notes in (summed, single)]
+    assert [(r.round, r.client, r.examples, r.bytes_up) for r in trained[0]] == [
+        (r.round, r.client, r.examples, r.bytes_up) for r in trained[1]
+    ]
+    for one, other in zip(*trained, strict=True):
+        assert one.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=1e-4)
+    for a, b in zip(summed.rounds[1:], single.rounds[1:], strict=True):
+        assert (
+            (a.cohort, a.succeeded, a.examples) == (b.cohort, b.succeeded, b.examples) == (40, 40, b.examples)
+        )
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-4)
+
+
+def test_the_path_that_a_trial_chose_is_in_the_run_s_config(tmp_path: Path) -> None:
+    config = scenario("resources.path=auto", f"output.directory={tmp_path}", "training.rounds=1")
+    folder = run_scenario(config)
+    resolved = load_scenario(folder / "config.toml")
+    assert resolved.resources.path == "stacked"  # 40 clients of a tiny model: an order of magnitude faster
+    assert "training path: stacked" in (folder / "log.txt").read_text()
+
+
+def test_a_small_cohort_trains_one_by_one_without_a_trial() -> None:
+    notes = Notes()
+    run(scenario("resources.path=auto", "strategy.clients_per_round=4", "training.rounds=1"), notes)
+    assert not [text for text in notes.texts if text.startswith("training path")]
+
+
+def test_a_stack_that_cannot_be_had_is_refused_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match=r'resources\.path: "stacked" cannot be had: RMSprop'):
+        run(scenario("training.optimizer=rmsprop"))

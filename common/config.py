@@ -137,6 +137,11 @@ class ModelConfig(Section):
         "package.module:function with (input_spec, num_classes) -> keras.Model."
     )
     args: Arguments = Field(default_factory=dict, description="Arguments of the model.")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32",
+        description="Keras dtype policy: mixed ones compute in 16 bits and keep weights in 32, which pays "
+        "on a GPU.",
+    )
 
 
 class EarlyStoppingConfig(Section):
@@ -228,6 +233,15 @@ class ResourcesConfig(Section):
         "first round and writes the choice into the run's config.toml.",
     )
     stack_mb: int = Field(256, ge=1, description="Memory in MB that a stack of clients may take in a worker.")
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="Share of a GPU that a worker takes, e.g. 0.25 for four workers on one."
+    )
+    worker_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="A worker that holds more is replaced after its chunk; 0 allows each an equal share of "
+        "four fifths of the machine's memory.",
+    )
     max_retries: int = Field(2, ge=0, description="Times a chunk is tried again elsewhere.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds one phase of a round may take.")
 

@@ -22,12 +22,12 @@ def overview(population: Population, fitted: Fitted) -> dict[str, object]:
         f"{name} has {rows} rows, fewer than partition.min_rows: left out."
         for name, rows in list(left_out.items())[:20]
     ]
-    if len(population) > _MOST_CLIENTS:
-        notes.append(f"The first {_MOST_CLIENTS} of {len(population)} clients are listed.")
+    few = len(population) <= _MOST_CLIENTS
+    listed = list(range(len(population))) if few else sorted(fitted.statistics)[:_MOST_CLIENTS]
+    if not few:
+        notes.append(f"{len(listed)} of {len(population)} clients are listed, of those asked for statistics.")
     return {
-        "clients": [
-            _client(population, fitted, client) for client in range(min(len(population), _MOST_CLIENTS))
-        ],
+        "clients": [_client(population, fitted, client) for client in listed],
         "columns": _columns(population.schema, total),
         "notes": notes,
     }

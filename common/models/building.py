@@ -28,7 +28,7 @@ def build_model(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: 
         raise ConfigError(problems)
     if num_classes == 1 or num_classes < 0:
         raise ModelError(f"a model needs at least 2 classes, or 0 for numbers; there are {num_classes}")
-    with _seeded(integer_seed(seed, "weights")):
+    with _seeded(integer_seed(seed, "weights")), _policy(model.precision):
         if is_users_own(model.name):
             return build_users_own(model, spec, num_classes)
         return _built_in(model, spec, num_classes)
@@ -71,8 +71,20 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+@contextmanager
+def _policy(precision: str) -> Iterator[None]:
+    """Let layers that are built meanwhile have a dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _head(features: Any, num_classes: int, given: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {"name": "output"}
+    # Probabilities and losses want 32 bits whatever the layers before compute in.
+    options: dict[str, Any] = {"name": "output", "dtype": "float32"}
     if given.get("l2"):
         options["kernel_regularizer"] = keras.regularizers.L2(given["l2"])
     if given.get("zero_start"):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    # TensorFlow takes all memory of a GPU otherwise, and workers that share one fail.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -2,7 +2,8 @@
 
 Workers stay for the whole run: TensorFlow is imported and the model is built and traced once a
 worker. Chunks wait in one queue, longest first, and idle workers take the next. A worker that dies is
-replaced and its chunk is tried again; a chunk that misses the deadline costs its worker.
+replaced and its chunk is tried again; a chunk that misses the deadline costs its worker. A worker that
+has grown beyond its memory is replaced before the machine swaps.
 """
 
 from __future__ import annotations
@@ -22,11 +23,27 @@ from simulations.engine.chunks import Chunk
 from simulations.engine.environment import worker_environment
 from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
 
+# Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
+_REMEMBERED = 10_000
 
-def worker_count(resources: ResourcesConfig, clients: int) -> int:
-    """Return how many workers to start: as asked, or one a core; never more than clients."""
+
+def worker_count(resources: ResourcesConfig, clients: int, gpus: float = 0.0) -> int:
+    """Return how many workers to start: as asked, or as many as cores and GPUs allow; at most clients.
+
+    Raises:
+        WorkerError: GPUs are asked for and there is none.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = resources.workers or max(1, cores // resources.threads_per_worker)
+    if resources.gpus_per_worker:
+        fit = int(gpus / resources.gpus_per_worker)
+        if not fit or resources.workers > fit:
+            raise WorkerError(
+                f"{resources.workers or 'the'} workers want {resources.gpus_per_worker:g} GPUs each, "
+                f"Ray sees {gpus:g}",
+                hint="lower resources.workers or resources.gpus_per_worker; 0 trains on the CPU",
+            )
+        wanted = min(wanted, fit)
     return max(1, min(wanted, clients))
 
 
@@ -60,13 +77,15 @@ class RayExecutor:
         Raises:
             WorkerError: if Ray cannot be started.
         """
-        count = worker_count(resources, federation.clients)
         self._environment = worker_environment(resources.threads_per_worker)
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
-            _start_ray(count * resources.threads_per_worker)
-        else:
+            without = resources.model_copy(update={"gpus_per_worker": 0.0})
+            _start_ray(worker_count(without, federation.clients) * resources.threads_per_worker)
+        count = worker_count(resources, federation.clients, ray.cluster_resources().get("GPU", 0.0))
+        if not self._owns_ray:
             _check_room(count, resources.threads_per_worker)
+        self._memory_limit = 1_000_000 * resources.worker_memory_mb or _machine_memory() * 4 // 5 // count
         self._resources = resources
         self._factory = ray.put(make_app)
         self._federation = federation
@@ -109,6 +128,7 @@ class RayExecutor:
     def _new_slot(self) -> _Slot:
         actor = ray.remote(Worker).options(
             num_cpus=self._resources.threads_per_worker,
+            num_gpus=self._resources.gpus_per_worker,
             max_restarts=0,
             runtime_env={"env_vars": self._environment},
         )
@@ -120,8 +140,9 @@ class RayExecutor:
             phase.waiting, key=lambda index: (self._rank(phase, index, slot), -phase.chunks[index].cost)
         )
         phase.waiting.remove(chosen)
-        slot.seen.update(job.client for job in phase.jobs[chosen])
-        ref = slot.actor.run.remote(phase.contents[chosen], phase.jobs[chosen])
+        if self._federation.clients <= _REMEMBERED:
+            slot.seen.update(job.client for job in phase.jobs[chosen])
+        ref = slot.actor.run_measured.remote(phase.contents[chosen], phase.jobs[chosen])
         phase.running[ref] = (chosen, slot)
 
     def _rank(self, phase: _Phase, index: int, slot: _Slot) -> int:
@@ -134,7 +155,9 @@ class RayExecutor:
         """Take a finished chunk's answers; returns the worker that is now idle."""
         index, slot = phase.running.pop(ref)
         try:
-            phase.answers[index] = ray.get(ref)
+            phase.answers[index], memory = ray.get(ref)
+            if memory > self._memory_limit:
+                slot = self._replace(slot)
         except RayTaskError as error:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
@@ -158,6 +181,11 @@ class RayExecutor:
         fresh = self._new_slot()
         self._slots[self._slots.index(slot)] = fresh
         return fresh
+
+
+def _machine_memory() -> int:
+    """Return the bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:

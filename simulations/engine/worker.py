@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -69,6 +71,15 @@ class Federation:
     show_errors: bool
 
 
+def _resident_bytes() -> int:
+    """Return the memory that this process holds; 0 where the system does not tell it (macOS)."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Worker:
     """Runs one ClientApp for any client; keeps nothing of a client but what the app itself caches."""
 
@@ -85,6 +96,10 @@ class Worker:
             jobs: which clients, and what kind of message.
         """
         return self._run_together(content, jobs) or [self._run_one(content, job) for job in jobs]
+
+    def run_measured(self, content: RecordDict, jobs: Sequence[Job]) -> tuple[list[Answer], int]:
+        """Return what `run` returns, and the bytes of memory that this process holds afterwards."""
+        return self.run(content, jobs), _resident_bytes()
 
     def _run_together(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer] | None:
         """Let an app that can answer for several clients at once do so, where nothing else is asked."""

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from common.config import ResourcesConfig
-from common.errors import ConfigError
+from common.errors import ConfigError, WorkerError
 from common.flower_shim import identify_process, make_run
 from server.sites import Sites
 from simulations.engine.executors import make_executor
@@ -132,6 +132,42 @@ def test_a_hung_worker_is_given_up_at_the_deadline(ray_executor: Executor) -> No
     replies = train(grid, timeout=15, hang=6)
     assert updates(replies) == {k: v for k, v in EXPECTED.items() if k != 8}
     assert updates(train(grid)) == EXPECTED
+
+
+def test_a_worker_that_has_grown_too_large_is_replaced(ray_session: None) -> None:
+    """No Python process fits into 1 MB, so every chunk is answered by a new worker."""
+    resources = ResourcesConfig.model_validate({"workers": 1, "worker_memory_mb": 1})
+    federation = Federation(1, {}, CLIENTS, show_errors=False)
+    running = make_executor(LoadClientApp("mean_app:client"), federation, resources)
+    try:
+        replies = train(grid_over(running))
+    finally:
+        running.close()
+    assert updates(replies) == EXPECTED
+    assert len({r.content["metrics"]["pid"] for r in replies}) == CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "workers", "found"),
+    [
+        (0.0, 0.0, 3, 3),  # no GPU wanted: as many workers as asked
+        (2.0, 0.5, 3, 3),  # 3 · 0.5 fit into 2
+        (1.0, 1.0, 0, 1),  # one whole GPU each: as many as there are GPUs
+    ],
+)
+def test_workers_are_as_many_as_gpus_allow(gpus: float, asked: float, workers: int, found: int) -> None:
+    from simulations.engine.ray_pool import worker_count
+
+    resources = ResourcesConfig.model_validate({"workers": workers, "gpus_per_worker": asked})
+    assert worker_count(resources, 100, gpus) == found
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
+    from simulations.engine.ray_pool import worker_count
+
+    resources = ResourcesConfig.model_validate({"workers": 4, "gpus_per_worker": 0.5})
+    with pytest.raises(WorkerError, match=r"4 workers want 0\.5 GPUs each, Ray sees 1"):
+        worker_count(resources, 100, 1.0)
 
 
 def test_push_and_pull() -> None:

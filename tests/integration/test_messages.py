@@ -85,6 +85,11 @@ def test_every_message_carries_what_it_may_and_nothing_else(name: str) -> None:
                 assert all(isinstance(value, int | float) for value in record.values())
             elif kind == "query.statistics":
                 assert record_name.startswith("statistics.")
+            elif kind == "query.trial":
+                assert (record_name, set(record)) == ("trial", {"reason"})
+            elif record_name == "clients":  # the table of a reply for several: the same metrics, and who
+                assert kind == "train"
+                assert set(record) <= records.REPLIES[kind] | {"client"}
             else:
                 assert kind in ("train", "train.pooled")
                 assert isinstance(record, ArrayRecord)

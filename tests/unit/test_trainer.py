@@ -71,6 +71,26 @@ def test_equals_fit(optimizer: Any, class_weights: Any, extras: bool) -> None:
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_equals_fit(precision: str) -> None:
+    """The tolerance is that of 16 bits: 8 of mantissa in bfloat16."""
+    x, y = make_rows()
+    models = []
+    for _ in range(2):
+        keras.config.set_dtype_policy(precision)
+        try:
+            models.append(make_model(keras.optimizers.SGD(0.05)))
+        finally:
+            keras.config.set_dtype_policy("float32")
+    trainer = Trainer(models[0])
+    start = [w.copy() for w in trainer.model.get_weights()]
+    found, _, _ = trainer.train(start, x, y, settings(), np.random.default_rng(7))
+    wanted = fit_the_same(models[1], start, x, y, settings())
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3)
+
+
 def test_clients_do_not_touch_each_other() -> None:
     trainer = Trainer(make_model(keras.optimizers.Adam(0.05), extras=True))
     start = [w.copy() for w in trainer.model.get_weights()]

@@ -165,7 +165,7 @@ class _Client:
             else:
                 parts.append(Part([client], self._too_few(rows)))
         if asked:
-            weights = self.resident.weights(arrays)
+            weights = records.record_to_weights(arrays)
             found = self.resident.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
             for (client, rows), (predicted, loss) in zip(asked, found, strict=True):
                 parts.append(Part([client], self._measured(rows, predicted, loss)))
@@ -207,7 +207,7 @@ class _Client:
         if arrays is None:
             raise ValueError("the server sent no weights")
         self.resident.use_preprocessing(str(config["preprocessing"]))
-        return self.resident.rows(client), self.resident.weights(arrays)
+        return self.resident.rows(client), records.record_to_weights(arrays)
 
     def _enough(self, rows: Rows) -> bool:
         """Tell whether a metric of these rows may leave: one of a few rows tells of single rows."""

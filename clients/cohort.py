@@ -66,7 +66,7 @@ def train_cohort(
     """
     resident.use_preprocessing(str(config["preprocessing"]))
     work, parts = _open(resident, config, clients)
-    weights = resident.weights(arrays)
+    weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
     trained = train(resident, weights, work, lambda client, error: parts.append(Part([client], None, error)))
     if config.get("reduce"):
@@ -83,7 +83,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     from clients.stacked import why_not  # TensorFlow takes seconds to import
 
     resident.use_preprocessing(str(config["preprocessing"]))
-    weights, examples = resident.weights(arrays), 0
+    weights, examples = records.record_to_weights(arrays), 0
     numbers = {EXAMPLES: examples, "sequential-seconds": 0.0, "stacked-seconds": 0.0}
     reason = why_not(resident.trainer.model)
     if not reason:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from clients.shard import split
 from common.config import Scenario
 from common.preprocessing import Encoder, PreprocessingSpec
-from common.records import record_to_weights
+from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ class Resident:
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
-        self._received: ArrayRecord | None = None
-        self._weights: list[NDArray[Any]] = []
 
     def raw(self, client: int) -> dict[Split, Shard]:
         """Load a client's raw rows and divide them."""
@@ -75,10 +72,13 @@ class Resident:
     def rows(self, client: int) -> dict[Split, Rows]:
         """Return a client's encoded rows, from the cache where they are there."""
         if client not in self._cache:
-            encoded = {
-                name: Rows(self.encoder.encode(shard.columns), shard.labels)
-                for name, shard in self.raw(client).items()
-            }
+            with span("load"):
+                raw = self.raw(client)
+            with span("preprocess"):
+                encoded = {
+                    name: Rows(self.encoder.encode(shard.columns), shard.labels)
+                    for name, shard in raw.items()
+                }
             self._cache[client] = encoded
             self._cache_bytes += _size(encoded)
         self._cache.move_to_end(client)
@@ -108,15 +108,7 @@ class Resident:
         budget = self.scenario.resources.stack_mb * 1_000_000
         return max(1, int(budget // (_MODELS_A_CLIENT * max(1, sum(w.nbytes for w in weights)))))
 
-    def weights(self, record: ArrayRecord) -> list[NDArray[Any]]:
-        """Decode weights once for all clients of a process that got the same arrays."""
-        seen = self._received
-        if seen is None or any(a is not b for a, b in zip(seen.values(), record.values(), strict=False)):
-            self._weights = record_to_weights(record)
-            # A copy of the record shares its arrays, and outlives the message it came with.
-            self._received = record.copy()
-        return self._weights
-
+    @span("build")
     def _make_trainer(self) -> Trainer:
         # TensorFlow takes seconds to import: only a client that trains pays for it.
         from clients.trainer import Trainer

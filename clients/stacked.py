@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clients.local_settings import LocalTask, batch_plan
 from clients.stacked_optimizers import stacked_optimizer
 from clients.trainer import seed_states
+from common.profiling import span
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -106,6 +107,7 @@ class StackedTrainer:
         self._compiled: dict[int, Any] = {}
         self.traces = 0
 
+    @span("train")
     def train(self, weights: Arrays, clients: Sequence[LocalTask]) -> Stack:
         """Train clients from the same weights.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clients.local_settings import LocalSettings, batch_plan
 from clients.proximal import ProximalTerm
 from common.errors import NonFiniteError
+from common.profiling import span
 
 Arrays = Sequence[NDArray[Any]]
 _PREDICT_ROWS = 1024  # bounds the memory of activations, whatever the shard's size
@@ -41,6 +42,7 @@ class Trainer:
         self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
         self.traces = 0
 
+    @span("train")
     def train(
         self,
         weights: Arrays,
@@ -74,6 +76,7 @@ class Trainer:
             raise NonFiniteError.after_training(loss, len(bounds) - 1, settings.learning_rate)
         return trained, loss, len(bounds) - 1
 
+    @span("evaluate")
     def evaluate(self, weights: Arrays, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return predictions (rows, outputs) and the mean loss of the given weights on rows."""
         self._assign(weights)
@@ -88,6 +91,7 @@ class Trainer:
             counts.append(len(y[rows]))
         return np.concatenate(predictions), float(np.average(losses, weights=counts))
 
+    @span("evaluate")
     def evaluate_many(
         self, weights: Arrays, parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]
     ) -> list[tuple[NDArray[Any], float]]:

@@ -29,8 +29,8 @@ class RoundRow:
             round; empty where the round was not evaluated.
         best: whether this is the best round so far by the monitored metric.
         bytes_up: payload from clients to server; bytes_down: from server to clients.
-        seconds: wall time of the round, split by phase in `phases` ("train", "aggregate",
-            "evaluate", "other"; they add up to `seconds`).
+        seconds: wall time from the end of the last round; phases: the same by phase of
+            `common/profiling.py`.
     """
 
     round: int

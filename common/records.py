@@ -28,6 +28,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from common.arrays import NumpyArray, count_bytes, view
 from common.config import METRICS
 from common.errors import DisclosureError
 
@@ -69,20 +70,26 @@ _STATISTICS_PREFIX: Final = "statistics"
 
 def weights_to_record(weights: Sequence[NDArray[Any]]) -> ArrayRecord:
     """Pack a model's weights, in the order of `keras.Model.get_weights`."""
-    return ArrayRecord([np.asarray(w) for w in weights])
+    record = ArrayRecord()
+    for number, w in enumerate(weights):
+        record[str(number)] = NumpyArray(np.asarray(w))
+    return record
 
 
 def record_to_weights(record: ArrayRecord) -> list[NDArray[Any]]:
-    """Unpack what `weights_to_record` packed."""
-    return record.to_numpy_ndarrays()
+    """Unpack what `weights_to_record` packed; the arrays may be read-only."""
+    return [view(array) for array in record.values()]
 
 
 def content_bytes(content: RecordDict) -> int:
     """Return the payload of a message in bytes, without its envelope."""
-    return sum(
-        _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes()
-        for record in content.values()
-    )
+    return sum(_record_bytes(record) for record in content.values())
+
+
+def _record_bytes(record: ArrayRecord | MetricRecord | ConfigRecord) -> int:
+    if isinstance(record, ArrayRecord):
+        return count_bytes(record)
+    return _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes()
 
 
 def _config_bytes(record: ConfigRecord) -> int:
@@ -104,7 +111,7 @@ def _value_bytes(value: object) -> int:
 
 def is_finite(record: ArrayRecord) -> bool:
     """Tell whether every floating-point number of the record is finite."""
-    arrays = (array.numpy() for array in record.values())
+    arrays = (view(array) for array in record.values())
     return all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.inexact))
 
 
@@ -121,7 +128,7 @@ def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
 
     Some strategies compute in float64; the model's own types are what clients get and return.
     """
-    return ArrayRecord([record[k].numpy().astype(like[k].dtype, copy=False) for k in like])
+    return weights_to_record([view(record[k]).astype(like[k].dtype, copy=False) for k in like])
 
 
 def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:

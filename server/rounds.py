@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import metrics, records
+from common import metrics, profiling, records
 from common.config import Scenario
 from common.errors import TrainingError
 from common.events import ClientRow, RoundRow
+from common.profiling import span
 from common.records import TRAIN_LOSS
 from common.schema import Task
 from server.cohort_grid import CohortGrid
@@ -80,6 +80,7 @@ class RoundLoop:
         # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
         gc.collect()
         gc.freeze()
+        profiling.take()
         self._initial(progress)
         for number in range(1, self.scenario.training.rounds + 1):
             self._round(progress, number)
@@ -94,26 +95,22 @@ class RoundLoop:
 
     def _initial(self, progress: Progress) -> None:
         """Evaluate the initial weights, so that curves start where training starts."""
-        clock = _Clock()
         measured, evaluated = self._evaluate(progress, 0)
-        clock.lap("evaluate")
         self._judge(progress, measured, 0)
-        row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured, clock)
+        row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured)
         self.on_round(row, evaluated.rows)
 
     def _round(self, progress: Progress, number: int) -> None:
-        clock = _Clock()
-        trained, train_metrics = self._train(progress, number, clock)
+        trained, train_metrics = self._train(progress, number)
         due = number % self.scenario.server.evaluate_every == 0 or number == self.scenario.training.rounds
         measured, evaluated = self._evaluate(progress, number) if due else ({}, Exchange([], []))
-        clock.lap("evaluate")
         progress.round = number
         if measured:
             self._judge(progress, measured, number)
-        row = self._row(progress, number, trained, evaluated, train_metrics, measured, clock)
+        row = self._row(progress, number, trained, evaluated, train_metrics, measured)
         self.on_round(row, [*trained.rows, *evaluated.rows])
 
-    def _train(self, progress: Progress, number: int, clock: _Clock) -> tuple[Exchange, Mapping[str, float]]:
+    def _train(self, progress: Progress, number: int) -> tuple[Exchange, Mapping[str, float]]:
         """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
         scenario = self.scenario
         size = scenario.strategy.clients_per_round
@@ -127,8 +124,8 @@ class RoundLoop:
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
         exchange = ask(self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s)
         require_replies(exchange, scenario.server.min_success, f"round {number}, training")
-        clock.lap("train")
-        arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
+        with span("aggregate"):
+            arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
         if arrays is None:
             raise TrainingError(
                 f"round {number}: {self.scenario.strategy.name} gave no weights from "
@@ -136,7 +133,6 @@ class RoundLoop:
                 hint="some strategies need more clients in a round; run.log has Flower's own words",
             )
         progress.arrays = records.with_types_of(arrays, progress.arrays)
-        clock.lap("aggregate")
         return exchange, _numbers(aggregated)
 
     def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
@@ -175,10 +171,9 @@ class RoundLoop:
         evaluated: Exchange,
         train_metrics: Mapping[str, float],
         measured: Mapping[str, float],
-        clock: _Clock,
     ) -> RoundRow:
         succeeded = [row for row in trained.rows if not row.error]
-        seconds = clock.total()
+        phases = profiling.take()
         return RoundRow(
             round=number,
             cohort=len(trained.rows),
@@ -190,25 +185,9 @@ class RoundLoop:
             best=bool(measured) and progress.best_round == number,
             bytes_up=trained.bytes_up + evaluated.bytes_up,
             bytes_down=trained.bytes_down + evaluated.bytes_down,
-            seconds=seconds,
-            phases={**clock.laps, "other": seconds - sum(clock.laps.values())},
+            seconds=sum(phases.values()),
+            phases=phases,
         )
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Splits the wall time of a round into laps."""
-
-    started: float = field(default_factory=time.perf_counter)
-    laps: dict[str, float] = field(default_factory=dict)
-
-    def lap(self, name: str) -> None:
-        """End a lap that began where the last one ended."""
-        self.laps[name] = self.total() - sum(self.laps.values())
-
-    def total(self) -> float:
-        """Return the seconds since the round began."""
-        return time.perf_counter() - self.started
 
 
 def _numbers(record: Mapping[str, object] | None) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from simulations.engine.grid import EngineGrid
 from simulations.engine.worker import Federation as WorkerFederation
 from simulations.overview import overview
 from simulations.results import RunFolder
+from simulations.trace import TraceFile
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 
@@ -44,20 +45,24 @@ class MakeApp:
         return make_client_app(PooledResident(self.scenario, self.population), pooled=True)
 
 
-def run_scenario(scenario: Scenario, observers: Sequence[Observer] = ()) -> Path:
+def run_scenario(scenario: Scenario, observers: Sequence[Observer] = (), *, trace: bool = False) -> Path:
     """Run a scenario and return its run folder.
 
     Args:
         scenario: the validated configuration.
         observers: told of everything as it falls, beside the run folder itself.
+        trace: also write trace.json, where the time went.
 
     Raises:
         ShoalError: what went wrong; results up to there are in the run folder.
     """
     population = datasets.load_population(scenario)
     folder = RunFolder.create(scenario)
-    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes:
-        coordinate(scenario, population, _hooks(folder, population, observers), outcomes.append)
+    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, ExitStack() as closing:
+        if trace:
+            observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
+        hooks = _hooks(folder, population, observers)
+        coordinate(scenario, population, hooks, outcomes.append, trace=trace)
         _leave_behind(folder, scenario, population, outcomes[0])
     return folder.path
 
@@ -68,6 +73,8 @@ def coordinate(
     hooks: Hooks,
     deliver: Callable[[Outcome], None],
     wrap: Callable[[Grid], Grid] = lambda grid: grid,
+    *,
+    trace: bool = False,
 ) -> None:
     """Run the ServerApp over the Grid that the scenario asks for; leaves nothing on disk.
 
@@ -75,17 +82,18 @@ def coordinate(
         scenario: the configuration; population: its clients.
         hooks: who is told; deliver: is given the outcome.
         wrap: puts something between the server and the Grid, to watch or disturb messages.
+        trace: workers keep the spans of their time.
     """
     identify_process(_RUN_ID)
     sites = Sites(len(population), population.name)
     pooled = sites.node(sites.count) if scenario.output.compare else None
     total = [population.rows(i) for i in range(sites.count)] if scenario.output.compare else []
 
-    def cost(client: int) -> float:
+    def examples(client: int) -> float:
         return float(sum(total) if client == sites.count else population.rows(client))
 
     serial = scenario.resources.backend == "serial"
-    worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial)
+    worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
     executor = make_executor(MakeApp(scenario, population), worker, scenario.resources)
     try:
         grid = EngineGrid(
@@ -93,7 +101,7 @@ def coordinate(
             sites,
             make_run(_RUN_ID),
             clients_per_chunk=scenario.resources.clients_per_chunk,
-            cost=cost,
+            examples=examples,
         )
         app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver)
         context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})

@@ -38,6 +38,9 @@ def run(
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder that gets the run folder.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also write trace.json, where the time of each round went.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
 ) -> None:
     """Run a scenario and leave a run folder with results, models and a report.
@@ -64,10 +67,10 @@ def run(
     from simulations.run import run_scenario
 
     if quiet:
-        folder = run_scenario(loaded)
+        folder = run_scenario(loaded, trace=profile)
     else:
         with Progress(loaded) as progress:
-            folder = run_scenario(loaded, observers=[progress])
+            folder = run_scenario(loaded, observers=[progress], trace=profile)
     report = folder / "report.html"
     typer.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
 

@@ -22,21 +22,23 @@ class Chunk:
 
     Attributes:
         content: shared by all; messages: by ascending node id.
-        cost: expected work in any unit, for starting the longest first.
+        examples: that the clients have together, for starting the longest first.
     """
 
     content: RecordDict
     messages: Sequence[Message]
-    cost: float
+    examples: float
 
 
-def cut(messages: Sequence[Message], clients_per_chunk: int, cost: Callable[[Message], float]) -> list[Chunk]:
+def cut(
+    messages: Sequence[Message], clients_per_chunk: int, examples: Callable[[Message], float]
+) -> list[Chunk]:
     """Cut messages into chunks.
 
     Args:
         messages: of one phase; those that share one content object can share a chunk.
         clients_per_chunk: messages in a chunk; 0 cuts the phase into a fixed number of chunks.
-        cost: expected work of a message.
+        examples: that the client of a message has.
     """
     groups: dict[int, list[Message]] = {}
     for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):
@@ -45,7 +47,7 @@ def cut(messages: Sequence[Message], clients_per_chunk: int, cost: Callable[[Mes
     for group in groups.values():
         size = clients_per_chunk or _size(len(messages), group[0].content)
         parts = (group[i : i + size] for i in range(0, len(group), size))
-        chunks += [Chunk(part[0].content, part, sum(map(cost, part))) for part in parts]
+        chunks += [Chunk(part[0].content, part, sum(map(examples, part))) for part in parts]
     return chunks
 
 

@@ -44,7 +44,7 @@ class EngineGrid(Grid):
         run: Run,
         *,
         clients_per_chunk: int = 0,
-        cost: Callable[[int], float] = lambda client: 1.0,
+        examples: Callable[[int], float] = lambda client: 1.0,
     ) -> None:
         """Make a Grid.
 
@@ -53,13 +53,13 @@ class EngineGrid(Grid):
             sites: which clients there are.
             run: Flower's description of the run.
             clients_per_chunk: clients that a worker takes at a time; 0 as `cut` decides.
-            cost: client index → expected work, for starting the longest first.
+            examples: client index → rows it has, for starting the longest first.
         """
         self._executor = executor
         self._sites = sites
         self._run = run
         self._clients_per_chunk = clients_per_chunk
-        self._cost = cost
+        self._examples = examples
         self._states: dict[int, RecordDict] = {}
         self._waiting: dict[str, Message] = {}
         self._lock = Lock()
@@ -118,7 +118,7 @@ class EngineGrid(Grid):
         return self._exchange(asked, timeout)
 
     def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
-        chunks = cut(messages, self._clients_per_chunk, self._message_cost)
+        chunks = cut(messages, self._clients_per_chunk, self._of_client)
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
             found = self._executor.execute(chunks, jobs, timeout)
@@ -132,8 +132,8 @@ class EngineGrid(Grid):
         ]
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _message_cost(self, message: Message) -> float:
-        return self._cost(self._sites.client(message.metadata.dst_node_id))
+    def _of_client(self, message: Message) -> float:
+        return self._examples(self._sites.client(message.metadata.dst_node_id))
 
     def _job(self, message: Message) -> Job:
         meta = message.metadata

@@ -1,8 +1,8 @@
 """Runs clients on resident Ray workers.
 
 Workers stay for the whole run: TensorFlow is imported and the model is built and traced once a
-worker. Chunks wait in one queue, longest first, and idle workers take the next. A worker that dies is
-replaced and its chunk is tried again; a chunk that misses the deadline costs its worker. A worker that
+worker. Chunks wait in one queue, and idle workers take the one that will take longest. A worker that dies
+is replaced and its chunk is tried again; a chunk that misses the deadline costs its worker. A worker that
 has grown beyond its memory is replaced before the machine swaps.
 """
 
@@ -11,17 +11,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from common import profiling
 from common.config import ResourcesConfig
 from common.errors import WorkerError
+from common.profiling import Span, span
 from simulations.engine.chunks import Chunk
 from simulations.engine.environment import worker_environment
-from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
+from simulations.engine.forecast import Forecast
+from simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
 
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000
@@ -49,23 +52,47 @@ def worker_count(resources: ResourcesConfig, clients: int, gpus: float = 0.0) ->
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One worker: its actor, and the clients whose data it has encoded."""
+    """One worker: its actor, its place among the workers, and the clients whose data it has encoded."""
 
     actor: Any
+    number: int
     seen: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A chunk on its way, or one client of a chunk that has cost too many workers.
+
+    Attributes:
+        chunk: index of the chunk; jobs: its clients; content: in Ray's store.
+        examples: that they have; failures: workers that died on it so far; last: no other try.
+    """
+
+    chunk: int
+    jobs: Sequence[Job]
+    content: Any
+    examples: float
+    failures: int = 0
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    piece: _Piece
+    slot: _Slot
+    since: float
 
 
 @dataclass(slots=True)
 class _Phase:
-    """The chunks of one `execute` call: what waits, what runs, what is done."""
+    """One `execute` call: what waits, what runs, what is done, and where the workers' time went."""
 
-    chunks: Sequence[Chunk]
-    jobs: Sequence[Sequence[Job]]
-    contents: Sequence[Any]
-    waiting: list[int]
-    running: dict[Any, tuple[int, _Slot]] = field(default_factory=dict)
-    failures: dict[int, int] = field(default_factory=dict)
+    waiting: list[_Piece]
     answers: dict[int, list[Answer]] = field(default_factory=dict)
+    running: dict[Any, _Running] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    occupied: float = 0.0
 
 
 class RayExecutor:
@@ -89,7 +116,8 @@ class RayExecutor:
         self._resources = resources
         self._factory = ray.put(make_app)
         self._federation = federation
-        self._slots = [self._new_slot() for _ in range(count)]
+        self._slots = [self._new_slot(number) for number in range(count)]
+        self._forecasts: dict[str, Forecast] = {}
         self._closed = False
 
     def execute(
@@ -97,12 +125,19 @@ class RayExecutor:
     ) -> list[list[Answer] | None]:
         """Run chunks on the workers; see `Executor.execute`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        shared: dict[int, Any] = {}
-        for chunk in chunks:
-            if id(chunk.content) not in shared:
-                shared[id(chunk.content)] = ray.put(chunk.content)
-        longest_first = sorted(range(len(chunks)), key=lambda i: -chunks[i].cost)
-        phase = _Phase(chunks, jobs, [shared[id(c.content)] for c in chunks], longest_first)
+        with span("broadcast"):
+            contents = {id(chunk.content): chunk.content for chunk in chunks}
+            shared = {key: ray.put(content) for key, content in contents.items()}
+        phase = _Phase(
+            [_Piece(k, jobs[k], shared[id(chunk.content)], chunk.examples) for k, chunk in enumerate(chunks)]
+        )
+        with span("wait"):
+            started = time.perf_counter()
+            self._run(phase, deadline)
+            self._account(phase, time.perf_counter() - started)
+        return [phase.answers.get(k) for k in range(len(chunks))]
+
+    def _run(self, phase: _Phase, deadline: float | None) -> None:
         idle = list(self._slots)
         while phase.waiting or phase.running:
             while idle and phase.waiting:
@@ -113,7 +148,12 @@ class RayExecutor:
                 self._give_up(phase)
                 break
             idle.append(self._finish(phase, ready[0]))
-        return [phase.answers.get(i) for i in range(len(chunks))]
+
+    def _account(self, phase: _Phase, elapsed: float) -> None:
+        """Say what the workers did in the time that the server has waited for them, as a mean over them."""
+        workers = len(self._slots)
+        known = {name: seconds / workers for name, seconds in phase.seconds.items()}
+        profiling.move("wait", {**known, "idle": elapsed - phase.occupied / workers}, phase.spans)
 
     def close(self) -> None:
         """End the workers, and Ray if this pool started it."""
@@ -125,61 +165,97 @@ class RayExecutor:
         if self._owns_ray:
             ray.shutdown()
 
-    def _new_slot(self) -> _Slot:
+    def _new_slot(self, number: int) -> _Slot:
         actor = ray.remote(Worker).options(
             num_cpus=self._resources.threads_per_worker,
             num_gpus=self._resources.gpus_per_worker,
             max_restarts=0,
             runtime_env={"env_vars": self._environment},
         )
-        return _Slot(actor.remote(self._factory, self._federation))
+        return _Slot(actor.remote(self._factory, self._federation), number)
 
     def _start(self, phase: _Phase, slot: _Slot) -> None:
-        """Give a worker the costliest chunk that it has data for, or else that nobody has."""
+        """Give a worker the longest chunk that it has data for, or else that nobody has."""
         chosen = min(
-            phase.waiting, key=lambda index: (self._rank(phase, index, slot), -phase.chunks[index].cost)
+            phase.waiting, key=lambda piece: (self._rank(piece, slot), -self._forecast(piece), piece.chunk)
         )
         phase.waiting.remove(chosen)
         if self._federation.clients <= _REMEMBERED:
-            slot.seen.update(job.client for job in phase.jobs[chosen])
-        ref = slot.actor.run_measured.remote(phase.contents[chosen], phase.jobs[chosen])
-        phase.running[ref] = (chosen, slot)
+            slot.seen.update(job.client for job in chosen.jobs)
+        ref = slot.actor.run_measured.remote(chosen.content, chosen.jobs)
+        phase.running[ref] = _Running(chosen, slot, time.perf_counter())
 
-    def _rank(self, phase: _Phase, index: int, slot: _Slot) -> int:
-        first = phase.jobs[index][0].client
+    def _rank(self, piece: _Piece, slot: _Slot) -> int:
+        first = piece.jobs[0].client
         if first in slot.seen:
             return 0
         return 2 if any(first in other.seen for other in self._slots) else 1
 
+    def _forecast(self, piece: _Piece) -> float:
+        forecast = self._forecasts.get(piece.jobs[0].message_type, Forecast())
+        return forecast.seconds(len(piece.jobs), piece.examples)
+
     def _finish(self, phase: _Phase, ref: Any) -> _Slot:
         """Take a finished chunk's answers; returns the worker that is now idle."""
-        index, slot = phase.running.pop(ref)
+        ran = phase.running.pop(ref)
+        piece, slot = ran.piece, ran.slot
         try:
-            phase.answers[index], memory = ray.get(ref)
-            if memory > self._memory_limit:
-                slot = self._replace(slot)
+            finished: Finished = ray.get(ref)
         except RayTaskError as error:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
             slot = self._replace(slot)
-            failures = phase.failures[index] = phase.failures.get(index, 0) + 1
-            if failures > self._resources.max_retries:
-                phase.answers[index] = [_lost(phase.jobs[index], failures, error)]
-            else:
-                phase.waiting.insert(0, index)
+            self._try_again(phase, piece, error)
+        else:
+            phase.answers.setdefault(piece.chunk, []).extend(finished.answers)
+            self._measure(phase, ran, finished)
+            if finished.memory > self._memory_limit:
+                slot = self._replace(slot)
+        phase.occupied += time.perf_counter() - ran.since
         return slot
+
+    def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
+        """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
+
+        It goes to a worker as it was, so that its bits stay; when that has failed often enough, one of
+        its clients is at fault, and the others shall not be lost with it.
+        """
+        failures = piece.failures + 1
+        if piece.last or (failures > self._resources.max_retries and len(piece.jobs) == 1):
+            phase.answers.setdefault(piece.chunk, []).append(_lost(piece.jobs, failures, error))
+        elif failures <= self._resources.max_retries:
+            phase.waiting.insert(0, replace(piece, failures=failures))
+        else:
+            share = piece.examples / len(piece.jobs)
+            phase.waiting += [
+                replace(piece, jobs=[job], examples=share, failures=failures, last=True) for job in piece.jobs
+            ]
+
+    def _measure(self, phase: _Phase, ran: _Running, finished: Finished) -> None:
+        """Add a chunk's times to those of the phase, and learn from them."""
+        busy, jobs = sum(finished.seconds.values()), ran.piece.jobs
+        for name, seconds in finished.seconds.items():
+            phase.seconds[name] = phase.seconds.get(name, 0.0) + seconds
+        forecast = self._forecasts.setdefault(jobs[0].message_type, Forecast())
+        forecast.learn(len(jobs), ran.piece.examples, busy)
+        # The worker may be on another machine, with another clock: its work lies half-way in the wait.
+        way = (time.perf_counter() - ran.since - busy) / 2
+        offset = ran.since + way - (finished.ended - busy)
+        phase.spans += [replace(s, track=1 + ran.slot.number, start=s.start + offset) for s in finished.spans]
 
     def _give_up(self, phase: _Phase) -> None:
         """End the workers that still run when the deadline has passed."""
-        for _, slot in phase.running.values():
-            self._replace(slot)
+        for ran in phase.running.values():
+            self._replace(ran.slot)
+            phase.occupied += time.perf_counter() - ran.since
+        # A chunk that was divided has answers of some of its clients: it counts as it is.
         phase.running.clear()
         phase.waiting.clear()
 
     def _replace(self, slot: _Slot) -> _Slot:
         ray.kill(slot.actor)
-        fresh = self._new_slot()
-        self._slots[self._slots.index(slot)] = fresh
+        fresh = self._new_slot(slot.number)
+        self._slots[slot.number] = fresh
         return fresh
 
 

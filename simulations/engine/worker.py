@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
 from clients.cohort import Part
+from common import profiling
 from common.errors import ShoalError
 from common.flower_shim import identify_process, number_message
 
@@ -63,12 +65,31 @@ class Federation:
         clients: number of clients.
         show_errors: whether an error reply holds the text of a foreign exception, which may quote
             data; true only where driver and client are one process.
+        trace: whether a worker keeps the single spans of its time, beside their sums.
     """
 
     run_id: int
     run_config: UserConfig
     clients: int
     show_errors: bool
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A chunk that a worker in another process is done with.
+
+    Attributes:
+        answers: of its clients; seconds: by phase; spans: behind them, if a trace is wanted.
+        ended: when, on the worker's clock.
+        memory: bytes that the worker holds now, 0 where the system does not tell.
+    """
+
+    answers: Sequence[Answer]
+    seconds: Mapping[str, float]
+    spans: Sequence[profiling.Span]
+    ended: float
+    memory: int
 
 
 def _resident_bytes() -> int:
@@ -97,9 +118,13 @@ class Worker:
         """
         return self._run_together(content, jobs) or [self._run_one(content, job) for job in jobs]
 
-    def run_measured(self, content: RecordDict, jobs: Sequence[Job]) -> tuple[list[Answer], int]:
-        """Return what `run` returns, and the bytes of memory that this process holds afterwards."""
-        return self.run(content, jobs), _resident_bytes()
+    def run_measured(self, content: RecordDict, jobs: Sequence[Job]) -> Finished:
+        """Run as `run` does, and measure what it took."""
+        profiling.keep_spans(self._federation.trace)
+        profiling.take()
+        answers = self.run(content, jobs)
+        seconds, spans = profiling.take(), profiling.take_spans()
+        return Finished(answers, seconds, spans, time.perf_counter(), _resident_bytes())
 
     def _run_together(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer] | None:
         """Let an app that can answer for several clients at once do so, where nothing else is asked."""

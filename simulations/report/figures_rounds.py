@@ -10,8 +10,20 @@ from typing import Any
 from common.events import RoundRow
 from simulations.report.plot import CATEGORICAL, MAX_POINTS, Figure, figure, rounds_axis, series, title
 
-# Phase → place in `CATEGORICAL`; the order is that of the stack, from below.
-_PHASES = {"train": 0, "evaluate": 2, "aggregate": 1, "other": 7}
+# Phase → colour; the order is that of the stack, from below.
+_PHASES = {
+    "train": "var(--c3)",
+    "evaluate": "var(--c5)",
+    "load": "var(--c7)",
+    "preprocess": "var(--c6)",
+    "reduce": "var(--c1)",
+    "aggregate": "var(--c2)",
+    "broadcast": "var(--c4)",
+    "build": "var(--text)",
+    "wait": "var(--neutral)",
+    "idle": "var(--line)",
+    "other": "var(--c8)",
+}
 
 
 def curve(rows: Sequence[RoundRow], metric: str) -> Figure | None:
@@ -105,10 +117,8 @@ def time(rows: Sequence[RoundRow]) -> Figure:
             [_over_rounds("round", rounds, [row.seconds for row in rows], CATEGORICAL[0])], height=270
         )
     traces = []
-    for position, name in enumerate(
-        sorted(names, key=lambda n: list(_PHASES).index(n) if n in _PHASES else 99)
-    ):
-        colour = CATEGORICAL[_PHASES.get(name, position) % len(CATEGORICAL)]
+    for name in [name for name in _PHASES if name in names]:
+        colour = _PHASES[name]
         values = [row.phases.get(name, 0.0) for row in rows]
         trace = _over_rounds(name, rounds, values, colour)
         if trace["type"] == "scatter":

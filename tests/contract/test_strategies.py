@@ -72,7 +72,8 @@ class Federated:
             client = int(context.node_config["partition-id"])
             self.configs.append(dict(message.content.config_records["config"]))
             numbers = {"num-examples": self.examples[client], "train_loss": self.losses[client]}
-            reply = {"arrays": ArrayRecord(self.updates[client]), "metrics": MetricRecord(numbers)}
+            arrays = records.weights_to_record(self.updates[client])
+            reply = {"arrays": arrays, "metrics": MetricRecord(numbers)}
             return Message(RecordDict(reply), reply_to=message)
 
         return app

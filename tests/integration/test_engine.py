@@ -127,6 +127,15 @@ def test_a_chunk_that_always_kills_its_worker_is_given_up(ray_executor: Executor
     assert updates(train(grid)) == EXPECTED  # the pool is whole again
 
 
+def test_a_client_that_kills_workers_does_not_take_its_chunk_with_it(ray_executor: Executor) -> None:
+    """All seven clients are one chunk: after max_retries they are asked one by one."""
+    identify_process(1)
+    grid = EngineGrid(ray_executor, Sites(CLIENTS, str), make_run(1), clients_per_chunk=CLIENTS)
+    replies = train(grid, die=3)
+    assert updates(replies) == {k: v for k, v in EXPECTED.items() if k != 5}
+    assert [r.metadata.src_node_id for r in replies if r.has_error()] == [5]
+
+
 def test_a_hung_worker_is_given_up_at_the_deadline(ray_executor: Executor) -> None:
     grid = grid_over(ray_executor)
     replies = train(grid, timeout=15, hang=6)

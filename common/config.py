@@ -217,7 +217,9 @@ class ResourcesConfig(Section):
     backend: Literal["ray", "serial"] = Field(
         "ray", description="ray spawns worker processes; serial runs clients in this process."
     )
-    workers: int = Field(0, ge=0, description="Ray workers; 0 takes one for each core.")
+    workers: int = Field(
+        0, ge=0, description="Ray workers; 0 takes one a core, fewer where memory or GPUs are short."
+    )
     threads_per_worker: int = Field(
         1, ge=1, description="TensorFlow threads of a worker; more can change the last bits."
     )

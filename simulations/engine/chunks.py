@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 
 _CHUNKS = 32  # enough for idle workers to even out unequal clients
-_STACKED_CHUNKS = 8  # a stack costs about as much for 1 client as for 16, so they are fewer
-_LEAST_STACK = 16
+_STACKED_CHUNKS = 8
+_STACK = 50  # a stack of fewer clients costs about as much as this one, so there are fewer stacks then
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +54,5 @@ def cut(
 def _size(messages: int, content: RecordDict) -> int:
     config = content.get("config")
     if isinstance(config, ConfigRecord) and config.get("path") == "stacked":
-        return max(_LEAST_STACK, -(-messages // _STACKED_CHUNKS))
+        return -(-messages // min(_STACKED_CHUNKS, max(1, round(messages / _STACK))))
     return -(-messages // _CHUNKS)

@@ -24,20 +24,26 @@ from common.profiling import Span, span
 from simulations.engine.chunks import Chunk
 from simulations.engine.environment import worker_environment
 from simulations.engine.forecast import Forecast
+from simulations.engine.memory import memory_bytes
 from simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
 
+_LEAST_MEMORY = 1 << 30  # bytes: TensorFlow alone takes two thirds of it
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000
 
 
 def worker_count(resources: ResourcesConfig, clients: int, gpus: float = 0.0) -> int:
-    """Return how many workers to start: as asked, or as many as cores and GPUs allow; at most clients.
+    """Return how many workers to start: as asked, or as many as cores, memory and GPUs allow.
+
+    Never more than clients. Unless asked for, each has a core for each of its threads and room for
+    TensorFlow.
 
     Raises:
-        WorkerError: GPUs are asked for and there is none.
+        WorkerError: GPUs are asked for and there are too few.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = resources.workers or max(1, cores // resources.threads_per_worker)
+    room = memory_bytes() // _LEAST_MEMORY
+    wanted = resources.workers or max(1, min(cores // resources.threads_per_worker, room))
     if resources.gpus_per_worker:
         fit = int(gpus / resources.gpus_per_worker)
         if not fit or resources.workers > fit:
@@ -112,7 +118,7 @@ class RayExecutor:
         count = worker_count(resources, federation.clients, ray.cluster_resources().get("GPU", 0.0))
         if not self._owns_ray:
             _check_room(count, resources.threads_per_worker)
-        self._memory_limit = 1_000_000 * resources.worker_memory_mb or _machine_memory() * 4 // 5 // count
+        self._memory_limit = 1_000_000 * resources.worker_memory_mb or memory_bytes() * 4 // 5 // count
         self._resources = resources
         self._factory = ray.put(make_app)
         self._federation = federation
@@ -257,11 +263,6 @@ class RayExecutor:
         fresh = self._new_slot(slot.number)
         self._slots[slot.number] = fresh
         return fresh
-
-
-def _machine_memory() -> int:
-    """Return the bytes of memory that the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -19,6 +17,7 @@ from clients.cohort import Part
 from common import profiling
 from common.errors import ShoalError
 from common.flower_shim import identify_process, number_message
+from simulations.engine.memory import resident_bytes
 
 AppFactory = Callable[[], ClientApp]
 
@@ -92,15 +91,6 @@ class Finished:
     memory: int
 
 
-def _resident_bytes() -> int:
-    """Return the memory that this process holds; 0 where the system does not tell it (macOS)."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
 class Worker:
     """Runs one ClientApp for any client; keeps nothing of a client but what the app itself caches."""
 
@@ -124,7 +114,7 @@ class Worker:
         profiling.take()
         answers = self.run(content, jobs)
         seconds, spans = profiling.take(), profiling.take_spans()
-        return Finished(answers, seconds, spans, time.perf_counter(), _resident_bytes())
+        return Finished(answers, seconds, spans, time.perf_counter(), resident_bytes())
 
     def _run_together(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer] | None:
         """Let an app that can answer for several clients at once do so, where nothing else is asked."""

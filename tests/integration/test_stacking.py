@@ -34,7 +34,7 @@ class EveryUpdate(FedAvg):
 
 
 def scenario(*overrides: str) -> Scenario:
-    """40 unequal cohorts' worth of work: 40 of 60 clients a round, in three chunks of up to 16."""
+    """40 of 60 unequal clients a round, in three chunks of up to 16."""
     given = (
         "partition.clients=60",
         "strategy.clients_per_round=40",
@@ -46,6 +46,7 @@ def scenario(*overrides: str) -> Scenario:
         "output.bootstrap=0",
         "resources.backend=serial",
         "resources.path=stacked",
+        "resources.clients_per_chunk=16",
     )
     return load_scenario("linear", [*given, *overrides], builtin=BUILTIN_SCENARIOS)
 

@@ -1,0 +1,37 @@
+"""The memory that the engine plans with, against what the system itself says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.config import ResourcesConfig
+from simulations.engine import ray_pool
+from simulations.engine.memory import memory_bytes, resident_bytes
+
+MEMINFO = Path("/proc/meminfo")
+
+
+@pytest.mark.skipif(not MEMINFO.exists(), reason="needs Linux")
+def test_memory_is_that_of_the_machine_or_of_the_container() -> None:
+    total = re.search(r"MemTotal:\s+(\d+) kB", MEMINFO.read_text())
+    assert total is not None
+    assert 0 < memory_bytes() <= int(total[1]) * 1024
+
+
+@pytest.mark.skipif(not MEMINFO.exists(), reason="needs Linux")
+def test_resident_memory_grows_by_what_is_allocated() -> None:
+    before = resident_bytes()
+    kept = np.ones(64 << 20, np.uint8)
+    assert resident_bytes() - before == pytest.approx(len(kept), rel=0.2)
+
+
+def test_workers_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.5 GiB hold two workers of at least 1 GiB; who asks for four gets four."""
+    monkeypatch.setattr(ray_pool, "memory_bytes", lambda: 5 << 29)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    assert ray_pool.worker_count(ResourcesConfig(), 100) == 2
+    assert ray_pool.worker_count(ResourcesConfig(workers=4), 100) == 4

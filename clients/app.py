@@ -16,11 +16,10 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from clients.alone import train_alone
 from clients.cohort import Part, train_cohort, trial
-from clients.local_settings import local_settings
 from clients.preprocessing.statistics import local_statistics
 from clients.resident import Resident, Rows
 from common import metrics, records
-from common.records import ARRAYS, CONFIG, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.records import ARRAYS, CONFIG, EXAMPLES, METRICS_RECORD
 from common.schema import Split
 from common.seeds import generator
 
@@ -130,14 +129,12 @@ class _Client:
 
     def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train from the server's weights for one round; the new weights leave."""
-        rows, weights = self._open(client, config, arrays)
-        round_number = int(config["server-round"])  # type: ignore[arg-type]
-        settings = local_settings(self.scenario, config, round_number, client)
-        rng = generator(self.scenario.seed, "shuffle", round=round_number, client=client)
-        train = rows["train"]
-        trained, loss, steps = self.resident.trainer.train(weights, train.x, train.y, settings, rng)
-        numbers = {EXAMPLES: len(train.y), TRAIN_LOSS: loss, "steps": steps}
-        return _reply(numbers, trained)
+        if arrays is None:
+            raise ValueError("the server sent no weights")
+        part = train_cohort(self.resident, config, arrays, [client])[0]
+        if part.content is None:
+            raise part.error or RuntimeError("local training gave nothing")
+        return part.content
 
     def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the validation rows."""

@@ -8,7 +8,7 @@ result do not depend on who computed it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,9 +18,20 @@ from numpy.typing import NDArray
 
 from clients.local_settings import LocalTask, local_settings
 from clients.resident import Resident, Rows
+from clients.update.pipeline import finite
+from clients.update.step import Origin
 from common import records
 from common.errors import NonFiniteError
-from common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.profiling import span
+from common.records import (
+    ARRAYS,
+    CLIENTS,
+    EXAMPLES,
+    METRICS_RECORD,
+    TRACES,
+    TRAIN_LOSS,
+    UPDATE_BYTES,
+)
 from common.seeds import generator
 
 _TRIAL_CLIENTS = 16
@@ -40,6 +51,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ready:
+    """A client that is about to train, and whose update it will be."""
+
+    task: LocalTask
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class _Trained:
     client: int
     examples: int
@@ -47,6 +66,15 @@ class _Trained:
     steps: int
     seconds: float
     weights: list[NDArray[Any]]
+
+    def numbers(self) -> dict[str, float]:
+        """Return what is told of the client beside its weights."""
+        return {
+            EXAMPLES: self.examples,
+            TRAIN_LOSS: self.loss,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
 
 
 def train_cohort(
@@ -72,10 +100,20 @@ def train_cohort(
     if config.get("reduce"):
         mean = _Mean()
         for one in trained:
-            mean.add(one)
-        return [Part(mean.clients, mean.reply(arrays)), *parts] if mean.clients else parts
-    done = [Part([one.client], _reply(one)) for one in trained]
+            with span("reduce"):
+                mean.add(one)
+        if not mean.clients:
+            return parts
+        return [Part(mean.clients, mean.reply(arrays, _told(resident, weights))), *parts]
+    done = [Part([one.client], _reply(one, _told(resident, weights))) for one in trained]
     return sorted([*done, *parts], key=lambda part: part.clients[0])
+
+
+def _told(resident: Resident, weights: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """Return what is the same for all clients of a process."""
+    told: dict[str, float] = {TRACES: resident.traces}
+    size = resident.pipeline.wire_bytes(weights)
+    return told if size is None else {**told, UPDATE_BYTES: size}
 
 
 def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client: int) -> RecordDict:
@@ -111,7 +149,7 @@ def _raise(client: int, error: Exception) -> None:
     raise error
 
 
-_Work = list[tuple[int, LocalTask]]
+_Work = list[_Ready]
 
 
 def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> tuple[_Work, list[Part]]:
@@ -127,7 +165,7 @@ def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> t
             failed.append(Part([client], None, error))
         else:
             rng = generator(seed, "shuffle", round=number, client=client)
-            work.append((client, LocalTask(rows.x, rows.y, settings, rng)))
+            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), Origin(seed, number, client)))
     return work, failed
 
 
@@ -137,35 +175,41 @@ _Fail = Callable[[int, Exception], None]
 def _one_by_one(
     resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail
 ) -> Iterator[_Trained]:
-    for client, one in work:
-        started = time.perf_counter()
+    for ready in work:
+        started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
-            new, loss, steps = resident.trainer.train(weights, one.x, one.y, one.settings, one.rng)
+            new, loss, steps = resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
         except Exception as error:
             fail(client, error)
+            continue
+        with span("reduce"):
+            left, leaves = resident.pipeline.apply(weights, [w[None] for w in new], [ready.origin])
+        if leaves[0]:
+            seconds = time.perf_counter() - started
+            yield _Trained(client, len(task.y), loss, steps, seconds, [w[0] for w in left])
         else:
-            yield _Trained(client, len(one.y), loss, steps, time.perf_counter() - started, new)
+            fail(client, NonFiniteError.after_update())
 
 
 def _stacked(resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail) -> Iterator[_Trained]:
     for stack in _stacks(work, resident.stack_limit(weights)):
         started = time.perf_counter()
-        found = resident.stacked.train(weights, [one for _, one in stack])
+        found = resident.stacked.train(weights, [ready.task for ready in stack])
+        sound = np.isfinite(found.losses) & finite(found.weights)
+        with span("reduce"):
+            origins = [ready.origin for ready in stack]
+            left, leaves = resident.pipeline.apply(weights, found.weights, origins)
         seconds = (time.perf_counter() - started) / len(stack)
-        finite = np.isfinite(found.losses)
-        for w in found.weights:
-            finite &= np.isfinite(w).reshape(len(stack), -1).all(axis=1)
-        for k, (client, one) in enumerate(stack):
-            if finite[k]:
-                own = [w[k] for w in found.weights]
-                yield _Trained(client, len(one.y), float(found.losses[k]), int(found.steps[k]), seconds, own)
+        for k, ready in enumerate(stack):
+            task, client, loss, steps = ready.task, ready.origin.client, found.losses[k], found.steps[k]
+            if not sound[k]:
+                rate = task.settings.learning_rate
+                fail(client, NonFiniteError.after_training(float(loss), int(steps), rate))
+            elif not leaves[k]:
+                fail(client, NonFiniteError.after_update())
             else:
-                fail(
-                    client,
-                    NonFiniteError.after_training(
-                        float(found.losses[k]), int(found.steps[k]), one.settings.learning_rate
-                    ),
-                )
+                own = [w[k] for w in left]
+                yield _Trained(client, len(task.y), float(loss), int(steps), seconds, own)
 
 
 def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
@@ -174,11 +218,11 @@ def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
     A client of a stack that has done its steps is computed on, in vain, until the last one is done.
     """
     stack: _Work = []
-    for client, one in sorted(work, key=lambda entry: (-len(entry[1].y), entry[0])):
-        if stack and (len(stack) == limit or 2 * len(one.y) < len(stack[0][1].y)):
+    for ready in sorted(work, key=lambda one: (-len(one.task.y), one.origin.client)):
+        if stack and (len(stack) == limit or 2 * len(ready.task.y) < len(stack[0].task.y)):
             yield stack
             stack = []
-        stack.append((client, one))
+        stack.append(ready)
     if stack:
         yield stack
 
@@ -203,7 +247,7 @@ class _Mean:
         self.clients.append(one.client)
         self.rows.append(_Trained(one.client, one.examples, one.loss, one.steps, one.seconds, []))
 
-    def reply(self, like: ArrayRecord) -> RecordDict:
+    def reply(self, like: ArrayRecord, told: Mapping[str, float]) -> RecordDict:
         """Return the mean, its metrics, and a table of what each client told."""
         rows = sorted(self.rows, key=lambda row: row.client)
         examples = sum(row.examples for row in rows)
@@ -216,21 +260,14 @@ class _Mean:
             TRAIN_LOSS: sum(row.loss * row.examples for row in rows) / examples,
             "steps": sum(row.steps for row in rows),
             "seconds": sum(row.seconds for row in rows),
+            **told,
         }
-        table = ConfigRecord(
-            {
-                "client": [row.client for row in rows],
-                EXAMPLES: [row.examples for row in rows],
-                TRAIN_LOSS: [row.loss for row in rows],
-                "steps": [row.steps for row in rows],
-                "seconds": [row.seconds for row in rows],
-            }
-        )
+        each = [{"client": row.client, **row.numbers(), **told} for row in rows]
+        table = ConfigRecord({name: [numbers[name] for numbers in each] for name in each[0]})
         arrays = records.weights_to_record(means)
         return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
 
 
-def _reply(one: _Trained) -> RecordDict:
-    numbers = {EXAMPLES: one.examples, TRAIN_LOSS: one.loss, "steps": one.steps, "seconds": one.seconds}
+def _reply(one: _Trained, told: Mapping[str, float]) -> RecordDict:
     arrays = records.weights_to_record(one.weights)
-    return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers)})
+    return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record({**one.numbers(), **told})})

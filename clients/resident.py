@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.shard import split
+from clients.update.pipeline import make_pipeline
 from common.config import Scenario
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.profiling import span
@@ -42,6 +43,7 @@ class Resident:
         self.scenario = scenario
         self.population = population
         self.schema: Schema = population.schema
+        self.pipeline = make_pipeline(scenario.update)
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
@@ -102,6 +104,11 @@ class Resident:
 
             self._stacked = StackedTrainer(self.trainer.model)
         return self._stacked
+
+    @property
+    def traces(self) -> int:
+        """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
+        return sum(t.traces for t in (self._trainer, self._stacked) if t is not None)
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

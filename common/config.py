@@ -191,6 +191,25 @@ class TrainingConfig(Section):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
 
 
+class UpdateConfig(Section):
+    """What each client does to its update before it leaves, in this order."""
+
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest L2 norm of a client's whole update; larger ones are scaled down."
+    )
+    noise_stddev: float = Field(
+        0.0,
+        ge=0,
+        description="Standard deviation of Gaussian noise added to every number of an update. Alone it is "
+        "no promise of differential privacy.",
+    )
+    compress: Literal["none", "float16", "int8"] = Field(
+        "none",
+        description="How an update travels: float16 rounds to 2 bytes a number, int8 at random and without "
+        "bias to 1.",
+    )
+
+
 class StrategyConfig(Section):
     """How the server turns updates into the next model."""
 
@@ -269,6 +288,7 @@ class Scenario(Section):
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
+    update: UpdateConfig = UpdateConfig()
     strategy: StrategyConfig = StrategyConfig()
     server: ServerConfig = ServerConfig()
     resources: ResourcesConfig = ResourcesConfig()

@@ -120,6 +120,14 @@ class NonFiniteError(TrainingError):
             hint="lower training.learning_rate, or set training.optimizer_args.clipnorm",
         )
 
+    @classmethod
+    def after_update(cls) -> NonFiniteError:
+        """Return the error of an update that does not fit into what it is sent in."""
+        return cls(
+            "the update holds numbers beyond 65,504, the largest that float16 has",
+            hint='set update.clip_norm, lower training.learning_rate, or use update.compress = "int8"',
+        )
+
 
 class TooFewRepliesError(TrainingError):
     """Fewer clients than server.min_success answered, so the round was not applied."""

@@ -48,6 +48,8 @@ CLIENTS: Final = "clients"
 TRIAL_RECORD: Final = "trial"
 METRICS_RECORD: Final = "metrics"
 EXAMPLES: Final = "num-examples"
+UPDATE_BYTES: Final = "update-bytes"  # of a compressed update, where one stands for it in full
+TRACES: Final = "traces"  # graphs that the client's process has made so far
 TRAIN_LOSS: Final = "train_loss"  # the key that stock QFedAvg reads
 
 _INTERVALS = {f"{name}{end}" for name in METRICS for end in ("", "-low", "-high")}
@@ -58,7 +60,7 @@ _TESTED = _COUNTS | _INTERVALS | {"positives"}
 REPLIES: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
     TRIAL: frozenset(_COUNTS | {"sequential-seconds", "stacked-seconds"}),
-    TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
+    TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES}),
     EVALUATE: frozenset(_COUNTS | set(METRICS)),
     TEST: frozenset(_TESTED),
     LOCAL: frozenset(_TESTED | {"steps"}),

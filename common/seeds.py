@@ -23,6 +23,7 @@ Purpose = Literal[
     "bootstrap",  # resampling for confidence intervals
     "data",  # synthetic data
     "noise",  # noise added to updates
+    "compression",  # random rounding of updates
 ]
 
 

@@ -14,7 +14,7 @@ from common import records
 from common.errors import NonFiniteError, TooFewRepliesError
 from common.events import ClientRow, Phase
 from common.flower_shim import client_error, number_message
-from common.records import ARRAYS, CLIENTS, EXAMPLES
+from common.records import ARRAYS, CLIENTS, EXAMPLES, UPDATE_BYTES
 from server.sites import Sites
 
 _MOST_REASONS = 5  # failures that an error text lists
@@ -154,10 +154,11 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
         numbers: dict[str, float] = {}
         for record in content.metric_records.values():
             numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
-        return {node: _Told("", records.content_bytes(content), numbers)}
+        return {node: _Told("", _bytes_up(content, numbers), numbers)}
     del content[CLIENTS]
     # What each would have sent: weights of its own, and its row of the table.
-    size = records.content_bytes(content)
+    first = {name: cast("list[float]", values)[0] for name, values in table.items()}
+    size = _bytes_up(content, first)
     columns = {name: cast("list[float]", values) for name, values in table.items() if name != "client"}
     clients = cast("list[int]", table["client"])
     rows = zip(*columns.values(), strict=True)
@@ -167,8 +168,18 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
     }
 
 
+def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
+    """Return the payload of a reply; a compressed update counts as it would travel."""
+    size = records.content_bytes(content)
+    if UPDATE_BYTES not in numbers:
+        return size
+    in_full = sum(records.content_bytes(RecordDict({ARRAYS: r})) for r in content.array_records.values())
+    return size - in_full + int(numbers[UPDATE_BYTES])
+
+
 def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, bytes_down: int) -> ClientRow:
     client, numbers = sites.client(node), dict(told.numbers)
+    numbers.pop(UPDATE_BYTES, None)  # it is in bytes_up
     return ClientRow(
         round=round_number,
         client=client,

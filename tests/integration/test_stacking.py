@@ -153,6 +153,49 @@ def test_every_client_is_told_of_also_where_their_mean_was_sent() -> None:
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-4)
 
 
+def distance(a: Weights, b: Weights) -> float:
+    return float(np.sqrt(sum(((x.astype(np.float64) - y) ** 2).sum() for x, y in zip(a, b, strict=True))))
+
+
+def test_clipped_clients_move_the_model_by_no_more_than_the_norm() -> None:
+    """A weighted mean of updates of norm ≤ 0.01 has norm ≤ 0.01, in each of two rounds."""
+    notes = Notes()
+    free, held = run(scenario()), run(scenario("update.clip_norm=0.01"), notes)
+    start = run(scenario("update.clip_norm=1e-30"))
+    assert distance(free, start) > 0.1
+    assert 0.005 < distance(held, start) <= 2 * 0.01 * (1 + 1e-4)
+    # each path clips and adds the same noise, and so does a worker that sums
+    given = ("update.clip_norm=0.01", "update.noise_stddev=0.001")
+    stacked = run(scenario(*given))
+    for other in ("resources.path=sequential", f"strategy.name={__name__}:EveryUpdate"):
+        for a, b in zip(stacked, run(scenario(*given, other)), strict=True):
+            np.testing.assert_allclose(b, a, atol=1e-6)
+
+
+def test_a_compressed_update_counts_as_it_travels() -> None:
+    """2,241 weights of 4 bytes in full, of 1 in 8 bits, with a scale for each of their 6 arrays."""
+    full, small = Notes(), Notes()
+    run(scenario(), full)
+    run(scenario("update.compress=int8"), small)
+    saved = [
+        a.bytes_up - b.bytes_up
+        for a, b in zip(full.clients, small.clients, strict=True)
+        if a.phase == "train"
+    ]
+    # with the arrays go the 128 bytes of their headers and 1 of their names; 20 bytes tell the new size
+    assert set(saved) == {4 * 2241 + 6 * 129 - (2241 + 6 * 4) - 20}
+
+
+def test_graphs_are_traced_once_a_phase_whatever_the_sizes_of_clients() -> None:
+    notes = Notes()
+    run(scenario(), notes)
+    run(scenario("resources.path=sequential"), notes)
+    trained = [row.metrics["traces"] for row in notes.clients if row.phase == "train"]
+    # the training of each path (the trial takes both); of evaluation, the forward pass with the loss for
+    # one client, and without it and the losses for several
+    assert max(trained) <= 5
+
+
 def test_the_path_that_a_trial_chose_is_in_the_run_s_config(tmp_path: Path) -> None:
     config = scenario("resources.path=auto", f"output.directory={tmp_path}", "training.rounds=1")
     folder = run_scenario(config)

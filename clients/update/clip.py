@@ -1,0 +1,37 @@
+"""Bounds how far one client can move the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clients.update.step import Origin, Updates
+
+
+class Clip:
+    """Scales a client's update down to a global L2 norm of at most `norm`.
+
+    The norm is over everything that leaves, moving averages of batch norm too: what is not counted could
+    be as large as it likes.
+
+    Source: McMahan, Ramage, Talwar, Zhang: Learning Differentially Private Recurrent Language Models,
+    ICLR 2018, section 2.2 ("flat clipping").
+    """
+
+    def __init__(self, norm: float) -> None:
+        self._norm = norm
+
+    def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
+        """Scale each client's update by min(1, norm / its own norm)."""
+        flat = [u.reshape(len(origins), -1) for u in updates]
+        # in double precision: the squares of a large update do not fit into float32
+        squares = sum(np.einsum("ij,ij->i", u, u, dtype=np.float64) for u in flat)
+        factors = self._norm / np.maximum(np.sqrt(squares), self._norm)
+        for u in flat:
+            u *= factors[:, None].astype(u.dtype)
+        return [u.reshape(old.shape) for u, old in zip(flat, updates, strict=True)]
+
+    def wire_bytes(self, numbers: int, arrays: int) -> int | None:
+        """Leave the size as it is."""
+        return None

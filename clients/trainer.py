@@ -19,6 +19,7 @@ from clients.local_settings import LocalSettings, batch_plan
 from clients.proximal import ProximalTerm
 from common.errors import NonFiniteError
 from common.profiling import span
+from common.records import all_finite
 
 Arrays = Sequence[NDArray[Any]]
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
@@ -75,7 +76,7 @@ class Trainer:
             arguments.append(np.asarray(settings.class_weights, np.float32)[y])
         loss = float(self._call(self._all_steps, arguments))
         trained = self.model.get_weights()
-        if not np.isfinite(loss) or not all(np.isfinite(w).all() for w in trained):
+        if not np.isfinite(loss) or not all_finite(trained):
             raise NonFiniteError.after_training(loss, len(bounds) - 1, settings.learning_rate)
         return trained, loss, len(bounds) - 1
 

@@ -21,7 +21,7 @@ mean by examples, and `clients` is a table of the metrics of each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -113,8 +113,21 @@ def _value_bytes(value: object) -> int:
 
 def is_finite(record: ArrayRecord) -> bool:
     """Tell whether every floating-point number of the record is finite."""
-    arrays = (view(array) for array in record.values())
-    return all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.inexact))
+    return all_finite(view(array) for array in record.values())
+
+
+def all_finite(arrays: Iterable[NDArray[Any]]) -> bool:
+    """Tell whether every floating-point number of the arrays is finite.
+
+    One that is not makes their sum so; the sum takes a third of the time of a look at each. Where it is
+    not finite although all numbers are, because they are huge, each is looked at.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(
+            bool(np.isfinite(a.sum()) or np.isfinite(a).all())
+            for a in arrays
+            if np.issubdtype(a.dtype, np.inexact)
+        )
 
 
 def same_shapes(record: ArrayRecord, expected: ArrayRecord) -> bool:

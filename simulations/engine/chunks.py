@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from common.records import EVALUATE, STATISTICS
+
 _CHUNKS = 32  # enough for idle workers to even out unequal clients
-_STACKED_CHUNKS = 8
+_FEW_CHUNKS = 8  # where setting up a chunk costs more than uneven workers
+_SHORT = (EVALUATE, STATISTICS)  # a pass over few rows, many clients at once
 _STACK = 50  # a stack of fewer clients costs about as much as this one, so there are fewer stacks then
 
 
@@ -45,14 +48,14 @@ def cut(
         groups.setdefault(id(message.content), []).append(message)
     chunks = []
     for group in groups.values():
-        size = clients_per_chunk or _size(len(messages), group[0].content)
+        size = clients_per_chunk or _size(len(messages), group[0])
         parts = (group[i : i + size] for i in range(0, len(group), size))
         chunks += [Chunk(part[0].content, part, sum(map(examples, part))) for part in parts]
     return chunks
 
 
-def _size(messages: int, content: RecordDict) -> int:
-    config = content.get("config")
+def _size(messages: int, chunk: Message) -> int:
+    config = chunk.content.get("config")
     if isinstance(config, ConfigRecord) and config.get("path") == "stacked":
-        return -(-messages // min(_STACKED_CHUNKS, max(1, round(messages / _STACK))))
-    return -(-messages // _CHUNKS)
+        return -(-messages // min(_FEW_CHUNKS, max(1, round(messages / _STACK))))
+    return -(-messages // (_FEW_CHUNKS if chunk.metadata.message_type in _SHORT else _CHUNKS))

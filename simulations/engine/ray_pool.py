@@ -8,6 +8,7 @@ has grown beyond its memory is replaced before the machine swaps.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -58,11 +59,22 @@ def worker_count(resources: ResourcesConfig, clients: int, gpus: float = 0.0) ->
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One worker: its actor, its place among the workers, and the clients whose data it has encoded."""
+    """One worker.
+
+    Attributes:
+        actor: of Ray; number: its place among the workers.
+        seen: clients whose data it has encoded.
+        queue: the calls it has been given, in the order in which it runs them.
+        freed: when it last finished a call; lag: least seconds from the end of a call, on the worker's
+            clock, to its arrival on ours.
+    """
 
     actor: Any
     number: int
     seen: set[int] = field(default_factory=set)
+    queue: list[Any] = field(default_factory=list)
+    freed: float = 0.0
+    lag: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +156,25 @@ class RayExecutor:
         return [phase.answers.get(k) for k in range(len(chunks))]
 
     def _run(self, phase: _Phase, deadline: float | None) -> None:
-        idle = list(self._slots)
         while phase.waiting or phase.running:
-            while idle and phase.waiting:
-                self._start(phase, idle.pop(0))
+            self._hand_out(phase)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready, _ = ray.wait(list(phase.running), num_returns=1, timeout=left)
             if not ready:
                 self._give_up(phase)
                 break
-            idle.append(self._finish(phase, ready[0]))
+            self._finish(phase, ready[0])
+
+    def _hand_out(self, phase: _Phase) -> None:
+        """Give idle workers a chunk, and, while there are many, each one more to go on with meanwhile.
+
+        The last chunks are held back: they go to whoever is idle first.
+        """
+        for depth in (1, 2):
+            for slot in list(self._slots):
+                plenty = len(phase.waiting) > (depth - 1) * len(self._slots)
+                if len(slot.queue) < depth and phase.waiting and plenty:
+                    self._start(phase, slot)
 
     def _account(self, phase: _Phase, elapsed: float) -> None:
         """Say what the workers did in the time that the server has waited for them, as a mean over them."""
@@ -189,6 +210,7 @@ class RayExecutor:
         if self._federation.clients <= _REMEMBERED:
             slot.seen.update(job.client for job in chosen.jobs)
         ref = slot.actor.run_measured.remote(chosen.content, chosen.jobs)
+        slot.queue.append(ref)
         phase.running[ref] = _Running(chosen, slot, time.perf_counter())
 
     def _rank(self, piece: _Piece, slot: _Slot) -> int:
@@ -201,24 +223,42 @@ class RayExecutor:
         forecast = self._forecasts.get(piece.jobs[0].message_type, Forecast())
         return forecast.seconds(len(piece.jobs), piece.examples)
 
-    def _finish(self, phase: _Phase, ref: Any) -> _Slot:
-        """Take a finished chunk's answers; returns the worker that is now idle."""
+    def _finish(self, phase: _Phase, ref: Any) -> None:
+        """Take a finished chunk's answers, or see to it that it is tried again.
+
+        Args:
+            phase: what is going on.
+            ref: a call that has ended. If its worker died, so have all calls that it was given: the first
+                of them was at fault, and the others have not begun.
+        """
+        ref = phase.running[ref].slot.queue.pop(0)
         ran = phase.running.pop(ref)
-        piece, slot = ran.piece, ran.slot
         try:
             finished: Finished = ray.get(ref)
         except RayTaskError as error:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
-            slot = self._replace(slot)
-            self._try_again(phase, piece, error)
-        else:
-            phase.answers.setdefault(piece.chunk, []).extend(finished.answers)
-            self._measure(phase, ran, finished)
-            if finished.memory > self._memory_limit:
-                slot = self._replace(slot)
-        phase.occupied += time.perf_counter() - ran.since
-        return slot
+            self._occupied(phase, ran)
+            self._dismiss(phase, ran.slot)
+            self._try_again(phase, ran.piece, error)
+            return
+        phase.answers.setdefault(ran.piece.chunk, []).extend(finished.answers)
+        ran.slot.lag = min(ran.slot.lag, time.perf_counter() - finished.ended)
+        self._measure(phase, ran, finished)
+        self._occupied(phase, ran)
+        if finished.memory > self._memory_limit:
+            self._dismiss(phase, ran.slot)
+
+    def _occupied(self, phase: _Phase, ran: _Running) -> None:
+        """Count the time since a worker was given a call, or finished the one before it."""
+        now = time.perf_counter()
+        phase.occupied += now - max(ran.since, ran.slot.freed)
+        ran.slot.freed = now
+
+    def _dismiss(self, phase: _Phase, slot: _Slot) -> None:
+        """Put a new worker in the place of one, and what it has not begun with back among the waiting."""
+        phase.waiting += [phase.running.pop(ref).piece for ref in slot.queue]
+        self._replace(slot)
 
     def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
         """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
@@ -244,25 +284,22 @@ class RayExecutor:
             phase.seconds[name] = phase.seconds.get(name, 0.0) + seconds
         forecast = self._forecasts.setdefault(jobs[0].message_type, Forecast())
         forecast.learn(len(jobs), ran.piece.examples, busy)
-        # The worker may be on another machine, with another clock: its work lies half-way in the wait.
-        way = (time.perf_counter() - ran.since - busy) / 2
-        offset = ran.since + way - (finished.ended - busy)
-        phase.spans += [replace(s, track=1 + ran.slot.number, start=s.start + offset) for s in finished.spans]
+        # The worker may be on another machine, with another clock.
+        lag, track = ran.slot.lag, 1 + ran.slot.number
+        phase.spans += [replace(s, track=track, start=s.start + lag) for s in finished.spans]
 
     def _give_up(self, phase: _Phase) -> None:
         """End the workers that still run when the deadline has passed."""
-        for ran in phase.running.values():
-            self._replace(ran.slot)
-            phase.occupied += time.perf_counter() - ran.since
+        for slot in {ran.slot for ran in phase.running.values()}:
+            self._occupied(phase, phase.running[slot.queue[0]])
+            self._replace(slot)
         # A chunk that was divided has answers of some of its clients: it counts as it is.
         phase.running.clear()
         phase.waiting.clear()
 
-    def _replace(self, slot: _Slot) -> _Slot:
+    def _replace(self, slot: _Slot) -> None:
         ray.kill(slot.actor)
-        fresh = self._new_slot(slot.number)
-        self._slots[slot.number] = fresh
-        return fresh
+        self._slots[slot.number] = self._new_slot(slot.number)
 
 
 def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:

@@ -16,7 +16,7 @@ FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
 	echo "found: $$(python3 --version 2>&1 || true). Install one, e.g. apt-get install python3.11 python3.11-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help run test check lock docs wheel wheel-test install install-dev chromium clean
+.PHONY: help run test check bench lock docs wheel wheel-test install install-dev chromium clean
 
 help: ## show this help
 	@echo "make TARGET, where TARGET is"
@@ -34,6 +34,11 @@ check: install-dev ## lint, formatting, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+bench: install-dev ## measure beside the floor, stock Flower and other peers, and growth (an hour; BENCH=NAME for one)
+	$(BIN)/python -m benchmarks $(or $(BENCH),all)
+	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.page
 
 lock: install-dev ## resolve the dependencies again (needs a package index)
 	$(LOCK) --group dev --all-extras pyproject.toml -o requirements/dev.txt

@@ -1,0 +1,34 @@
+"""`python -m benchmarks NAME...`: runs benchmarks by name; each writes its table into benchmarks/results/."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from typing import Final
+
+# The module of each benchmark, in the order in which `all` runs them; imported when it is asked for.
+BENCHMARKS: Final = {
+    "floor": "beside the bare loop of the same optimisation steps",
+    "peers": "beside stock Flower, pfl-research and FedJAX",
+    "growth": "over more clients, workers and rounds",
+}
+
+
+def main() -> None:
+    """Run the benchmarks that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    told = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
+    parser.add_argument("names", nargs="+", choices=(*BENCHMARKS, "all"), metavar="NAME", help=f"{told}; all")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds of small tasks, to see that it works"
+    )
+    given = parser.parse_args()
+    for name in BENCHMARKS if "all" in given.names else given.names:
+        started = time.perf_counter()
+        importlib.import_module(f"benchmarks.{name}").main(quick=given.quick)
+        print(f"{name}: {time.perf_counter() - started:.0f} s\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,13 +18,28 @@ Loop = Callable[[], None]
 def sequential(task: str, arrays: Arrays, clients: Sequence[int]) -> Loop:
     """Return a loop over clients one after another, each from the same weights.
 
+    A recurrent layer is taken as it is or unrolled, which shoal does too, whichever is faster.
+
     Args:
         task: name; arrays: its data; clients: to train.
     """
     import keras
-    import tensorflow as tf
 
     model = compiled(task, keras, TASKS[task].learning_rate)
+    loop = _one_by_one(task, model, arrays, clients)
+    if not any(isinstance(layer, keras.layers.LSTM) for layer in model.layers):
+        return loop
+    unrolled = compiled(task, keras, TASKS[task].learning_rate)
+    for layer in unrolled.layers:
+        if isinstance(layer, keras.layers.LSTM):
+            layer.unroll = True
+    return min((loop, _one_by_one(task, unrolled, arrays, clients)), key=_seconds)
+
+
+def _one_by_one(task: str, model: Any, arrays: Arrays, clients: Sequence[int]) -> Loop:
+    import keras
+    import tensorflow as tf
+
     rate, loss = TASKS[task].learning_rate, keras.losses.get(model.loss)
     variables = [variable.value for variable in model.trainable_variables]
     start = [tf.constant(w) for w in arrays.weights]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,24 +46,26 @@ def measure(
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **one_thread(), **(environment or {})}
     command = [python, "-m", f"benchmarks.{module}", json.dumps(dict(arguments))]
     with tempfile.TemporaryFile("w+") as said:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=variables,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=lambda: _pin(cores),
+        )
         try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=variables,
-                stdout=said,
-                stderr=said,
-                timeout=timeout_s,
-                check=False,
-                preexec_fn=lambda: _pin(cores),
-            )
+            code = child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise SideError(f"{module} took more than {timeout_s:g} s") from None
+        finally:
+            _end(child)
         said.seek(0)
         lines = said.read().splitlines()
     answers = [line for line in lines if line.startswith(_MARK)]
-    if done.returncode or not answers:
-        raise SideError(f"{module} ended with {done.returncode}: " + "\n".join(lines[-12:]))
+    if code or not answers:
+        raise SideError(f"{module} ended with {code}: " + "\n".join(lines[-12:]))
     found: dict[str, Any] = json.loads(answers[-1].removeprefix(_MARK))
     return found
 
@@ -69,6 +73,13 @@ def measure(
 def answer(main: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
     """Be the program that `measure` runs: arguments in, measurements out, both as JSON."""
     print(_MARK + json.dumps(main(json.loads(sys.argv[1]))), flush=True)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child that still runs and whatever it has started: the session that was made for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _pin(cores: int) -> None:

@@ -84,6 +84,7 @@ class _Piece:
     Attributes:
         chunk: index of the chunk; jobs: its clients; content: in Ray's store.
         examples: that they have; failures: workers that died on it so far; last: no other try.
+        suspect: a worker died that had it, maybe on another: it has its next one to itself.
     """
 
     chunk: int
@@ -92,6 +93,7 @@ class _Piece:
     examples: float
     failures: int = 0
     last: bool = False
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,14 @@ class RayExecutor:
 
         The last chunks are held back: they go to whoever is idle first.
         """
-        for depth in (1, 2):
-            for slot in list(self._slots):
-                plenty = len(phase.waiting) > (depth - 1) * len(self._slots)
-                if len(slot.queue) < depth and phase.waiting and plenty:
-                    self._start(phase, slot)
+        for slot in self._slots:
+            if not slot.queue and phase.waiting:
+                self._start(phase, slot, phase.waiting)
+        for slot in self._slots:
+            clear = [piece for piece in phase.waiting if not piece.suspect]
+            alone = len(slot.queue) == 1 and not phase.running[slot.queue[0]].piece.suspect
+            if alone and clear and len(phase.waiting) > len(self._slots):
+                self._start(phase, slot, clear)
 
     def _account(self, phase: _Phase, elapsed: float) -> None:
         """Say what the workers did in the time that the server has waited for them, as a mean over them."""
@@ -201,11 +206,9 @@ class RayExecutor:
         )
         return _Slot(actor.remote(self._factory, self._federation), number)
 
-    def _start(self, phase: _Phase, slot: _Slot) -> None:
+    def _start(self, phase: _Phase, slot: _Slot, among: Sequence[_Piece]) -> None:
         """Give a worker the longest chunk that it has data for, or else that nobody has."""
-        chosen = min(
-            phase.waiting, key=lambda piece: (self._rank(piece, slot), -self._forecast(piece), piece.chunk)
-        )
+        chosen = min(among, key=lambda piece: (self._rank(piece, slot), -self._forecast(piece), piece.chunk))
         phase.waiting.remove(chosen)
         if self._federation.clients <= _REMEMBERED:
             slot.seen.update(job.client for job in chosen.jobs)
@@ -228,8 +231,8 @@ class RayExecutor:
 
         Args:
             phase: what is going on.
-            ref: a call that has ended. If its worker died, so have all calls that it was given: the first
-                of them was at fault, and the others have not begun.
+            ref: a call that has ended. Its worker runs calls in order, so the first it was given has ended
+                too; if the worker died, so have all.
         """
         ref = phase.running[ref].slot.queue.pop(0)
         ran = phase.running.pop(ref)
@@ -239,15 +242,18 @@ class RayExecutor:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
             self._occupied(phase, ran)
-            self._dismiss(phase, ran.slot)
-            self._try_again(phase, ran.piece, error)
+            others = self._dismiss(phase, ran.slot)
+            if others:  # it may have died on any of them: nobody is blamed yet
+                phase.waiting += [replace(piece, suspect=True) for piece in (ran.piece, *others)]
+            else:
+                self._try_again(phase, ran.piece, error)
             return
         phase.answers.setdefault(ran.piece.chunk, []).extend(finished.answers)
         ran.slot.lag = min(ran.slot.lag, time.perf_counter() - finished.ended)
         self._measure(phase, ran, finished)
         self._occupied(phase, ran)
         if finished.memory > self._memory_limit:
-            self._dismiss(phase, ran.slot)
+            phase.waiting += self._dismiss(phase, ran.slot)
 
     def _occupied(self, phase: _Phase, ran: _Running) -> None:
         """Count the time since a worker was given a call, or finished the one before it."""
@@ -255,10 +261,10 @@ class RayExecutor:
         phase.occupied += now - max(ran.since, ran.slot.freed)
         ran.slot.freed = now
 
-    def _dismiss(self, phase: _Phase, slot: _Slot) -> None:
-        """Put a new worker in the place of one, and what it has not begun with back among the waiting."""
-        phase.waiting += [phase.running.pop(ref).piece for ref in slot.queue]
+    def _dismiss(self, phase: _Phase, slot: _Slot) -> list[_Piece]:
+        """Put a new worker in the place of one, and return what that had still to do."""
         self._replace(slot)
+        return [phase.running.pop(ref).piece for ref in slot.queue]
 
     def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
         """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
@@ -270,12 +276,10 @@ class RayExecutor:
         if piece.last or (failures > self._resources.max_retries and len(piece.jobs) == 1):
             phase.answers.setdefault(piece.chunk, []).append(_lost(piece.jobs, failures, error))
         elif failures <= self._resources.max_retries:
-            phase.waiting.insert(0, replace(piece, failures=failures))
+            phase.waiting.append(replace(piece, failures=failures, suspect=True))
         else:
-            share = piece.examples / len(piece.jobs)
-            phase.waiting += [
-                replace(piece, jobs=[job], examples=share, failures=failures, last=True) for job in piece.jobs
-            ]
+            one = replace(piece, examples=piece.examples / len(piece.jobs), failures=failures)
+            phase.waiting += [replace(one, jobs=[job], last=True, suspect=True) for job in piece.jobs]
 
     def _measure(self, phase: _Phase, ran: _Running, finished: Finished) -> None:
         """Add a chunk's times to those of the phase, and learn from them."""

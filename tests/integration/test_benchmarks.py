@@ -25,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_server_s_memory_does_not_grow_with_the_clients_of_a_mean() -> None:
     """A model of 1 MB: five times as many clients may not cost the server a tenth of their weights."""
     grown = []

@@ -20,7 +20,7 @@ _PHASES = {
     "aggregate": "var(--c2)",
     "broadcast": "var(--c4)",
     "build": "var(--text)",
-    "wait": "var(--neutral)",
+    "wait": "var(--muted)",
     "idle": "var(--line)",
     "other": "var(--c8)",
 }

@@ -6,8 +6,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGES := server clients common simulations
+# Extras stay in the locks: pip before 23.3 takes the newest `coverage[toml]`, not the pinned `coverage`.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
-	--generate-hashes --no-header --no-annotate
+	--generate-hashes --no-header --no-annotate --no-strip-extras
 FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null && break; \
 	python=; done; \

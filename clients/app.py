@@ -19,7 +19,7 @@ from clients.cohort import Part, train_cohort, trial
 from clients.preprocessing.statistics import local_statistics
 from clients.resident import Resident, Rows
 from common import metrics, records
-from common.records import ARRAYS, CONFIG, EXAMPLES, METRICS_RECORD
+from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD
 from common.schema import Split
 from common.seeds import generator
 
@@ -103,6 +103,21 @@ def _reply(numbers: Mapping[str, float], weights: Sequence[records.Weights] | No
     return content
 
 
+def _together(told: Mapping[int, Mapping[str, float]]) -> RecordDict:
+    """Return one reply for several clients: the mean by examples of each metric, and what each told."""
+    rows = list(told.values())
+    numbers = {EXAMPLES: sum(row[EXAMPLES] for row in rows)}
+    for name in rows[0]:
+        if name != EXAMPLES:
+            have = [row for row in rows if math.isfinite(row[name])]
+            examples = sum(row[EXAMPLES] for row in have)
+            numbers[name] = (
+                sum(row[EXAMPLES] * row[name] for row in have) / examples if examples else math.nan
+            )
+    table = records.client_table(list(told), rows)
+    return RecordDict({METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
+
+
 class _Client:
     """The handlers; each serves whichever client of the resident population is asked."""
 
@@ -141,43 +156,47 @@ class _Client:
         rows, weights = self._open(client, config, arrays)
         validation = rows["validation"]
         if not self._enough(validation):
-            return self._too_few(validation)
+            return _reply(self._too_few(validation))
         predicted, loss = self.resident.trainer.evaluate(weights, validation.x, validation.y)
-        return self._measured(validation, predicted, loss)
+        return _reply(self._measured(validation, predicted, loss))
 
     def evaluate_cohort(
         self, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
     ) -> list[Part]:
         """Measure the server's weights on the validation rows of several clients."""
         self.resident.use_preprocessing(str(config["preprocessing"]))
-        started, parts, asked = time.perf_counter(), [], []
+        started = time.perf_counter()
+        found: dict[int, dict[str, float]] = {}
+        asked: list[tuple[int, Rows]] = []
+        failed = []
         for client in clients:
             try:
                 rows = self.resident.rows(client)["validation"]
             except Exception as error:
-                parts.append(Part([client], None, error))
+                failed.append(Part([client], None, error))
                 continue
             if self._enough(rows):
                 asked.append((client, rows))
             else:
-                parts.append(Part([client], self._too_few(rows)))
+                found[client] = self._too_few(rows)
         if asked:
             weights = records.record_to_weights(arrays)
-            found = self.resident.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
-            for (client, rows), (predicted, loss) in zip(asked, found, strict=True):
-                parts.append(Part([client], self._measured(rows, predicted, loss)))
+            results = self.resident.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
+            for (client, rows), (predicted, loss) in zip(asked, results, strict=True):
+                found[client] = self._measured(rows, predicted, loss)
         seconds = (time.perf_counter() - started) / len(clients)
-        for part in parts:
-            if part.content is not None:
-                part.content.metric_records[METRICS_RECORD]["seconds"] = seconds
-        return sorted(parts, key=lambda part: part.clients[0])
+        told = {client: {**numbers, "seconds": seconds} for client, numbers in sorted(found.items())}
+        if told and config.get("reduce"):
+            return [Part(list(told), _together(told)), *failed]
+        alone = [Part([client], _reply(numbers)) for client, numbers in told.items()]
+        return sorted([*alone, *failed], key=lambda part: part.clients[0])
 
-    def _measured(self, rows: Rows, predicted: records.Weights, loss: float) -> RecordDict:
+    def _measured(self, rows: Rows, predicted: records.Weights, loss: float) -> dict[str, float]:
         found = metrics.measure(self.task, rows.y, predicted, self.metric_names, loss)
-        return _reply({EXAMPLES: len(rows.y), **found})
+        return {EXAMPLES: len(rows.y), **found}
 
-    def _too_few(self, rows: Rows) -> RecordDict:
-        return _reply({EXAMPLES: len(rows.y), **dict.fromkeys(self.metric_names, math.nan)})
+    def _too_few(self, rows: Rows) -> dict[str, float]:
+        return {EXAMPLES: len(rows.y), **dict.fromkeys(self.metric_names, math.nan)}
 
     def test(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the test rows, with bootstrap intervals."""

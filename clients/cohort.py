@@ -262,8 +262,9 @@ class _Mean:
             "seconds": sum(row.seconds for row in rows),
             **told,
         }
-        each = [{"client": row.client, **row.numbers(), **told} for row in rows]
-        table = ConfigRecord({name: [numbers[name] for numbers in each] for name in each[0]})
+        table = records.client_table(
+            [row.client for row in rows], [{**row.numbers(), **told} for row in rows]
+        )
         arrays = records.weights_to_record(means)
         return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
 

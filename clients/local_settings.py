@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -62,14 +63,22 @@ def batch_plan(
         order: row indices of all steps one after another.
         bounds: (steps + 1,); step i takes order[bounds[i]:bounds[i + 1]].
     """
-    per_epoch = -(-rows // settings.batch_size)
-    steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
+    epochs, bounds = _bounds(rows, settings.batch_size, settings.epochs, settings.steps)
+    order = np.concatenate([rng.permutation(rows) for _ in range(epochs)])
+    return order[: bounds[-1]].astype(np.int32), bounds
+
+
+@lru_cache(maxsize=4096)  # clients have few different sizes
+def _bounds(rows: int, batch_size: int, epochs: int, steps: int | None) -> tuple[int, NDArray[np.int32]]:
+    """Return how many orders of the rows are needed, and where each batch begins and ends in them."""
+    per_epoch = -(-rows // batch_size)
+    steps = epochs * per_epoch if steps is None else steps
     epochs = -(-steps // per_epoch)
-    order = np.concatenate([rng.permutation(rows) for _ in range(epochs)]).astype(np.int32)
-    starts = np.minimum(np.arange(per_epoch) * settings.batch_size, rows)
+    starts = np.arange(per_epoch) * batch_size
     bounds = (np.arange(epochs)[:, None] * rows + starts).reshape(-1)
-    bounds = np.append(bounds, epochs * rows)[: steps + 1]
-    return order[: bounds[-1]], np.asarray(bounds, np.int32)
+    bounds = np.append(bounds, epochs * rows)[: steps + 1].astype(np.int32)
+    bounds.flags.writeable = False
+    return epochs, bounds
 
 
 def local_settings(scenario: Scenario, config: ConfigRecord, round_number: int, client: int) -> LocalSettings:

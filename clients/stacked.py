@@ -232,18 +232,30 @@ def _plan(
     rows = np.zeros((steps, len(clients), size), np.int32)
     weight = np.zeros(rows.shape, np.float32)
     counts = np.zeros(rows.shape[:2], np.int32)
-    first = 0
-    for k, (client, (order, bounds)) in enumerate(zip(clients, plans, strict=True)):
-        sizes = np.diff(bounds)
-        there = np.arange(size) < sizes[:, None]
-        counts[: len(sizes), k] = sizes
-        rows[: len(sizes), k][there] = order + first
-        share = np.repeat((size / sizes).astype(np.float32), sizes)
-        if client.settings.class_weights is not None:
-            share = share * np.asarray(client.settings.class_weights, np.float32)[client.y[order]]
-        weight[: len(sizes), k][there] = share
-        first += len(client.y)
+    first = np.cumsum([0, *(len(c.y) for c in clients)])
+    alike: dict[int, list[int]] = {}  # clients with as many rows have the same batches but for their order
+    for k, client in enumerate(clients):
+        alike.setdefault(len(client.y), []).append(k)
+    for members in alike.values():
+        sizes = np.diff(plans[members[0]][1])
+        there = np.broadcast_to(np.arange(size) < sizes[:, None], (len(members), len(sizes), size))
+        share = np.tile(np.repeat((size / sizes).astype(np.float32), sizes), (len(members), 1))
+        for own, k in zip(share, members, strict=True):
+            class_weights = clients[k].settings.class_weights
+            if class_weights is not None:
+                own *= np.asarray(class_weights, np.float32)[clients[k].y[plans[k][0]]]
+        counts[: len(sizes), members] = sizes[:, None]
+        orders = np.stack([plans[k][0] + first[k] for k in members])
+        rows[: len(sizes), members] = _spread(orders, there)
+        weight[: len(sizes), members] = _spread(share, there)
     return rows, weight, counts
+
+
+def _spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
+    """Put each client's values (clients, rows) where batches have rows; (steps, clients, batch size)."""
+    spread = np.zeros(there.shape, values.dtype)
+    spread[there] = values.reshape(-1)
+    return spread.swapaxes(0, 1)
 
 
 def _sum_of_squares(stacked: tf.Tensor) -> tf.Tensor:

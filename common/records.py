@@ -9,20 +9,20 @@ message type              request                     reply
 query.statistics          config                      metrics, statistics (aggregates only)
 query.trial               arrays, config              metrics (seconds), trial (why one path is ruled out)
 train                     arrays, config              arrays (the model's weights), metrics; clients
-evaluate                  arrays, config              metrics
+evaluate                  arrays, config              metrics; clients
 evaluate.test             arrays, config              metrics
 train.local               arrays, config              metrics (the model stays with the client)
 train.pooled              arrays, config              arrays, metrics (simulation only)
 ========================  ==========================  ==========================================
 
-A reply to "train" may stand for several clients of one process: its arrays and metrics are then their
-mean by examples, and `clients` is a table of the metrics of each.
+A reply to "train" or "evaluate" may stand for several clients of one process: its arrays and metrics are
+then their mean by examples, and `clients` is a table of the metrics of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -67,6 +67,7 @@ REPLIES: Final[Mapping[str, frozenset[str]]] = {
     POOLED: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
 }
 _WITH_ARRAYS: Final = frozenset({TRAIN, POOLED})
+_TOGETHER: Final = frozenset({TRAIN, EVALUATE})
 _STATISTICS_PREFIX: Final = "statistics"
 
 
@@ -166,7 +167,7 @@ def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None
         elif name == ARRAYS and isinstance(record, ArrayRecord) and message_type in _WITH_ARRAYS:
             if sent is None or not same_shapes(record, sent):
                 raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
-        elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type == TRAIN:
+        elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type in _TOGETHER:
             _check_table(record, allowed)
         elif name == TRIAL_RECORD and message_type == TRIAL:
             if set(record) != {"reason"}:
@@ -198,6 +199,27 @@ def _check_table(record: ConfigRecord, allowed: frozenset[str]) -> None:
 def metric_record(values: Mapping[str, float]) -> MetricRecord:
     """Return a MetricRecord of single numbers."""
     return MetricRecord(dict(values))
+
+
+def client_table(clients: Sequence[int], numbers: Sequence[Mapping[str, float]]) -> ConfigRecord:
+    """Return the table of what several clients told, which all told the same metrics.
+
+    Args:
+        clients: indices; numbers: the metrics of each.
+    """
+    columns = {name: [row[name] for row in numbers] for name in numbers[0]}
+    return ConfigRecord({"client": list(clients), **columns})
+
+
+def client_rows(table: ConfigRecord) -> dict[int, dict[str, float]]:
+    """Return client index → metrics, of what `client_table` made."""
+    clients, *columns = (cast("list[float]", values) for values in table.values())
+    names = list(table)[1:]
+    rows = zip(*columns, strict=True)
+    return {
+        int(client): dict(zip(names, map(float, row), strict=True))
+        for client, row in zip(clients, rows, strict=True)
+    }
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:

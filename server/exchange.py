@@ -68,7 +68,8 @@ def ask(
         timeout_s: seconds to wait for all replies.
     """
     asked = sorted(messages, key=lambda message: message.metadata.dst_node_id)
-    sizes = {id(message.content): records.content_bytes(message.content) for message in asked}
+    contents = {id(message.content): message.content for message in asked}  # mostly one for all
+    sizes = {key: records.content_bytes(content) for key, content in contents.items()}
     down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
     sent = {m.metadata.dst_node_id: m.content.get(ARRAYS) for m in asked}
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
@@ -144,7 +145,7 @@ class _Told:
 
 
 def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
-    """Return what each client behind a reply told, by node id; takes the table of clients off it."""
+    """Return what each client behind a reply told, by node id."""
     node = reply.metadata.src_node_id
     if reply.has_error():
         return {node: _Told(error=reply.error.reason or "no reason given")}
@@ -155,17 +156,11 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
         for record in content.metric_records.values():
             numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
         return {node: _Told("", _bytes_up(content, numbers), numbers)}
-    del content[CLIENTS]
+    rows = records.client_rows(table)
     # What each would have sent: weights of its own, and its row of the table.
-    first = {name: cast("list[float]", values)[0] for name, values in table.items()}
-    size = _bytes_up(content, first)
-    columns = {name: cast("list[float]", values) for name, values in table.items() if name != "client"}
-    clients = cast("list[int]", table["client"])
-    rows = zip(*columns.values(), strict=True)
-    return {
-        sites.node(client): _Told("", size, dict(zip(columns, map(float, row), strict=True)))
-        for client, row in zip(clients, rows, strict=True)
-    }
+    alone = RecordDict({name: record for name, record in content.items() if name != CLIENTS})
+    size = _bytes_up(alone, next(iter(rows.values())))
+    return {sites.node(client): _Told("", size, numbers) for client, numbers in rows.items()}
 
 
 def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:

@@ -117,9 +117,7 @@ class RoundLoop:
         clients = cohort(scenario.seed, number, self.sites.count, size, "sampling")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         asked = {"learning-rate": learning_rate(scenario.training, number)}
-        # Where only the mean counts, a process that serves several clients may answer with theirs.
-        reduce = not needs_every_update(scenario.strategy)
-        config = ConfigRecord({**self.config, **asked, "reduce": reduce})
+        config = ConfigRecord({**self.config, **asked, "reduce": self._reduce})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
         exchange = ask(self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s)
@@ -142,13 +140,18 @@ class RoundLoop:
         size = scenario.strategy.evaluate_clients
         clients = cohort(scenario.seed, number, self.sites.count, size, "evaluation")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
-        config = ConfigRecord(dict(self.config))
+        config = ConfigRecord({**self.config, "reduce": self._reduce})
         messages = self.strategy.configure_evaluate(number, progress.arrays.copy(), config, view)
         exchange = ask(self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s)
         require_replies(exchange, scenario.server.min_success, f"round {number}, evaluation")
         measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)
         return {name: measured[name] for name in names if name in measured}, exchange
+
+    @property
+    def _reduce(self) -> bool:
+        """Whether a process that serves several clients may answer with their mean."""
+        return not needs_every_update(self.scenario.strategy)
 
     def _judge(self, progress: Progress, measured: Mapping[str, float], number: int) -> None:
         """Keep the weights if they are the best so far; count how long none were better."""

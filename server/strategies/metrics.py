@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from common.records import CLIENTS, client_rows
 
 
 def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Return the weighted mean of each metric over the replies in which it is a finite number.
 
     Flower's own mean lets one NaN (the AUC at a site with one class) swallow all sites; here the
-    weights are taken over the sites that have the metric. A metric that no site has is NaN.
+    weights are taken over the sites that have the metric. A metric that no site has is NaN. A reply that
+    stands for several clients counts as theirs.
 
     Args:
-        replies: each with one MetricRecord.
+        replies: each with one MetricRecord; one for several clients has their table too.
         weighted_by_key: the metric that gives the weights, such as "num-examples".
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    for reply in replies:
-        record = next(iter(reply.metric_records.values()))
+    for record in (told for reply in replies for told in _told(reply)):
         weight = _number(record[weighted_by_key])
         for name, value in record.items():
-            if name == weighted_by_key or isinstance(value, list):
+            if name == weighted_by_key or not isinstance(value, int | float):
                 continue
             sums.setdefault(name, 0.0)
             weights.setdefault(name, 0.0)
@@ -32,6 +34,13 @@ def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> Me
                 sums[name] += weight * value
                 weights[name] += weight
     return MetricRecord({k: sums[k] / weights[k] if weights[k] else math.nan for k in sums})
+
+
+def _told(reply: RecordDict) -> Iterable[Mapping[str, object]]:
+    table = reply.get(CLIENTS)
+    if isinstance(table, ConfigRecord):
+        return client_rows(table).values()
+    return [next(iter(reply.metric_records.values()))]
 
 
 def _number(value: object) -> float:

@@ -138,8 +138,7 @@ class EngineGrid(Grid):
     def _job(self, message: Message) -> Job:
         meta = message.metadata
         node = meta.dst_node_id
-        state = self._states.get(node, RecordDict())
-        return Job(node, self._sites.client(node), meta.message_type, meta.group_id, state)
+        return Job(node, self._sites.client(node), meta.message_type, meta.group_id, self._states.get(node))
 
     def _replies(self, asked: Mapping[int, Message], answer: Answer) -> list[Message]:
         """Return the replies that an answer stands for: one content, or an error for each client."""

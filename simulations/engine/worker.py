@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -22,21 +23,20 @@ from simulations.engine.memory import resident_bytes
 AppFactory = Callable[[], ClientApp]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):  # a tuple, because a round pickles one for every client
     """One message to one client, without its content, which the jobs of a chunk share.
 
     Attributes:
         node_id: the destination; client: its index, given to the app as "partition-id".
         message_type, group_id: as in the Flower message.
-        state: the client's `Context.state` from its last message.
+        state: the client's `Context.state` from its last message; `None` while it has put nothing there.
     """
 
     node_id: int
     client: int
     message_type: str
     group_id: str
-    state: RecordDict
+    state: RecordDict | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Worker:
             run_id=self._federation.run_id,
             node_id=job.node_id,
             node_config={"partition-id": job.client, "num-partitions": self._federation.clients},
-            state=job.state,
+            state=RecordDict() if job.state is None else job.state,
             run_config=dict(self._federation.run_config),
         )
         try:

@@ -20,12 +20,17 @@ from typing import Any
 
 from common.errors import RunError
 
+_PLAIN = frozenset({str, bool, int, type(None)})
+
 
 def plain(value: Any) -> Any:
     """Turn a value into what strict JSON can hold.
 
     Numbers that are not finite become the texts "NaN", "Infinity" and "-Infinity", which `float` reads back.
     """
+    # The first two are asked a thousand times a round, and `isinstance` of an abstract class is slow.
+    if type(value) in _PLAIN or (type(value) is float and math.isfinite(value)):
+        return value
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Integral):

@@ -339,6 +339,15 @@ def test_sites_without_rows_have_no_weight() -> None:
     assert found["loss"] == 1.0
 
 
+def test_a_reply_for_several_clients_counts_as_theirs() -> None:
+    told = [{"num-examples": 10, "auc": 0.5}, {"num-examples": 30, "auc": math.nan}]
+    together = metric_reply(40, auc=0.5)
+    together["clients"] = records.client_table([3, 4], told)
+    found = mean_over_clients([together, metric_reply(30, auc=0.9)], "num-examples")
+    # (10 · 0.5 + 30 · 0.9) / 40: the 30 rows without an AUC have no weight.
+    assert found["auc"] == pytest.approx(0.8)
+
+
 # --- names and arguments
 
 

@@ -88,7 +88,7 @@ def test_every_message_carries_what_it_may_and_nothing_else(name: str) -> None:
             elif kind == "query.trial":
                 assert (record_name, set(record)) == ("trial", {"reason"})
             elif record_name == "clients":  # the table of a reply for several: the same metrics, and who
-                assert kind == "train"
+                assert kind in ("train", "evaluate")
                 assert set(record) <= records.REPLIES[kind] | {"client"}
             else:
                 assert kind in ("train", "train.pooled")

@@ -275,6 +275,9 @@ class OutputConfig(Section):
     bootstrap: int = Field(
         500, ge=0, description="Resamples for the 95 % intervals of test metrics; 0 gives none."
     )
+    checkpoint_every: int = Field(
+        1, ge=0, description="Rounds from one checkpoint to the next (`shoal resume`); 0 writes none."
+    )
 
 
 class Scenario(Section):

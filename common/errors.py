@@ -14,6 +14,7 @@ ShoalError                    1   anything that shoal refuses
 ├── WorkerError              13   a worker process could not be started or kept
 ├── DisclosureError          14   a message held something that may not leave the client
 └── RunError                 15   a run folder is missing, damaged or not what was expected
+    └── CheckpointError      16   a checkpoint cannot be written, or none can be used
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
 """
@@ -155,6 +156,13 @@ class RunError(ShoalError):
 
     exit_code = 15
     help = "`shoal list` shows the runs there are."
+
+
+class CheckpointError(RunError):
+    """A checkpoint cannot be written, or there is none that a run can go on from."""
+
+    exit_code = 16
+    help = "docs/reliability.md tells what a checkpoint holds and when one is refused."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -6,12 +6,13 @@ The same app runs over any Grid: in process, on Ray workers, or over a network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
 
 from common import records
 from common.config import Scenario
@@ -21,11 +22,13 @@ from common.preprocessing import PreprocessingSpec, Statistics
 from common.records import ARRAYS, CONFIG
 from common.schema import Schema
 from server import preprocessing, strategies
+from server.checkpoint import Checkpoints
 from server.exchange import Exchange, ask, require_replies
 from server.rounds import BaseConfig, Progress, RoundLoop
 from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
+from server.strategies.state import left_out_of, restore, state_of
 
 Path = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
@@ -78,53 +81,145 @@ class Hooks:
         observers: told of every round, message and final test.
         on_fitted: told of the preprocessing, before the first round.
         on_path: told which way clients train, where the scenario leaves it to a trial.
+        checkpoints: take the state after rounds, and give it back; `None` for none.
+        stop: asked after each round whether the run shall end there; is told whether more would follow.
     """
 
     observers: Sequence[Observer]
     on_fitted: Callable[[Fitted], None]
     on_path: Callable[[Path], None] = lambda path: None
+    checkpoints: Checkpoints | None = None
+    stop: Callable[[bool], bool] = lambda more: False
 
 
-def make_server_app(federation: Federation, hooks: Hooks, deliver: Callable[[Outcome], None]) -> ServerApp:
-    """Return the ServerApp of a run; `deliver` is given its outcome."""
+def make_server_app(
+    federation: Federation,
+    hooks: Hooks,
+    deliver: Callable[[Outcome], None],
+    client_states: MutableMapping[int, RecordDict] | None = None,
+) -> ServerApp:
+    """Return the ServerApp of a run.
+
+    Args:
+        federation: who takes part; hooks: who is told.
+        deliver: is given the outcome.
+        client_states: node id → `Context.state`, where the Grid keeps it for the clients: it is part of
+            a checkpoint.
+    """
     app = ServerApp()
 
     def main(grid: Grid, context: Context) -> None:
-        deliver(_Server(federation, hooks, grid).run())
+        deliver(_Server(federation, hooks, grid, {} if client_states is None else client_states).run())
 
     app.main()(main)
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What stays the same over all rounds.
+
+    Attributes:
+        fitted: from the clients' statistics; config: goes with every message; initial: weights.
+    """
+
+    fitted: Fitted
+    config: BaseConfig
+    initial: ArrayRecord
+
+    def state(self) -> dict[str, Any]:
+        """Return it for a checkpoint, without the statistics, which have done their work."""
+        rows = {client: dict(counts) for client, counts in self.fitted.rows.items()}
+        return {"config": dict(self.config), "initial": self.initial, "rows": rows}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> _Start:
+        """Return what `state` was made of."""
+        spec = PreprocessingSpec.from_json(state["config"]["preprocessing"])
+        return cls(Fitted(spec, {}, state["rows"]), state["config"], state["initial"])
+
+
 class _Server:
-    def __init__(self, federation: Federation, hooks: Hooks, grid: Grid) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        hooks: Hooks,
+        grid: Grid,
+        client_states: MutableMapping[int, RecordDict],
+    ) -> None:
         self.scenario = federation.scenario
         self.schema = federation.schema
         self.sites = federation.sites
         self.federation = federation
         self.hooks = hooks
         self.grid = grid
+        self.client_states = client_states
 
     def run(self) -> Outcome:
+        training = self.scenario.training
+        strategy = strategies.make(self.scenario.strategy, self.cohort_size(), training.learning_rate)
+        start, progress = self.resume(strategy) or self.start(strategy)
+        loop = RoundLoop(
+            self.grid,
+            self.sites,
+            strategy,
+            self.scenario,
+            self.schema.task,
+            start.config,
+            self.tell_round,
+            lambda progress: self.after_round(progress, strategy),
+        )
+        progress = loop.run(progress)
+        tested = self.test(start, progress.best_arrays)
+        for observer in self.hooks.observers:
+            observer.on_sites(tested)
+        return Outcome(start.fitted, progress, tested)
+
+    def start(self, strategy: Strategy) -> tuple[_Start, Progress]:
+        """Fit the preprocessing, build the model and choose the path."""
         fitted = self.fit()
         self.hooks.on_fitted(fitted)
         config = self.base_config(fitted)
         initial = self.initial_weights(fitted)
-        config = {**config, "path": self.path(config, initial)}
-        loop = RoundLoop(
-            self.grid,
-            self.sites,
-            strategies.make(self.scenario.strategy, self.cohort_size(), self.scenario.training.learning_rate),
-            self.scenario,
-            self.schema.task,
-            config,
-            self.tell_round,
-        )
-        progress = loop.run(initial)
-        tested = self.test(fitted, config, initial, progress.best_arrays)
-        for observer in self.hooks.observers:
-            observer.on_sites(tested)
-        return Outcome(fitted, progress, tested)
+        start = _Start(fitted, {**config, "path": self.path(config, initial)}, initial)
+        if self.hooks.checkpoints is not None:
+            self.hooks.checkpoints.save_start(start.state())
+            left_out = left_out_of(strategy)
+            if left_out:
+                self.say(
+                    f"checkpoints leave out {', '.join(left_out)} of {self.scenario.strategy.name}; if these "
+                    "change from round to round, give it state_dict() and load_state_dict()"
+                )
+        return start, Progress.at_start(initial)
+
+    def resume(self, strategy: Strategy) -> tuple[_Start, Progress] | None:
+        """Return where the newest checkpoint stands, and give strategy and clients what they had there."""
+        checkpoints = self.hooks.checkpoints
+        found = None if checkpoints is None else checkpoints.load()
+        if checkpoints is None or found is None:
+            return None
+        for refused in checkpoints.refused:
+            self.say(f"checkpoint refused: {refused}")
+        start, state = _Start.of(found[0]), found[1]
+        restore(strategy, state["strategy"])
+        self.client_states.update(state["clients"])
+        progress = Progress(**state["progress"])
+        self.say(f"resumed after round {progress.round}")
+        return start, progress
+
+    def after_round(self, progress: Progress, strategy: Strategy) -> None:
+        """Save a checkpoint where one is due, and leave if asked to."""
+        checkpoints, every = self.hooks.checkpoints, self.scenario.output.checkpoint_every
+        over = progress.stopped_early or progress.round == self.scenario.training.rounds
+        stop = self.hooks.stop(not over)
+        if checkpoints is not None and every and (over or stop or progress.round % every == 0):
+            fields = {name: getattr(progress, name) for name in Progress.__slots__}
+            strategy_state = state_of(strategy)
+            clients = dict(self.client_states)
+            state = {"progress": fields, "strategy": strategy_state, "clients": clients}
+            checkpoints.save(progress.round, state)
+        if stop:
+            raise KeyboardInterrupt
 
     def tell_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
         for observer in self.hooks.observers:
@@ -196,17 +291,15 @@ class _Server:
         )
         return found
 
-    def test(
-        self, fitted: Fitted, config: BaseConfig, initial: ArrayRecord, best: ArrayRecord
-    ) -> list[SiteRow]:
+    def test(self, start: _Start, best: ArrayRecord) -> list[SiteRow]:
         """Test the best federated model, and the baselines if asked for, at every client."""
         size = self.scenario.strategy.evaluate_clients
         clients = [int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")]
         self.say(f"test: the best federated model at {len(clients)} clients")
-        tests: dict[Model, Exchange] = {"federated": self.tested(best, config, clients)}
+        tests: dict[Model, Exchange] = {"federated": self.tested(best, start.config, clients)}
         if self.scenario.output.compare:
-            tests |= self.baselines(config, initial, clients)
-        return [_site_row(self.sites, client, fitted, tests) for client in clients]
+            tests |= self.baselines(start.config, start.initial, clients)
+        return [_site_row(self.sites, client, start.fitted, tests) for client in clients]
 
     def baselines(
         self, config: BaseConfig, initial: ArrayRecord, clients: Sequence[int]

@@ -39,6 +39,7 @@ class Progress:
 
     Attributes:
         arrays: the weights after `round`; best_arrays: those of `best_round`.
+        round: the last one that is done; 0 once the initial weights are evaluated, -1 before.
         score: the monitored metric at `best_round`, NaN before the first evaluation.
         stale: evaluations since the best one.
         stopped_early: whether patience ran out.
@@ -46,11 +47,16 @@ class Progress:
 
     arrays: ArrayRecord
     best_arrays: ArrayRecord
-    round: int = 0
+    round: int = -1
     best_round: int = 0
     score: float = math.nan
     stale: int = 0
     stopped_early: bool = False
+
+    @classmethod
+    def at_start(cls, initial: ArrayRecord) -> Progress:
+        """Return where a loop stands before anything was measured."""
+        return cls(arrays=initial, best_arrays=initial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ class RoundLoop:
         scenario: says how many rounds, which cohort, which monitor.
         task: decides the monitored metric.
         config: goes to the clients with every message, beside what a round adds.
-        on_round: is told of every finished round.
+        on_round: is told of every finished round; after_round: is then given where the loop stands, and
+            may end it by an exception.
     """
 
     grid: Grid
@@ -73,21 +80,26 @@ class RoundLoop:
     task: Task
     config: BaseConfig
     on_round: OnRound
+    after_round: Callable[[Progress], None] = lambda progress: None
 
-    def run(self, initial: ArrayRecord) -> Progress:
-        """Run all rounds, or fewer if patience runs out, and return where the loop ended."""
-        progress = Progress(arrays=initial, best_arrays=initial)
+    def run(self, progress: Progress) -> Progress:
+        """Run all rounds that are left, or fewer if patience runs out, and return where the loop ended.
+
+        Args:
+            progress: where to start; it is changed.
+        """
         # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
         gc.collect()
         gc.freeze()
         profiling.take()
-        self._initial(progress)
-        for number in range(1, self.scenario.training.rounds + 1):
-            self._round(progress, number)
-            patience = self.scenario.training.early_stopping.patience
-            if patience and progress.stale >= patience:
-                progress.stopped_early = True
-                break
+        if progress.round < 0:
+            self._initial(progress)
+            self.after_round(progress)
+        patience = self.scenario.training.early_stopping.patience
+        while progress.round < self.scenario.training.rounds and not progress.stopped_early:
+            self._round(progress, progress.round + 1)
+            progress.stopped_early = 0 < patience <= progress.stale
+            self.after_round(progress)
         if progress.best_round == 0 and math.isnan(progress.score):
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
         gc.unfreeze()
@@ -96,6 +108,7 @@ class RoundLoop:
     def _initial(self, progress: Progress) -> None:
         """Evaluate the initial weights, so that curves start where training starts."""
         measured, evaluated = self._evaluate(progress, 0)
+        progress.round = 0
         self._judge(progress, measured, 0)
         row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured)
         self.on_round(row, evaluated.rows)

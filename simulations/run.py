@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from flwr.serverapp import Grid
 
 from clients.app import make_client_app
 from common.config import Scenario
-from common.errors import ShoalError
+from common.errors import CheckpointError, RunError, ShoalError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.schema import Population
 from server.app import Federation, Fitted, Hooks, Outcome, make_server_app
+from server.checkpoint import Checkpoints
 from server.sites import Sites
 from simulations import datasets
 from simulations.baselines import PooledResident
@@ -26,11 +28,14 @@ from simulations.closed_form import closed_form
 from simulations.engine.executors import make_executor
 from simulations.engine.grid import EngineGrid
 from simulations.engine.worker import Federation as WorkerFederation
+from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
+from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
+_CHECKPOINTS = "checkpoints"  # folder in the run folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,57 @@ def run_scenario(scenario: Scenario, observers: Sequence[Observer] = (), *, trac
     """
     population = datasets.load_population(scenario)
     folder = RunFolder.create(scenario)
-    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, ExitStack() as closing:
+    _run(folder, scenario, population, observers, trace)
+    return folder.path
+
+
+def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observer] = ()) -> None:
+    """Go on with a run after its last checkpoint, to the same bits as if it had never stopped.
+
+    Args:
+        folder: of the run; scenario: its own, but for where it runs.
+        observers: as in `run_scenario`.
+
+    Raises:
+        CheckpointError: there is none to go on from, or the data have changed since.
+        RunError: the run is over, or still going on.
+    """
+    status = folder.status()
+    if status == "running":
+        raise RunError(f"{folder.name} is still running")
+    if status in ("finished", "stopped early"):
+        raise RunError(f"{folder.name} is {status}: there is nothing left to do")
+    population = datasets.load_population(scenario)
+    found = Checkpoints(folder.path / _CHECKPOINTS, scenario).load()
+    if found is None:
+        raise CheckpointError(
+            f"{folder.name} ended before its first checkpoint", hint="start it again with `shoal run`"
+        )
+    for client, rows in found[0]["rows"].items():
+        now = population.rows(client) if client < len(population) else 0
+        if now != sum(rows.values()):
+            raise CheckpointError(
+                f"the data have changed: {population.name(client)} had {sum(rows.values())} rows, now {now}",
+                hint="put the data back as they were, or start a new run",
+            )
+    folder.resume()
+    _run(folder, scenario, population, observers, trace=False)
+
+
+def _run(
+    folder: RunFolder, scenario: Scenario, population: Population, observers: Sequence[Observer], trace: bool
+) -> None:
+    with (
+        _log_to(folder.path / "run.log"),
+        _closing(folder) as outcomes,
+        ExitStack() as closing,
+        Interrupts() as interrupts,
+    ):
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
-        hooks = _hooks(folder, population, observers)
+        hooks = _hooks(folder, population, observers, scenario, interrupts)
         coordinate(scenario, population, hooks, outcomes.append, trace=trace)
         _leave_behind(folder, scenario, population, outcomes[0])
-    return folder.path
 
 
 def coordinate(
@@ -95,6 +144,7 @@ def coordinate(
     serial = scenario.resources.backend == "serial"
     worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
     executor = make_executor(MakeApp(scenario, population), worker, scenario.resources)
+    states: dict[int, RecordDict] = {}
     try:
         grid = EngineGrid(
             executor,
@@ -102,21 +152,29 @@ def coordinate(
             make_run(_RUN_ID),
             clients_per_chunk=scenario.resources.clients_per_chunk,
             examples=examples,
+            states=states,
         )
-        app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver)
+        app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver, states)
         context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
         app(wrap(grid), context)
     finally:
         executor.close()
 
 
-def _hooks(folder: RunFolder, population: Population, observers: Sequence[Observer]) -> Hooks:
+def _hooks(
+    folder: RunFolder,
+    population: Population,
+    observers: Sequence[Observer],
+    scenario: Scenario,
+    interrupts: Interrupts,
+) -> Hooks:
     def on_fitted(fitted: Fitted) -> None:
-        (folder.path / "schema.json").write_text(population.schema.to_json(), encoding="utf-8")
-        (folder.path / "preprocessing.json").write_text(fitted.spec.to_json(), encoding="utf-8")
+        write_atomically(folder.path / "schema.json", population.schema.to_json())
+        write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
 
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path)
+    checkpoints = Checkpoints(folder.path / _CHECKPOINTS, scenario)
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, interrupts.stop)
 
 
 def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population, outcome: Outcome) -> None:
@@ -149,13 +207,23 @@ def _closing(folder: RunFolder) -> Iterator[list[Outcome]]:
         yield []
     except KeyboardInterrupt:
         folder.finish("interrupted", {})
+        _tell_how_to_go_on(folder)
         raise
     except ShoalError as error:
         folder.finish("failed", {"error": f"{type(error).__name__}: {error}"})
+        _tell_how_to_go_on(folder)
         raise
     except Exception as error:
         folder.finish("failed", {"error": type(error).__name__})
+        _tell_how_to_go_on(folder)
         raise
+    finally:
+        folder.close()
+
+
+def _tell_how_to_go_on(folder: RunFolder) -> None:
+    if any((folder.path / _CHECKPOINTS).glob("round-*.zip")):
+        print(f"go on after the last checkpoint with: shoal resume {folder.path}", file=sys.stderr)
 
 
 @contextmanager

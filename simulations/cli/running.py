@@ -1,4 +1,4 @@
-"""The commands that read a scenario: run, validate, data; and run-app, scenarios, version."""
+"""The commands that run or read a scenario: run, resume, validate, data; and run-app, scenarios, version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from common.errors import ConfigError
-from simulations.cli.options import ScenarioArgument, SetOption, app
+from simulations.cli.options import DirectoryOption, RunArgument, ScenarioArgument, SetOption, app
 
 if TYPE_CHECKING:
     from common.config import Scenario
@@ -73,6 +73,44 @@ def run(
             folder = run_scenario(loaded, observers=[progress], trace=profile)
     report = folder / "report.html"
     typer.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    backend: Annotated[
+        Literal["ray", "serial"] | None,
+        typer.Option(help="Where clients run from here on; by default as before."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Ray workers; by default as before.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
+    directory: DirectoryOption = Path("runs"),
+) -> None:
+    """Go on with a run that was stopped or killed, after its last checkpoint.
+
+    The result has the same bits as that of a run which was never interrupted.
+
+    \b
+      shoal resume medical-thyroid-20260101-120000
+      shoal resume runs/digits-20260101-120000 --workers 8
+    """
+    from simulations.progress import Progress
+    from simulations.results import RunFolder
+    from simulations.run import resume_run
+
+    folder = RunFolder.open(run, directory)
+    given = {"backend": backend, "workers": workers}
+    changed = {key: value for key, value in given.items() if value is not None}
+    before = folder.scenario()
+    loaded = before.model_copy(update={"resources": before.resources.model_copy(update=changed)})
+    if quiet:
+        resume_run(folder, loaded)
+    else:
+        with Progress(loaded) as progress:
+            resume_run(folder, loaded, [progress])
+    typer.echo(f"Report: {folder.path / 'report.html'}")
 
 
 @app.command()

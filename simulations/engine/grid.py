@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from threading import Lock
 from typing import Protocol
 
@@ -45,6 +45,7 @@ class EngineGrid(Grid):
         *,
         clients_per_chunk: int = 0,
         examples: Callable[[int], float] = lambda client: 1.0,
+        states: MutableMapping[int, RecordDict] | None = None,
     ) -> None:
         """Make a Grid.
 
@@ -54,13 +55,14 @@ class EngineGrid(Grid):
             run: Flower's description of the run.
             clients_per_chunk: clients that a worker takes at a time; 0 as `cut` decides.
             examples: client index → rows it has, for starting the longest first.
+            states: node id → `Context.state` to begin with; it is kept up to date.
         """
         self._executor = executor
         self._sites = sites
         self._run = run
         self._clients_per_chunk = clients_per_chunk
         self._examples = examples
-        self._states: dict[int, RecordDict] = {}
+        self._states = {} if states is None else states
         self._waiting: dict[str, Message] = {}
         self._lock = Lock()
 

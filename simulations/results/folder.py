@@ -51,6 +51,14 @@ class RunFolder:
         run._journal.append("start", {"name": scenario.name, "seed": scenario.seed}, sync=True)
         return run
 
+    def resume(self) -> None:
+        """Note that the run goes on, in what surroundings.
+
+        Raises:
+            RunError: another process is writing to the folder.
+        """
+        self._journal.append("resume", {"environment": describe(self.scenario().seed)}, sync=True)
+
     def resolve_path(self, path: Literal["stacked", "sequential"]) -> None:
         """Write the training path that a trial chose into config.toml, so that a rerun takes it too."""
         resources = self.scenario().resources.model_copy(update={"path": path})

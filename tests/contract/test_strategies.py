@@ -20,14 +20,18 @@ from flwr.serverapp.strategy import Strategy
 
 from common import records
 from common.config import StrategyConfig
+from common.config_file import load_scenario
 from common.errors import ConfigError
 from common.flower_shim import identify_process, make_run
+from server.checkpoint import Checkpoints
 from server.cohort_grid import CohortGrid
 from server.exchange import ask
 from server.sites import Sites
 from server.strategies import STRATEGIES, check, make, needs_every_update
 from server.strategies.catalog import RESERVED, fewest_clients
 from server.strategies.metrics import mean_over_clients
+from server.strategies.state import left_out_of, restore, state_of
+from simulations import BUILTIN_SCENARIOS
 from simulations.engine.grid import EngineGrid
 from simulations.engine.serial import SerialExecutor
 from simulations.engine.worker import Federation
@@ -520,3 +524,78 @@ def docs_row(name: str) -> str:
 def test_the_page_has_a_row_for_it(name: str) -> None:
     page = Path(__file__).parents[2] / "docs" / "strategies.md"
     assert docs_row(name) in page.read_text(encoding="utf-8").splitlines()
+
+
+# --- what a strategy remembers
+
+
+def carried(federated: Federated, sent: ArrayRecord, updates: Sequence[Weights], number: int) -> ArrayRecord:
+    """Run a round and return its weights as the round loop would send them next."""
+    arrays, _ = federated.round(sent, updates, number=number)
+    return records.with_types_of(arrays, sent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strategy_goes_on_from_what_it_remembered(name: str, tmp_path: Path) -> None:
+    """Four rounds, and two of them with the state carried over to a new strategy by a checkpoint."""
+    rng = np.random.default_rng(5)
+    given = {"FedAvgM": {"server_momentum": 0.9}}.get(name, MEANS.get(name))
+    updates = [[some_weights(rng) for _ in range(CLIENTS)] for _ in range(4)]
+
+    whole = made(name, CLIENTS, given)
+    expected = ArrayRecord(some_weights(rng))
+    start = expected.copy()
+    for number, update in enumerate(updates, start=1):
+        expected = carried(whole, expected, update, number)
+
+    first, found = made(name, CLIENTS, given), start
+    for number in (1, 2):
+        found = carried(first, found, updates[number - 1], number)
+    scenario = load_scenario("linear", builtin=BUILTIN_SCENARIOS)
+    files = Checkpoints(tmp_path, scenario)
+    files.save_start({})
+    files.save(2, {"strategy": state_of(first.strategy), "weights": found})
+    loaded = files.load()
+    assert loaded is not None
+    second, found = made(name, CLIENTS, given), loaded[1]["weights"]
+    restore(second.strategy, loaded[1]["strategy"])
+    for number in (3, 4):
+        found = carried(second, found, updates[number - 1], number)
+    for a, b in zip(expected.to_numpy_ndarrays(), found.to_numpy_ndarrays(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+class Remembers(stock.FedAvg):
+    """A user's strategy with memory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+        self.inner = stock.FedAvgM(server_momentum=0.5)
+
+
+class Tells(Remembers):
+    def state_dict(self) -> dict[str, object]:
+        return {"seen": sorted(self.seen)}
+
+    def load_state_dict(self, state: dict[str, list[int]]) -> None:
+        self.seen = set(state["seen"])
+
+
+def test_what_is_left_out_of_a_users_strategy_is_named() -> None:
+    strategy = Remembers()
+    strategy.inner.momentum_vector = [np.ones(3)]
+    assert left_out_of(strategy) == ["seen (set)"]
+    new = Remembers()
+    restore(new, state_of(strategy))
+    assert new.inner.momentum_vector is not None
+    assert new.inner.momentum_vector[0].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_users_strategy_may_say_what_it_remembers() -> None:
+    strategy = Tells()
+    strategy.seen = {3, 1}
+    assert left_out_of(strategy) == []
+    new = Tells()
+    restore(new, state_of(strategy))
+    assert new.seen == {1, 3}

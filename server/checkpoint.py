@@ -1,0 +1,277 @@
+"""What a run needs to go on after a round, in files that are there whole or not at all.
+
+A checkpoint is a zip archive without compression: `checkpoint.json`, and each array as `N.npy`, which
+numpy reads without pickle. zip's own check sums tell a damaged file. It is written beside its name, made
+durable, and renamed, so a process that is killed at any instant leaves the old files or the new one.
+
+Generators have no position to save: every draw has a generator of its own, made from seed, purpose, round
+and client (`common/seeds.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from common.arrays import NumpyArray, view
+from common.config import Scenario
+from common.config_file import dump_toml
+from common.errors import CheckpointError
+
+FORMAT: Final = 1
+_KEPT: Final = 2  # the newest, and one more in case it is damaged
+_START: Final = "start.zip"
+# What may differ between a run and its going on: where it runs, not what it computes.
+_FREE: Final = {
+    "resources": ("backend", "workers", "max_retries", "timeout_s", "worker_memory_mb"),
+    "output": ("directory", "checkpoint_every"),
+}
+
+_RECORDS: Final = {"metrics": MetricRecord, "config": ConfigRecord}
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: that holds them; made when the first is written.
+        scenario: as resolved; checkpoints of another one are refused.
+    """
+
+    def __init__(self, folder: Path, scenario: Scenario) -> None:
+        self._folder = folder
+        self._scenario = scenario
+        self.refused: list[str] = []  # files that could not be used, and why
+
+    def save_start(self, state: Mapping[str, Any]) -> None:
+        """Save what stays the same over all rounds."""
+        self._write(self._folder / _START, state)
+
+    def save(self, number: int, state: Mapping[str, Any]) -> None:
+        """Save the state after a round, and remove old ones.
+
+        Args:
+            number: the round; state: anything that `encode` takes.
+
+        Raises:
+            CheckpointError: it cannot be written; what was there before stays.
+        """
+        self._write(self._folder / f"round-{number:06}.zip", state)
+        for path in self._rounds()[_KEPT:]:
+            path.unlink(missing_ok=True)
+
+    def load(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+        """Return what `save_start` saved, and the newest round that can be used; `None` if none was saved.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be used.
+        """
+        rounds = self._rounds()
+        if not rounds:
+            return None
+        start = self._try(self._folder / _START)
+        for path in rounds if start is not None else []:
+            found = self._try(path)
+            if start is not None and found is not None:
+                return start, found
+        raise CheckpointError("no checkpoint can be used:\n  " + "\n  ".join(self.refused))
+
+    def _rounds(self) -> list[Path]:
+        return sorted(self._folder.glob("round-*.zip"), reverse=True)
+
+    def _try(self, path: Path) -> Mapping[str, Any] | None:
+        """Read a checkpoint; `None`, with the reason in `refused`, if it cannot be used."""
+        try:
+            content = _read(path)
+        except CheckpointError as error:
+            self.refused.append(f"{path}: {error.message}")
+            return None
+        changed = _changed_keys(content["config"], dump_toml(self._scenario))
+        if changed:
+            self.refused.append(f"{path}: it is of another config: {', '.join(changed)} differ")
+            return None
+        state: Mapping[str, Any] = content["state"]
+        return state
+
+    def _write(self, path: Path, state: Mapping[str, Any]) -> None:
+        arrays = _Arrays()
+        content = {"format": FORMAT, "config": dump_toml(self._scenario), "state": encode(state, arrays)}
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with temporary.open("wb") as stream:
+                with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                    for number, array in enumerate(arrays.found):
+                        with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, array, allow_pickle=False)
+                    archive.writestr("checkpoint.json", json.dumps(content, allow_nan=False))
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write the checkpoint {path}: {error.strerror or error}",
+                hint="make room or mend the folder, then go on with `shoal resume`; what was saved is kept",
+            ) from error
+
+
+@dataclass(slots=True)
+class _Arrays:
+    """Arrays that were met, each object once."""
+
+    found: list[NDArray[Any]] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def add(self, array: NDArray[Any]) -> int:
+        # Two records may show the same memory: the best weights are often the last ones.
+        key = array.__array_interface__["data"][0] if array.nbytes else id(array)
+        number = self.numbers.get(key)
+        if number is None or not _same(self.found[number], array):
+            number = self.numbers[key] = len(self.found)
+            self.found.append(array)
+        return number
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.strides == b.strides
+
+
+def encode(value: Any, arrays: _Arrays) -> Any:
+    """Turn a value into JSON, putting its arrays aside.
+
+    Takes None, bool, int, float, str, bytes, numpy arrays and numbers, Flower's records, and lists, tuples
+    and mappings of these with keys of type str or int.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, np.ndarray | np.generic):  # before float, which numpy's float64 is too
+        if value.dtype.hasobject:
+            raise TypeError("an array of Python objects")
+        kind = "array" if isinstance(value, np.ndarray) else "number"
+        return {kind: arrays.add(np.asarray(value))}
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": str(float(value))}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, list):
+        return [encode(item, arrays) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [encode(item, arrays) for item in value]}
+    if isinstance(value, ArrayRecord):
+        return {"weights": [[name, arrays.add(view(array))] for name, array in value.items()]}
+    for kind, record in _RECORDS.items():
+        if isinstance(value, record):
+            return {kind: [[name, encode(item, arrays)] for name, item in value.items()]}
+    if isinstance(value, RecordDict):
+        return {"records": [[name, encode(record, arrays)] for name, record in value.items()]}
+    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
+        return {"mapping": [[key, encode(item, arrays)] for key, item in value.items()]}
+    raise TypeError(type(value).__name__)
+
+
+def can_encode(value: Any) -> bool:
+    """Tell whether `encode` takes a value."""
+    try:
+        encode(value, _Arrays())
+    except TypeError:
+        return False
+    return True
+
+
+def decode(value: Any, arrays: Callable[[int], NDArray[Any]]) -> Any:
+    """Return what `encode` was given.
+
+    Args:
+        value: JSON; arrays: number → array.
+    """
+    if isinstance(value, list):
+        return [decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "float":
+        return float(inner)
+    if kind == "bytes":
+        return bytes.fromhex(inner)
+    if kind == "array":
+        return arrays(inner)
+    if kind == "number":
+        return arrays(inner)[()]
+    if kind == "tuple":
+        return tuple(decode(item, arrays) for item in inner)
+    if kind == "weights":
+        record = ArrayRecord()
+        for name, number in inner:
+            record[name] = NumpyArray(arrays(number))
+        return record
+    pairs = {key: decode(item, arrays) for key, item in inner}
+    if kind in _RECORDS:
+        return _RECORDS[kind](pairs)
+    return RecordDict(pairs) if kind == "records" else pairs
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint whole.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content: dict[str, Any] = json.loads(archive.read("checkpoint.json"))
+            if content["format"] != FORMAT:
+                raise CheckpointError(f"it has format {content['format']}, this shoal reads {FORMAT}")
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            arrays = {}
+            for name in names:
+                with archive.open(name) as member:
+                    arrays[int(name.removesuffix(".npy"))] = np.lib.format.read_array(
+                        member, allow_pickle=False
+                    )
+                    member.read()  # to its end, where the check sum is compared
+            state = decode(content["state"], arrays.__getitem__)
+    except FileNotFoundError as error:
+        raise CheckpointError("it is missing") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"it is damaged ({type(error).__name__}: {error})") from error
+    return {**content, "state": state}
+
+
+def _changed_keys(before: str, now: str) -> list[str]:
+    """Return the keys that differ between two configs and matter."""
+    old, new = _flat(tomllib.loads(before)), _flat(tomllib.loads(now))
+    free = {f"{section}.{key}" for section, keys in _FREE.items() for key in keys}
+    return sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -18,6 +18,7 @@ from common.config import Scenario
 from common.errors import CheckpointError, RunError, ShoalError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
+from common.keras_loading import load_keras
 from common.schema import Population
 from server.app import Federation, Fitted, Hooks, Outcome, make_server_app
 from server.checkpoint import Checkpoints
@@ -179,6 +180,7 @@ def _hooks(
 
 def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population, outcome: Outcome) -> None:
     """Write the models and the closing summary."""
+    load_keras()  # in a run that goes on after its last round, nothing else has
     from simulations.export import export_model  # TensorFlow takes seconds to import
 
     progress, spec = outcome.progress, outcome.fitted.spec

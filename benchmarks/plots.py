@@ -22,6 +22,7 @@ _STYLE: Final = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e3e6ec",
     "figure.constrained_layout.use": True,
 }
@@ -94,7 +95,7 @@ def _times(axes: Axes, result: Result) -> None:
     axes.set_xscale("log")
     axes.invert_yaxis()
     axes.set(
-        xlabel="times shoal's seconds a round, on as many cores (in brackets)", title="Peers beside shoal"
+        xlabel="× shoal's seconds a round (cores)", title="Peers beside shoal"
     )
 
 

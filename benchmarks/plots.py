@@ -94,9 +94,7 @@ def _times(axes: Axes, result: Result) -> None:
     axes.axvline(1, color=_BLUE)
     axes.set_xscale("log")
     axes.invert_yaxis()
-    axes.set(
-        xlabel="× shoal's seconds a round (cores)", title="Peers beside shoal"
-    )
+    axes.set(xlabel="× shoal's seconds a round (cores)", title="Peers beside shoal")
 
 
 FIGURES: Final[Mapping[str, Callable[[Axes, Result], None]]] = {

@@ -152,6 +152,8 @@ def test_unexpected_errors_show_a_traceback_and_exit_1(
 def test_ctrl_c_is_exit_code_130() -> None:
     program = (
         "import os, signal, sys\nfrom simulations import cli\nfrom simulations.cli import running\n"
+        # A shell starts what runs in the background with SIGINT ignored, and Python leaves that so.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def load(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(30)\n"
         "running._load = load\ncli.main(['validate', 'x'])"
     )

@@ -136,7 +136,9 @@ class StackedTrainer:
                 tf.TensorSpec([None] * _FREE[k] + t.shape[_FREE[k] :], t.dtype) for k, t in enumerate(tensors)
             ]
             start = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
-            self._compiled[len(tensors)] = tf.function(self._all_steps, input_signature=[start, *free])
+            self._compiled[len(tensors)] = tf.function(
+                self._all_steps, input_signature=[start, *free], autograph=False
+            )
         trained, losses = self._compiled[len(tensors)]([tf.convert_to_tensor(w) for w in weights], *tensors)
         steps = np.count_nonzero(counts, axis=0)
         return Stack([t.numpy() for t in trained], losses.numpy().astype(np.float64), steps)
@@ -159,8 +161,14 @@ class StackedTrainer:
         trainable, frozen = self._divide(start)
         weights = [tf.repeat(w[None], clients, axis=0) for w in trainable]
         slots = [tf.zeros_like(w) for _ in range(self._optimizer.slots) for w in weights]
-        losses = tf.zeros([clients])
-        for step in tf.range(tf.shape(rows)[0]):
+
+        def train_step(
+            step: tf.Tensor,
+            weights: list[tf.Tensor],
+            slots: list[tf.Tensor],
+            losses: tf.Tensor,
+            seeds: tf.Tensor,
+        ) -> tuple[Any, ...]:
             batch = rows[step]
             gradients, loss, seeds = tf.vectorized_map(
                 lambda part: self._gradient(frozen, *part),
@@ -174,6 +182,11 @@ class StackedTrainer:
             active = counts[step] > 0
             weights = [_where(active, new, old) for new, old in zip(moved, weights, strict=True)]
             losses += tf.where(active, loss * tf.cast(counts[step], tf.float32), 0.0)
+            return step + 1, weights, slots, losses, seeds
+
+        steps = tf.shape(rows)[0]
+        begin = [tf.constant(0), weights, slots, tf.zeros([clients]), seeds]
+        _, weights, _, losses, _ = tf.while_loop(lambda step, *_: step < steps, train_step, begin)
         total = tf.cast(tf.reduce_sum(counts, axis=0), tf.float32)
         return self._join(weights, frozen, clients), losses / total
 

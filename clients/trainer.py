@@ -140,7 +140,8 @@ class Trainer:
         key = (f"{step.__name__}/{len(tensors)}", self._proximal is not None)
         if key not in self._compiled:
             signature = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors]
-            self._compiled[key] = tf.function(step, input_signature=signature)
+            # AutoGraph would rewrite Keras too, for seconds, into files that a killed worker leaves in /tmp.
+            self._compiled[key] = tf.function(step, input_signature=signature, autograph=False)
         return self._compiled[key](*tensors)
 
     def _all_steps(
@@ -149,12 +150,17 @@ class Trainer:
         self.traces += 1
         for metric in self.model.metrics:
             metric.reset_state()
-        for step in tf.range(tf.shape(bounds)[0] - 1):
+
+        def train_step(step: tf.Tensor) -> tuple[tf.Tensor]:
             rows = order[bounds[step] : bounds[step + 1]]
             batch = [tf.gather(x, rows), tf.gather(y, rows)]
             if weight is not None:
                 batch.append(tf.gather(weight, rows))
             self.model.train_step(tuple(batch))
+            return (step + 1,)
+
+        steps = tf.shape(bounds)[0] - 1
+        tf.while_loop(lambda step: step < steps, train_step, [tf.constant(0)])
         return self.model._loss_tracker.result()
 
     def _predict(self, x: tf.Tensor) -> tf.Tensor:
@@ -165,12 +171,15 @@ class Trainer:
         """Return the loss of the rows between bounds, as Keras computes it for a batch of them."""
         self.traces += 1
         parts = tf.shape(bounds)[0] - 1
-        losses = tf.TensorArray(tf.float32, parts)
-        for part in tf.range(parts):
+
+        def add_loss(part: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             rows = tf.range(bounds[part], bounds[part + 1])
             batch = tf.gather(y, rows), tf.gather(predicted, rows)
             loss = self.model.compute_loss(x=None, y=batch[0], y_pred=batch[1], training=False)
-            losses = losses.write(part, tf.cast(loss, tf.float32))
+            return part + 1, losses.write(part, tf.cast(loss, tf.float32))
+
+        start = [tf.constant(0), tf.TensorArray(tf.float32, parts)]
+        _, losses = tf.while_loop(lambda part, _: part < parts, add_loss, start)
         return losses.stack()
 
     def _forward(self, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -17,7 +17,7 @@ FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
 	echo "found: $$(python3 --version 2>&1 || true). Install one, e.g. apt-get install python3.11 python3.11-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help run test check bench lock docs wheel wheel-test install install-dev chromium clean
+.PHONY: help run test check bench lock docs proto wheel wheel-test install install-dev chromium clean
 
 help: ## show this help
 	@echo "make TARGET, where TARGET is"
@@ -47,6 +47,10 @@ lock: install-dev ## resolve the dependencies again (needs a package index)
 
 docs: install ## write the generated pages: docs/config.md, docs/cli.md, docs/errors.md
 	$(BIN)/python -m simulations.config_reference docs
+
+proto: install-dev ## write simulations/transport/wire_pb2.py from wire.proto
+	$(BIN)/python -m grpc_tools.protoc -I simulations/transport --python_out=simulations/transport \
+		--pyi_out=simulations/transport simulations/transport/wire.proto
 
 wheel: install-dev ## build the wheel into dist/
 	rm -rf dist

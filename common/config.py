@@ -236,6 +236,11 @@ class ResourcesConfig(Section):
     backend: Literal["ray", "serial"] = Field(
         "ray", description="ray spawns worker processes; serial runs clients in this process."
     )
+    transport: Literal["direct", "grpc"] = Field(
+        "direct",
+        description="How the server reaches clients in Ray workers: directly, or each over a gRPC stream of "
+        "its own with mutual TLS, as sites of a pilot are; each then trains alone and answers alone.",
+    )
     workers: int = Field(
         0, ge=0, description="Ray workers; 0 takes one a core, fewer where memory or GPUs are short."
     )

@@ -13,8 +13,9 @@ ShoalError                    1   anything that shoal refuses
 │   └── TooFewRepliesError   12   too few clients answered to apply a round
 ├── WorkerError              13   a worker process could not be started or kept
 ├── DisclosureError          14   a message held something that may not leave the client
-└── RunError                 15   a run folder is missing, damaged or not what was expected
-    └── CheckpointError      16   a checkpoint cannot be written, or none can be used
+├── RunError                 15   a run folder is missing, damaged or not what was expected
+│   └── CheckpointError      16   a checkpoint cannot be written, or none can be used
+└── TransportError           17   server and client cannot talk to each other, or one said what it may not
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
 """
@@ -163,6 +164,13 @@ class CheckpointError(RunError):
 
     exit_code = 16
     help = "docs/reliability.md tells what a checkpoint holds and when one is refused."
+
+
+class TransportError(ShoalError):
+    """Server and client cannot talk to each other, or one of them said what it may not."""
+
+    exit_code = 17
+    help = "docs/transport.md tells what each side needs, and what the other side checks."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -270,7 +270,8 @@ class _Server:
     def path(self, config: BaseConfig, initial: ArrayRecord) -> Path:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
-        if wanted == "sequential" or (wanted == "auto" and self.cohort_size() < _LEAST_COHORT):
+        alone = self.scenario.resources.transport == "grpc" or self.cohort_size() < _LEAST_COHORT
+        if wanted == "sequential" or (wanted == "auto" and alone):
             return "sequential"
         asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})
         exchange = self.exchange(

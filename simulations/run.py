@@ -144,20 +144,40 @@ def coordinate(
 
     serial = scenario.resources.backend == "serial"
     worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
-    executor = make_executor(MakeApp(scenario, population), worker, scenario.resources)
     states: dict[int, RecordDict] = {}
-    try:
-        grid = EngineGrid(
-            executor,
-            sites,
-            make_run(_RUN_ID),
-            clients_per_chunk=scenario.resources.clients_per_chunk,
-            examples=examples,
-            states=states,
-        )
+    with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
         app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver, states)
         context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
         app(wrap(grid), context)
+
+
+@contextmanager
+def _grid(
+    scenario: Scenario,
+    make_app: MakeApp,
+    worker: WorkerFederation,
+    sites: Sites,
+    examples: Callable[[int], float],
+    states: dict[int, RecordDict],
+) -> Iterator[Grid]:
+    """Give the Grid that the scenario asks for, with its clients behind it."""
+    resources = scenario.resources
+    if resources.transport == "grpc":
+        from simulations.transport.fleet import over_grpc  # Ray takes a second to import
+
+        with over_grpc(make_app, worker, resources, sites, pooled=scenario.output.compare) as found:
+            yield found
+        return
+    executor = make_executor(make_app, worker, resources)
+    try:
+        yield EngineGrid(
+            executor,
+            sites,
+            make_run(_RUN_ID),
+            clients_per_chunk=resources.clients_per_chunk,
+            examples=examples,
+            states=states,
+        )
     finally:
         executor.close()
 

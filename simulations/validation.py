@@ -57,7 +57,20 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_metric_problems(scenario),
         *_training_problems(scenario),
         *_cohort_problems(scenario),
+        *_transport_problems(scenario),
     ]
+
+
+def _transport_problems(scenario: Scenario) -> list[str]:
+    resources = scenario.resources
+    if resources.transport == "direct":
+        return []
+    problems = []
+    if resources.backend == "serial":
+        problems.append('resources.transport: "grpc" has its clients in Ray: set resources.backend to "ray"')
+    if resources.gpus_per_worker:
+        problems.append('resources.gpus_per_worker: not to be had with transport = "grpc" yet: set it to 0')
+    return problems
 
 
 def _path_problems(scenario: Scenario) -> list[str]:

@@ -128,7 +128,7 @@ class RayExecutor:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             without = resources.model_copy(update={"gpus_per_worker": 0.0})
-            _start_ray(worker_count(without, federation.clients) * resources.threads_per_worker)
+            start_ray(worker_count(without, federation.clients) * resources.threads_per_worker)
         count = worker_count(resources, federation.clients, ray.cluster_resources().get("GPU", 0.0))
         if not self._owns_ray:
             _check_room(count, resources.threads_per_worker)
@@ -322,7 +322,12 @@ def _check_room(workers: int, threads: int) -> None:
         )
 
 
-def _start_ray(cpus: int) -> None:
+def start_ray(cpus: int) -> None:
+    """Start Ray on this machine.
+
+    Raises:
+        WorkerError: why it could not be started.
+    """
     try:
         ray.init(
             num_cpus=cpus,

@@ -76,6 +76,31 @@ def test_serial_and_ray_give_the_same_bits_with_one_worker_and_with_two(ray_sess
         assert_same_bits(weights(config), serial)
 
 
+def test_clients_over_grpc_give_the_same_bits(ray_session: None) -> None:
+    given = (*SHORT, "output.compare=true")
+    direct, wire = Notes(), Notes()
+    over = ("resources.backend=ray", "resources.transport=grpc", "resources.workers=2")
+    serial = outcome(scenario("medical-thyroid", *given), direct)
+    grpc = outcome(scenario("medical-thyroid", *given, *over), wire)
+    assert_same_bits(*(record_to_weights(found.progress.arrays) for found in (serial, grpc)))
+    assert [row.metrics for row in wire.rounds] == [row.metrics for row in direct.rounds]
+    assert wire.sites == direct.sites
+    assert [c.error for c in wire.clients] == [""] * len(wire.clients)
+
+
+def test_seventy_clients_over_grpc_share_two_processes(ray_session: None) -> None:
+    # One by one and not reduced in the workers, direct messages are summed in the same order.
+    given = ("partition.scheme=iid", "partition.clients=70", "partition.min_rows=5", "training.rounds=1")
+    notes = Notes()
+    over = ("resources.backend=ray", "resources.transport=grpc", "resources.workers=2")
+    wire = weights(scenario("digits", *given, *over))
+    alone = ("resources.path=sequential", "resources.clients_per_chunk=1")
+    assert_same_bits(
+        wire, record_to_weights(outcome(scenario("digits", *given, *alone), notes).progress.arrays)
+    )
+    assert notes.rounds[-1].succeeded == 70
+
+
 def test_one_seed_gives_one_result_and_another_seed_another() -> None:
     first, again = (weights(scenario("digits", *SHORT)) for _ in range(2))
     assert_same_bits(first, again)

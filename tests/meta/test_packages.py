@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,13 @@ def test_every_dependency_is_locked() -> None:
         for requirement in extra:
             name, version = requirement.split("==")  # data are pickles or texts: an exact version
             assert locked[name.lower()] == version
+
+
+def test_generated_protobuf_is_that_of_the_proto(tmp_path: Path) -> None:
+    folder = ROOT / "simulations" / "transport"
+    out = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
+    # In a process of its own: its protobuf and TensorFlow's do not go together in one.
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", *out, str(folder / "wire.proto")]
+    subprocess.run(command, check=True)
+    for name in ("wire_pb2.py", "wire_pb2.pyi"):
+        assert (folder / name).read_text() == (tmp_path / name).read_text(), "run `make proto`"

@@ -1,0 +1,141 @@
+"""A simulation over the real wire: clients in Ray actors that dial the server with mutual TLS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import grpc
+import ray
+from flwr.app import RecordDict
+
+from common.config import ResourcesConfig
+from common.errors import WorkerError
+from common.flower_shim import make_run
+from server.sites import Sites
+from simulations.engine.environment import worker_environment
+from simulations.engine.ray_pool import start_ray, worker_count
+from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
+from simulations.transport.certificates import issue, make_authority, server_credentials
+from simulations.transport.client import TransportClient
+from simulations.transport.grid import TransportGrid
+from simulations.transport.server import Policy, TransportServer
+
+_SERVER: Final = "server"
+_START_S: Final = 300.0  # for all clients to be there, TensorFlow's import included
+
+
+class _Actor:
+    """Several clients in one process: a connection each, and one worker that serves them in turn."""
+
+    def __init__(self, make_app: AppFactory, federation: Federation, address: str) -> None:
+        self._worker = Worker(make_app, federation)
+        self._turn = threading.Lock()
+        self._address = address
+        self._failures: list[str] = []
+
+    def run(self, clients: Mapping[str, tuple[bytes, bytes, bytes]]) -> list[str]:
+        """Run clients until the server says goodbye; return why any of them ended before.
+
+        Args:
+            clients: name → certificate authority, key and certificate, in PEM.
+        """
+        threads = [threading.Thread(target=self._client, args=(*item,)) for item in clients.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return self._failures
+
+    def _client(self, name: str, pem: tuple[bytes, bytes, bytes]) -> None:
+        try:
+            TransportClient(
+                self._address,
+                grpc.ssl_channel_credentials(*pem),
+                lambda welcome: _InTurn(self._worker, self._turn),
+                version=version("shoal"),
+            ).run()
+        except Exception as error:
+            self._failures.append(f"{name}: {type(error).__name__}: {error}")
+
+
+class _InTurn:
+    """Lets the clients of a process use its worker one after another."""
+
+    def __init__(self, worker: Worker, turn: threading.Lock) -> None:
+        self._worker = worker
+        self._turn = turn
+
+    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+        with self._turn:
+            return self._worker.run(content, jobs)
+
+
+@contextmanager
+def over_grpc(
+    make_app: AppFactory, federation: Federation, resources: ResourcesConfig, sites: Sites, *, pooled: bool
+) -> Iterator[TransportGrid]:
+    """Start a server and all clients, and give the Grid over them; they end with it.
+
+    Args:
+        make_app: makes the ClientApp, once an actor; federation: what it is told.
+        resources: workers and threads; sites: the clients.
+        pooled: whether one more node answers with everybody's rows.
+
+    Raises:
+        WorkerError: not all clients came.
+    """
+    names = [f"client-{index}" for index in range(sites.count + pooled)]
+    owns_ray = not ray.is_initialized()
+    count = worker_count(resources.model_copy(update={"gpus_per_worker": 0.0}), len(names))
+    if owns_ray:
+        start_ray(count * resources.threads_per_worker)
+    actors: list[Any] = []
+    with TemporaryDirectory(prefix="shoal-") as folder:
+        path = Path(folder)
+        make_authority(path, "shoal simulation")
+        issue(path, _SERVER, hosts=["127.0.0.1"])
+        for name in names:
+            issue(path, name)
+        credentials = server_credentials(path / "ca.crt", path / f"{_SERVER}.crt", path / f"{_SERVER}.key")
+        pems = {name: _pem(path, name) for name in names}
+    server = TransportServer("127.0.0.1:0", credentials, Policy(names), version("shoal"))
+    try:
+        factory = ray.put(make_app)
+        environment = worker_environment(resources.threads_per_worker)
+        remote = ray.remote(_Actor).options(
+            num_cpus=resources.threads_per_worker, max_restarts=0, runtime_env={"env_vars": environment}
+        )
+        address = f"127.0.0.1:{server.port}"
+        actors = [remote.remote(factory, federation, address) for _ in range(count)]
+        ended = [
+            actor.run.remote({name: pems[name] for name in names[number::count]})
+            for number, actor in enumerate(actors)
+        ]
+        _wait(server, len(names), ended)
+        yield TransportGrid(server, sites, make_run(federation.run_id))
+    finally:
+        server.close()
+        for actor in actors:
+            ray.kill(actor)
+        if owns_ray:
+            ray.shutdown()
+
+
+def _wait(server: TransportServer, clients: int, ended: Sequence[Any]) -> None:
+    there = server.wait_for(clients, _START_S)
+    if len(there) < clients:
+        done, _ = ray.wait(list(ended), num_returns=len(ended), timeout=0)
+        reasons = "; ".join(reason for ref in done for reason in ray.get(ref)[:1])
+        raise WorkerError(f"{len(there)} of {clients} clients came in {_START_S:g} s. {reasons}")
+
+
+def _pem(folder: Path, name: str) -> tuple[bytes, bytes, bytes]:
+    files = (folder / "ca.crt", folder / f"{name}.key", folder / f"{name}.crt")
+    ca, key, certificate = (file.read_bytes() for file in files)
+    return ca, key, certificate

@@ -1,0 +1,81 @@
+"""A Flower Grid over clients that have dialled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from common.errors import TransportError
+from common.flower_shim import Run, client_error, number_message
+from common.profiling import span
+from server.sites import Sites
+from simulations.transport.codec import Packed, pack
+from simulations.transport.server import Answered, Asked, TransportServer
+
+
+class TransportGrid(Grid):
+    """Hands messages to a `TransportServer` and returns replies by ascending node id."""
+
+    def __init__(self, server: TransportServer, sites: Sites, run: Run) -> None:
+        self._server = server
+        self._sites = sites
+        self._run = run
+
+    def set_run(self, run: Run) -> None:
+        """Set Flower's description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._run
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        """Refuse: Flower itself calls it deprecated."""
+        raise NotImplementedError("make a flwr.app.Message instead")
+
+    def get_node_ids(self) -> range:
+        """Return all node ids, also of clients that are not there now."""
+        return self._sites.node_ids
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Refuse: over this Grid, messages are sent and waited for at once."""
+        raise TransportError("push_messages is not to be had over gRPC", hint="use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Refuse, as `push_messages` does."""
+        raise TransportError("pull_messages is not to be had over gRPC", hint="use send_and_receive")
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Bring messages to their clients and return the replies that came in time.
+
+        Args:
+            messages: to nodes of this Grid; those that share one content object are packed once.
+            timeout: seconds to wait.
+        """
+        sent = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        for message in sent:
+            number_message(message)
+        with span("broadcast"):
+            packed = {
+                id(content): pack(content) for content in {id(m.content): m.content for m in sent}.values()
+            }
+        asked = [self._asked(message, packed[id(message.content)]) for message in sent]
+        with span("wait"):
+            answers = self._server.exchange(asked, timeout)
+        replies = [_reply(m, answer) for m, answer in zip(sent, answers, strict=True) if answer is not None]
+        for reply in replies:
+            number_message(reply)
+        return replies
+
+    def _asked(self, message: Message, packed: Packed) -> Asked:
+        meta = message.metadata
+        return Asked(self._sites.client(meta.dst_node_id), meta.message_type, meta.group_id, packed)
+
+
+def _reply(message: Message, answer: Answered) -> Message:
+    if answer.content is None:
+        return Message(client_error(answer.error), reply_to=message)
+    return Message(answer.content, reply_to=message)

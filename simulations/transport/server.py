@@ -1,0 +1,378 @@
+"""The server's end: a gRPC service that clients dial into, and the tasks that wait for them.
+
+It has an event loop in a thread of its own, so a thousand idle clients cost no thread each. A client may come
+late, leave and come back: its tasks wait for it. Each task is answered once; what comes again is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+from flwr.app import RecordDict
+from google.protobuf.message import DecodeError
+
+from common.errors import TransportError
+from simulations.transport import wire_pb2 as wire
+from simulations.transport.certificates import Identity, identity
+from simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking
+
+T = TypeVar("T")
+
+PROTOCOL: Final = 1
+SERVICE: Final = "shoal.v1.Federation"
+_HELLO_S: Final = 10.0  # for a client to say who it is
+_STALLED_S: Final = 60.0  # between two chunks of one reply
+_GOODBYE_S: Final = 5.0
+LIMITS: Final = [
+    ("grpc.max_receive_message_length", 4 * CHUNK_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),  # two servers on one port would share the clients
+]
+_log = logging.getLogger("shoal.transport")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One task for one client.
+
+    Attributes:
+        client: its index; message_type, group: as in the Flower message; packed: the content.
+    """
+
+    client: int
+    message_type: str
+    group: str
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A client's answer: `content`, or else the `error` that kept it from one."""
+
+    content: RecordDict | None
+    error: str
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """One stream of one client; `outgoing` holds iterators over what is to be sent."""
+
+    client: int
+    outgoing: asyncio.Queue[Iterator[bytes] | None] = field(default_factory=asyncio.Queue)
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    id: str
+    asked: Asked
+    answer: asyncio.Future[Answered]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may take part, and within what limits.
+
+    Attributes:
+        names: of the clients, by index: the subjects of their certificates.
+        revoked: serial numbers of certificates that count no more.
+        patience_s: how long the tasks of a client that has left wait for it to come back.
+        most_bytes: of a client's message.
+        insecure: whether clients without a certificate are taken at their word.
+    """
+
+    names: Sequence[str]
+    revoked: Collection[int] = ()
+    patience_s: float = 60.0
+    most_bytes: int = 1 << 30
+    insecure: bool = False
+
+
+class TransportServer:
+    """Listens for the clients of a federation, and brings them their tasks."""
+
+    def __init__(
+        self, address: str, credentials: grpc.ServerCredentials | None, policy: Policy, version: str
+    ) -> None:
+        """Start to listen.
+
+        Args:
+            address: "host:port"; port 0 takes a free one.
+            credentials: of the server; `None` only with `policy.insecure`.
+            policy: who may take part; version: of shoal, told to clients.
+
+        Raises:
+            TransportError: the address cannot be had.
+        """
+        if credentials is None and not policy.insecure:
+            raise TransportError("a server without credentials must be declared insecure")
+        self._policy = policy
+        self._version = version
+        self._indices = {name: index for index, name in enumerate(policy.names)}
+        self._sessions: dict[int, _Session] = {}
+        self._tasks: dict[str, _Task] = {}
+        self._changed: asyncio.Condition | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="transport", daemon=True)
+        self._thread.start()
+        try:
+            self.port = self._call(self._start(address, credentials))
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def connected(self) -> list[int]:
+        """Return the indices of the clients that are there."""
+        return sorted(self._sessions)
+
+    def wait_for(self, clients: int, timeout_s: float) -> list[int]:
+        """Wait until that many clients are there, or time is over; return which are."""
+        self._call(self._wait_for(clients, timeout_s))
+        return self.connected()
+
+    def exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
+        """Bring tasks to clients and return their answers, in order; `None` for one that is late."""
+        return self._call(self._exchange(asked, timeout_s))
+
+    def close(self) -> None:
+        """Say goodbye to the clients and stop to listen."""
+        if self._thread.is_alive():
+            self._call(self._stop())
+            self._end_loop()
+
+    # -- on the event loop ----------------------------------------------------------------------
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        self._changed = asyncio.Condition()
+        self._server = grpc.aio.server(options=LIMITS)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._join, request_deserializer=_read, response_serializer=lambda raw: raw
+        )
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, {"Join": handler})]
+        )
+        try:
+            if credentials is None:
+                port: int = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise TransportError(
+                f"cannot listen on {address}", hint="is the port taken, or the host not this machine's?"
+            )
+        await self._server.start()
+        return port
+
+    async def _stop(self) -> None:
+        for session in self._sessions.values():
+            session.outgoing.put_nowait(iter([_raw(goodbye=wire.Goodbye())]))
+            session.outgoing.put_nowait(None)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until(lambda: not self._sessions), _GOODBYE_S)
+        await self._server.stop(None)
+
+    async def _wait_for(self, clients: int, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until(lambda: len(self._sessions) >= clients), timeout_s)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        assert self._changed is not None
+        async with self._changed:
+            await self._changed.wait_for(holds)
+
+    async def _note_change(self) -> None:
+        assert self._changed is not None
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
+        tasks = [_Task(uuid4().hex, one, self._loop.create_future()) for one in asked]
+        self._tasks |= {task.id: task for task in tasks}
+        for task in tasks:
+            session = self._sessions.get(task.asked.client)
+            if session is None:
+                self._expect_back(task.asked.client)
+            else:
+                session.outgoing.put_nowait(_task_messages(task))
+        await asyncio.wait([task.answer for task in tasks], timeout=timeout_s)
+        for task in tasks:
+            self._tasks.pop(task.id, None)
+        return [task.answer.result() if task.answer.done() else None for task in tasks]
+
+    def _expect_back(self, client: int) -> None:
+        """Fail a client's tasks unless it is there again in time."""
+
+        def give_up() -> None:
+            if client in self._sessions:
+                return
+            reason = f"TransportError: not connected for {self._policy.patience_s:g} s"
+            for task in self._tasks.values():
+                if task.asked.client == client and not task.answer.done():
+                    task.answer.set_result(Answered(None, reason))
+
+        self._loop.call_later(self._policy.patience_s, give_up)
+
+    async def _join(
+        self, requests: AsyncIterator[wire.FromClient | None], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        who = identity(context.auth_context(), context.peer())
+        try:
+            hello = await asyncio.wait_for(anext(requests, None), _HELLO_S)
+            client = self._admit(hello, who)
+        except TransportError as error:
+            _log.warning("refused %s: %s", who, error.message)
+            await context.write(_raw(refusal=wire.Refusal(reason=error.message)))
+            return
+        except TimeoutError:
+            _log.warning("refused %s: it said no hello", who)
+            return
+        await self._serve(_Session(client), requests, context)
+
+    def _admit(self, first: wire.FromClient | None, who: Identity) -> int:
+        """Return the index of the client that may come in.
+
+        Raises:
+            TransportError: why it may not.
+        """
+        if first is None or first.WhichOneof("body") != "hello":
+            raise TransportError("the first message is no hello")
+        if first.hello.protocol != PROTOCOL:
+            older = "client" if first.hello.protocol < PROTOCOL else "server"
+            raise TransportError(
+                f"the client speaks protocol {first.hello.protocol} (shoal {first.hello.version[:40]}), the "
+                f"server {PROTOCOL} (shoal {self._version}): update the {older}"
+            )
+        if not (who.name or self._policy.insecure):
+            raise TransportError("no certificate, or one without a name")
+        if who.serial in self._policy.revoked:
+            raise TransportError(f'the certificate of "{who.name}" is revoked')
+        name = who.name or first.hello.name
+        if name not in self._indices:
+            raise TransportError(f'"{name[:64]}" is not on the list of clients')
+        return self._indices[name]
+
+    async def _serve(
+        self,
+        session: _Session,
+        requests: AsyncIterator[wire.FromClient | None],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        """Bring a client its tasks and take its replies until either side leaves."""
+        name = self._policy.names[session.client]
+        before = self._sessions.get(session.client)
+        if before is not None:  # its connection broke without a word: the newest counts
+            before.outgoing.put_nowait(None)
+        self._sessions[session.client] = session
+        _log.info("%s is there", name)
+        count = len(self._policy.names)
+        welcome = wire.Welcome(version=self._version, client=session.client, clients=count)
+        session.outgoing.put_nowait(iter([_raw(welcome=welcome)]))
+        for task in self._tasks.values():
+            if task.asked.client == session.client and not task.answer.done():
+                session.outgoing.put_nowait(_task_messages(task))
+        await self._note_change()
+        work = [
+            asyncio.create_task(self._watch(name, self._send(session, context))),
+            asyncio.create_task(self._watch(name, self._receive(session, requests))),
+        ]
+        try:
+            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Nothing is awaited here: gRPC may have cancelled us, and does so again.
+            for one in work:
+                one.cancel()
+            _log.info("%s has left", name)
+            if self._sessions.get(session.client) is session:
+                del self._sessions[session.client]
+                self._expect_back(session.client)
+            self._ending = asyncio.create_task(self._note_change())
+
+    async def _watch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do one half of a session; what its client did wrong ends the session, and goes into the log."""
+        try:
+            await work
+        except TransportError as error:
+            _log.warning("%s: %s", name, error.message)
+        except TimeoutError:
+            _log.warning("%s: a reply stalled for %g s", name, _STALLED_S)
+        except grpc.RpcError:
+            return  # it is gone
+
+    async def _send(self, session: _Session, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        while (messages := await session.outgoing.get()) is not None:
+            for raw in messages:
+                await context.write(raw)
+
+    async def _receive(self, session: _Session, requests: AsyncIterator[wire.FromClient | None]) -> None:
+        async for message in requests:
+            if message is None or message.WhichOneof("body") != "reply":
+                raise TransportError("it sent something that is no reply")
+            await self._take(session, message.reply, requests)
+
+    async def _take(
+        self, session: _Session, reply: wire.Reply, requests: AsyncIterator[wire.FromClient | None]
+    ) -> None:
+        """Take one reply, if it is still asked for and this client's."""
+        content: RecordDict | None = None
+        if not reply.error:
+            unpacking = Unpacking(reply.payload, self._policy.most_bytes)
+            while not unpacking.complete:
+                part = await asyncio.wait_for(anext(requests, None), _STALLED_S)
+                if part is None or part.WhichOneof("body") != "chunk":
+                    raise TransportError("it sent something else amid a reply")
+                unpacking.add(part.chunk)
+            content = unpacking.content()
+        task = self._tasks.get(reply.task)
+        if task is not None and task.asked.client == session.client and not task.answer.done():
+            task.answer.set_result(Answered(content, reply.error[:2_000]))
+        session.outgoing.put_nowait(iter([_raw(received=wire.Received(task=reply.task))]))
+
+
+def _read(raw: bytes) -> wire.FromClient | None:
+    """Parse what a client sent; `None` if it is no protobuf."""
+    try:
+        message: wire.FromClient = wire.FromClient.FromString(raw)
+    except DecodeError:
+        return None
+    return message
+
+
+def _raw(**body: Any) -> bytes:
+    raw: bytes = wire.FromServer(**body).SerializeToString()
+    return raw
+
+
+def _task_messages(task: _Task) -> Iterator[bytes]:
+    asked = task.asked
+    yield _raw(
+        task=wire.Task(
+            id=task.id,
+            message_type=asked.message_type,
+            group=asked.group,
+            payload=asked.packed.header,
+        )
+    )
+    for chunk in asked.packed.chunks():
+        yield _raw(chunk=chunk)

@@ -43,7 +43,7 @@ def _client(population: Population, fitted: Fitted, client: int) -> dict[str, ob
     return {
         "client": client,
         "name": population.name(client),
-        "rows": population.rows(client),
+        "rows": sum(fitted.rows.get(client, {}).values()) or None,
         "train_rows": fitted.rows.get(client, {}).get("train"),
         "labels": labels,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from common.errors import CheckpointError, RunError, ShoalError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
-from common.schema import Population
+from common.schema import Population, Schema
 from server.app import Federation, Fitted, Hooks, Outcome, make_server_app
 from server.checkpoint import Checkpoints
 from server.sites import Sites
@@ -37,6 +38,7 @@ from simulations.trace import TraceFile
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
+_SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,9 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
         CheckpointError: there is none to go on from, or the data have changed since.
         RunError: the run is over, or still going on.
     """
-    status = folder.status()
-    if status == "running":
-        raise RunError(f"{folder.name} is still running")
-    if status in ("finished", "stopped early"):
-        raise RunError(f"{folder.name} is {status}: there is nothing left to do")
+    if (folder.path / _SERVED).exists():
+        raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
+    _refuse_ended(folder)
     population = datasets.load_population(scenario)
     found = Checkpoints(folder.path / _CHECKPOINTS, scenario).load()
     if found is None:
@@ -101,6 +101,14 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
     _run(folder, scenario, population, observers, trace=False)
 
 
+def _refuse_ended(folder: RunFolder) -> None:
+    status = folder.status()
+    if status == "running":
+        raise RunError(f"{folder.name} is still running")
+    if status in ("finished", "stopped early"):
+        raise RunError(f"{folder.name} is {status}: there is nothing left to do")
+
+
 def _run(
     folder: RunFolder, scenario: Scenario, population: Population, observers: Sequence[Observer], trace: bool
 ) -> None:
@@ -114,7 +122,7 @@ def _run(
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = _hooks(folder, population, observers, scenario, interrupts)
         coordinate(scenario, population, hooks, outcomes.append, trace=trace)
-        _leave_behind(folder, scenario, population, outcomes[0])
+        _leave_behind(folder, scenario, population.schema, outcomes[0], population)
 
 
 def coordinate(
@@ -145,10 +153,56 @@ def coordinate(
     serial = scenario.resources.backend == "serial"
     worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
     states: dict[int, RecordDict] = {}
+    federation = Federation(scenario, population.schema, sites, pooled)
     with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
-        app = make_server_app(Federation(scenario, population.schema, sites, pooled), hooks, deliver, states)
-        context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
-        app(wrap(grid), context)
+        _serve(wrap(grid), federation, hooks, deliver, states)
+
+
+def _serve(
+    grid: Grid,
+    federation: Federation,
+    hooks: Hooks,
+    deliver: Callable[[Outcome], None],
+    states: dict[int, RecordDict],
+) -> None:
+    app = make_server_app(federation, hooks, deliver, states)
+    app(grid, Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+
+
+def serve(
+    scenario: Scenario,
+    population: Population,
+    over: Callable[[Sites], Grid],
+    observers: Sequence[Observer] = (),
+    resume: RunFolder | None = None,
+) -> Path:
+    """Run a scenario over clients elsewhere, and return its run folder.
+
+    Args:
+        scenario: the configuration.
+        population: names and schema of the clients; it is never asked for rows.
+        over: makes the Grid over the clients.
+        observers: as in `run_scenario`.
+        resume: a run to go on with, after its last checkpoint.
+
+    Raises:
+        ShoalError: as `run_scenario`.
+    """
+    identify_process(_RUN_ID)
+    sites = Sites(len(population), population.name)
+    grid = over(sites)
+    if resume is None:
+        folder = RunFolder.create(scenario)
+        write_atomically(folder.path / _SERVED, json.dumps([population.name(c) for c in range(sites.count)]))
+    else:
+        _refuse_ended(resume)
+        folder = resume
+        folder.resume()
+    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
+        hooks = _hooks(folder, population, observers, scenario, interrupts)
+        _serve(grid, Federation(scenario, population.schema, sites), hooks, outcomes.append, {})
+        _leave_behind(folder, scenario, population.schema, outcomes[0])
+    return folder.path
 
 
 @contextmanager
@@ -198,8 +252,14 @@ def _hooks(
     return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, interrupts.stop)
 
 
-def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population, outcome: Outcome) -> None:
-    """Write the models and the closing summary."""
+def _leave_behind(
+    folder: RunFolder,
+    scenario: Scenario,
+    schema: Schema,
+    outcome: Outcome,
+    population: Population | None = None,
+) -> None:
+    """Write the models and the closing summary; with the population, also what only its rows can tell."""
     load_keras()  # in a run that goes on after its last round, nothing else has
     from simulations.export import export_model  # TensorFlow takes seconds to import
 
@@ -209,8 +269,8 @@ def _leave_behind(folder: RunFolder, scenario: Scenario, population: Population,
         "model-last.keras": progress.arrays,
     }
     for name, arrays in models.items():
-        export_model(scenario, population.schema, spec, arrays, folder.path / name)
-    exact = closed_form(scenario, population, spec, progress.best_arrays)
+        export_model(scenario, schema, spec, arrays, folder.path / name)
+    exact = None if population is None else closed_form(scenario, population, spec, progress.best_arrays)
     folder.finish(
         "stopped early" if progress.stopped_early else "finished",
         {
@@ -245,7 +305,9 @@ def _closing(folder: RunFolder) -> Iterator[list[Outcome]]:
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
     if any((folder.path / _CHECKPOINTS).glob("round-*.zip")):
-        print(f"go on after the last checkpoint with: shoal resume {folder.path}", file=sys.stderr)
+        served = (folder.path / _SERVED).exists()
+        command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
+        print(f"go on after the last checkpoint with: {command}", file=sys.stderr)
 
 
 @contextmanager

@@ -217,6 +217,13 @@ def version() -> None:
     typer.echo(f"shoal {installed('shoal')}")
 
 
+def load_valid(source: str, overrides: list[str] | None) -> Scenario:
+    """Load a scenario and refuse one that is wrong in itself; its data are not looked at."""
+    loaded = _load(source, overrides)
+    _refuse(_validate(loaded, deep=False), source)
+    return loaded
+
+
 def _load(source: str, overrides: list[str] | None) -> Scenario:
     from simulations import load_scenario
 

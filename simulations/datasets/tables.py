@@ -82,7 +82,7 @@ def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[
     if not table.num_rows:
         raise UnreadableDataError(f"{path} holds no rows")
     for name in kinds["numeric"]:
-        table = _replace(table, name, _to_numbers(table[name], name, path))
+        table = _replace(table, name, to_numbers(table[name], name, path))
     for name in kinds["categorical"]:
         table = _replace(table, name, table[name].cast(pa.string()))
     return spread(Raw(table, label=data.label, site=site, text=data.text_column), scenario)
@@ -104,7 +104,12 @@ def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, values)
 
 
-def _to_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+def to_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    """Return a column as float64, missing values as nulls.
+
+    Raises:
+        UnreadableDataError: rows hold no number; says how many and which is the first.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):

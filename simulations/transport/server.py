@@ -103,7 +103,12 @@ class TransportServer:
     """Listens for the clients of a federation, and brings them their tasks."""
 
     def __init__(
-        self, address: str, credentials: grpc.ServerCredentials | None, policy: Policy, version: str
+        self,
+        address: str,
+        credentials: grpc.ServerCredentials | None,
+        policy: Policy,
+        version: str,
+        agreement: str = "",
     ) -> None:
         """Start to listen.
 
@@ -111,6 +116,7 @@ class TransportServer:
             address: "host:port"; port 0 takes a free one.
             credentials: of the server; `None` only with `policy.insecure`.
             policy: who may take part; version: of shoal, told to clients.
+            agreement: hash of what clients must have in common with the server; they check it.
 
         Raises:
             TransportError: the address cannot be had.
@@ -119,6 +125,7 @@ class TransportServer:
             raise TransportError("a server without credentials must be declared insecure")
         self._policy = policy
         self._version = version
+        self._agreement = agreement
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
         self._tasks: dict[str, _Task] = {}
@@ -287,7 +294,9 @@ class TransportServer:
         self._sessions[session.client] = session
         _log.info("%s is there", name)
         count = len(self._policy.names)
-        welcome = wire.Welcome(version=self._version, client=session.client, clients=count)
+        welcome = wire.Welcome(
+            version=self._version, client=session.client, clients=count, agreement=self._agreement
+        )
         session.outgoing.put_nowait(iter([_raw(welcome=welcome)]))
         for task in self._tasks.values():
             if task.asked.client == session.client and not task.answer.done():

@@ -1,0 +1,161 @@
+"""A federation whose clients are elsewhere: what the server's and each site's process run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+
+from clients.app import make_client_app
+from clients.resident import Resident
+from common.config import Scenario
+from common.errors import ConfigError, TransportError
+from common.events import Observer
+from common.flower_shim import make_run
+from common.schema import Schema, Shard
+from server.sites import Sites
+from simulations.datasets.site import SitePopulation
+from simulations.engine.worker import Federation, Worker
+from simulations.results import RunFolder
+from simulations.results.journal import Journal
+from simulations.run import serve
+from simulations.transport import wire_pb2 as wire
+from simulations.transport.client import Left, TransportClient
+from simulations.transport.grid import TransportGrid
+from simulations.transport.server import Policy, TransportServer
+
+_RUN_ID = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The clients as the server knows them: names and a schema, and never a row."""
+
+    schema: Schema
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, client: int) -> str:
+        """Return the name of a client."""
+        return self.names[client]
+
+    def rows(self, client: int) -> int:
+        """Refuse."""
+        raise TransportError("the rows of a pilot's clients are with them")
+
+    def shard(self, client: int) -> Shard:
+        """Refuse."""
+        raise TransportError("the rows of a pilot's clients are with them")
+
+
+def agreement(scenario: Scenario, schema: Schema) -> str:
+    """Return a hash of what server and clients must have in common: all that decides a client's work."""
+    common = scenario.model_dump(mode="json", exclude={"data": {"path"}, "resources": True, "output": True})
+    text = json.dumps([common, json.loads(schema.to_json())], sort_keys=True)
+    return sha256(text.encode()).hexdigest()
+
+
+def run_server(
+    scenario: Scenario,
+    schema: Schema,
+    address: str,
+    credentials: grpc.ServerCredentials | None,
+    policy: Policy,
+    *,
+    wait_s: float,
+    observers: Sequence[Observer] = (),
+    resume: RunFolder | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Wait for the clients, run the scenario over them, and return the run folder.
+
+    Args:
+        scenario: the configuration; schema: that all sites have agreed on.
+        address: "host:port" to listen on; credentials, policy: as for `TransportServer`.
+        wait_s: seconds to wait for all clients before beginning with those that are there.
+        observers: as for `run_scenario`; resume: a run to go on with; say: is told of the waiting.
+
+    Raises:
+        TransportError: the address cannot be had, or no client came.
+    """
+    server = TransportServer(
+        address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
+    )
+    try:
+        say(f"listening on port {server.port} for {len(policy.names)} clients")
+        there = server.wait_for(len(policy.names), wait_s)
+        if not there:
+            raise TransportError(
+                f"no client came in {wait_s:g} s",
+                hint="do they dial this address, with certificates of this CA?",
+            )
+        say(f"{len(there)} of {len(policy.names)} clients are there")
+        population = Absent(schema, policy.names)
+
+        def over(sites: Sites) -> TransportGrid:
+            return TransportGrid(server, sites, make_run(_RUN_ID))
+
+        return serve(scenario, population, over, observers, resume)
+    finally:
+        server.close()
+
+
+def run_client(
+    scenario: Scenario,
+    schema: Schema,
+    shard: Shard,
+    address: str,
+    credentials: grpc.ChannelCredentials | None,
+    *,
+    name: str = "",
+    log: Path,
+    patience_s: float = 600.0,
+) -> None:
+    """Take part as one site until the server says goodbye.
+
+    Args:
+        scenario: this site's own copy; schema: that all sites have agreed on; shard: this site's rows.
+        address: of the server; credentials: of this site; name: where no certificate says it.
+        log: file that gets a line for each message that leaves (kind, bytes, SHA-256).
+        patience_s: how long a server that cannot be reached is tried.
+
+    Raises:
+        TransportError: the server refuses us or is not there.
+        ConfigError: the server has another scenario or schema.
+    """
+    mine = agreement(scenario, schema)
+    journal = Journal(log)
+
+    def make_worker(welcome: wire.Welcome) -> Worker:
+        if welcome.agreement != mine:
+            raise ConfigError(
+                "the server has another scenario or schema than this site",
+                hint="compare both files; only data.path, [resources] and [output] may differ",
+            )
+        population = SitePopulation(schema, shard, welcome.client, welcome.clients)
+        federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
+        return Worker(lambda: make_client_app(Resident(scenario, population)), federation)
+
+    def note(left: Left) -> None:
+        content = {"kind": left.message_type, "bytes": left.bytes, "sha256": left.sha256, "error": left.error}
+        journal.append("left", content, sync=True)
+
+    try:
+        TransportClient(
+            address,
+            credentials,
+            make_worker,
+            version=version("shoal"),
+            name=name,
+            on_left=note,
+            patience_s=patience_s,
+        ).run()
+    finally:
+        journal.close()

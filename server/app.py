@@ -309,9 +309,10 @@ class _Server:
         training = self.scenario.training
         rates = [learning_rate(training, r) for r in range(1, training.rounds + 1)]
         asked = RecordDict({ARRAYS: initial, CONFIG: ConfigRecord({**config, "learning-rates": rates})})
-        self.say(f"baselines: training {len(clients)} clients alone, and their pooled rows")
-        messages = [Message(asked, self.sites.node(c), records.LOCAL) for c in clients]
         pooled = self.federation.pooled_node
+        more = "" if pooled is None else ", and their pooled rows"
+        self.say(f"baselines: training {len(clients)} clients alone{more}")
+        messages = [Message(asked, self.sites.node(c), records.LOCAL) for c in clients]
         if pooled is not None:
             messages.append(Message(asked, pooled, records.POOLED))
         done = ask(self.grid, self.sites, messages, "local", 0, self.scenario.resources.timeout_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,9 +19,11 @@ from common.config import Scenario
 from common.errors import ConfigError, TransportError
 from common.events import Observer
 from common.flower_shim import make_run
+from common.keras_loading import load_keras
 from common.schema import Schema, Shard
 from server.sites import Sites
 from simulations.datasets.site import SitePopulation
+from simulations.engine.environment import worker_environment
 from simulations.engine.worker import Federation, Worker
 from simulations.results import RunFolder
 from simulations.results.journal import Journal
@@ -131,6 +135,9 @@ def run_client(
         ConfigError: the server has another scenario or schema.
     """
     mine = agreement(scenario, schema)
+    if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
+        os.environ.update(worker_environment(scenario.resources.threads_per_worker))
+    load_keras()  # takes seconds: before the server waits for us
     journal = Journal(log)
 
     def make_worker(welcome: wire.Welcome) -> Worker:

@@ -115,18 +115,19 @@ def _classes(
         )
     index = {value: i for i, value in enumerate(values)}
     encoded = np.fromiter((index[v] for v in column.to_pylist()), np.int32, len(column))
-    names = raw.classes if len(raw.classes) == len(values) else tuple(_text(v) for v in values)
+    names = raw.classes if len(raw.classes) == len(values) else tuple(label_text(v) for v in values)
     task: Task = "binary" if len(values) == 2 and config.task != "multiclass" else "multiclass"
     return encoded, task, names
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
-        return pa.chunked_array([pa.array([_text(v) for v in column.to_pylist()])])
+        return pa.chunked_array([pa.array([label_text(v) for v in column.to_pylist()])])
     return column.cast(pa.string())
 
 
-def _text(value: object) -> str:
+def label_text(value: object) -> str:
+    """Return the name of the class that a label stands for."""
     if isinstance(value, bool):
         return str(value).lower()  # as Arrow and TOML write it
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -16,9 +16,11 @@ from common.config import Scenario
 from common.errors import ConfigError, DataError, UnreadableDataError, unknown_name
 from common.schema import Population, Schema, Shard
 from simulations.datasets.csv_files import Format
+from simulations.datasets.labels import label_text
 from simulations.datasets.tables import read_csv, read_parquet, to_numbers
 
 _READABLE: Final = ("numeric", "categorical", "text")
+_FORMAT: Final = ("delimiter", "encoding", "missing")  # of data.args, what says how a CSV file is written
 
 
 class SitePopulation:
@@ -101,9 +103,6 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
     return Shard(columns, _labels(table[schema.label], schema, scenario, path))
 
 
-_FORMAT: Final = ("delimiter", "encoding", "missing")
-
-
 def _read(column: pa.ChunkedArray, kind: str, name: str, path: Path) -> NDArray[Any]:
     if kind == "numeric":
         return np.asarray(to_numbers(column, name, path).to_numpy(), np.float64)
@@ -122,7 +121,7 @@ def _labels(column: pa.ChunkedArray, schema: Schema, scenario: Scenario, path: P
         return np.asarray(to_numbers(column, schema.label, path).to_numpy(), np.float32)
     index = {name: k for k, name in enumerate(schema.classes)}
     rest = 0 if scenario.data.positive is not None and schema.task == "binary" else -1
-    codes = np.fromiter((index.get(text, rest) for text in _texts(column)), np.int32, len(column))
+    codes = np.fromiter((index.get(label_text(v), rest) for v in column.to_pylist()), np.int32, len(column))
     unknown = int((codes < 0).sum())
     if unknown:
         raise DataError(
@@ -130,11 +129,6 @@ def _labels(column: pa.ChunkedArray, schema: Schema, scenario: Scenario, path: P
             f"{len(index)} classes of the schema"
         )
     return codes
-
-
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    values = column.to_pylist()
-    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
 
 
 def write_sites(population: Population, folder: Path) -> list[Path]:

@@ -59,9 +59,8 @@ class TransportGrid(Grid):
         for message in sent:
             number_message(message)
         with span("broadcast"):
-            packed = {
-                id(content): pack(content) for content in {id(m.content): m.content for m in sent}.values()
-            }
+            contents = {id(message.content): message.content for message in sent}  # mostly one for all
+            packed = {key: pack(content) for key, content in contents.items()}
         asked = [self._asked(message, packed[id(message.content)]) for message in sent]
         with span("wait"):
             answers = self._server.exchange(asked, timeout)

@@ -71,14 +71,16 @@ def run_scenario(scenario: Scenario, observers: Sequence[Observer] = (), *, trac
 
 
 def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observer] = ()) -> None:
-    """Go on with a run after its last checkpoint, to the same bits as if it had never stopped.
+    """Go on with a run, to the same bits as if it had never stopped.
+
+    It goes on after its last checkpoint, or from the start if it ended before its first.
 
     Args:
         folder: of the run; scenario: its own, but for where it runs.
         observers: as in `run_scenario`.
 
     Raises:
-        CheckpointError: there is none to go on from, or the data have changed since.
+        CheckpointError: none of its checkpoints can be used, or the data have changed since.
         RunError: the run is over, or still going on.
     """
     if (folder.path / _SERVED).exists():
@@ -86,11 +88,7 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
     _refuse_ended(folder)
     population = datasets.load_population(scenario)
     found = Checkpoints(folder.path / _CHECKPOINTS, scenario).load()
-    if found is None:
-        raise CheckpointError(
-            f"{folder.name} ended before its first checkpoint", hint="start it again with `shoal run`"
-        )
-    for client, rows in found[0]["rows"].items():
+    for client, rows in found[0]["rows"].items() if found is not None else ():
         now = population.rows(client) if client < len(population) else 0
         if now != sum(rows.values()):
             raise CheckpointError(
@@ -183,7 +181,7 @@ def serve(
         population: names and schema of the clients; it is never asked for rows.
         over: makes the Grid over the clients.
         observers: as in `run_scenario`.
-        resume: a run to go on with, after its last checkpoint.
+        resume: a run to go on with, as `resume_run` does.
 
     Raises:
         ShoalError: as `run_scenario`.

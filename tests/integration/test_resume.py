@@ -244,16 +244,16 @@ def test_patience_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert (run.status(), run.summary()["rounds"]) == ("stopped early", 3)
 
 
-def test_what_cannot_go_on_says_why(
+def test_before_the_first_checkpoint_it_begins_again(
     tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "early").mkdir()
-    folder = crashed(tmp_path / "early", monkeypatch, at=0)
-    with pytest.raises(CheckpointError, match="before its first checkpoint"):
-        go_on(folder)
+    folder = crashed(tmp_path, monkeypatch, at=0)
+    go_on(folder)
+    assert_same(folder, whole)
 
-    (tmp_path / "changed").mkdir()
-    folder = crashed(tmp_path / "changed", monkeypatch)
+
+def test_what_cannot_go_on_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = crashed(tmp_path, monkeypatch)
     text = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(text.replace("seed = 1", "seed = 2"))
     with pytest.raises(CheckpointError, match=r"another config: seed differ"):

@@ -241,6 +241,11 @@ class ResourcesConfig(Section):
         description="How the server reaches clients in Ray workers: directly, or each over a gRPC stream of "
         "its own with mutual TLS, as sites of a pilot are; each then trains alone and answers alone.",
     )
+    ray_address: str = Field(
+        "",
+        description="A Ray cluster to join, host:port or auto for the one that this machine is a node of; "
+        "empty starts a Ray on this machine alone.",
+    )
     workers: int = Field(
         0, ge=0, description="Ray workers; 0 takes one a core, fewer where memory or GPUs are short."
     )

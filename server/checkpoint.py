@@ -35,7 +35,15 @@ _KEPT: Final = 2  # the newest, and one more in case it is damaged
 _START: Final = "start.zip"
 # What may differ between a run and its going on: where it runs, not what it computes.
 _FREE: Final = {
-    "resources": ("backend", "transport", "workers", "max_retries", "timeout_s", "worker_memory_mb"),
+    "resources": (
+        "backend",
+        "transport",
+        "ray_address",
+        "workers",
+        "max_retries",
+        "timeout_s",
+        "worker_memory_mb",
+    ),
     "output": ("directory", "checkpoint_every"),
 }
 

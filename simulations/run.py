@@ -7,8 +7,9 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
@@ -29,12 +30,16 @@ from simulations.baselines import PooledResident
 from simulations.closed_form import closed_form
 from simulations.engine.executors import make_executor
 from simulations.engine.grid import EngineGrid
+from simulations.engine.placement import NodeLoad
 from simulations.engine.worker import Federation as WorkerFederation
 from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
 from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
+
+if TYPE_CHECKING:
+    from simulations.transport.grid import TransportGrid
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
@@ -119,8 +124,8 @@ def _run(
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        coordinate(scenario, population, hooks, outcomes.append, trace=trace)
-        _leave_behind(folder, scenario, population.schema, outcomes[0], population)
+        placement = coordinate(scenario, population, hooks, outcomes.append, trace=trace)
+        _leave_behind(folder, scenario, population.schema, outcomes[0], population, placement)
 
 
 def coordinate(
@@ -131,8 +136,10 @@ def coordinate(
     wrap: Callable[[Grid], Grid] = lambda grid: grid,
     *,
     trace: bool = False,
-) -> None:
-    """Run the ServerApp over the Grid that the scenario asks for; leaves nothing on disk.
+) -> list[NodeLoad]:
+    """Run the ServerApp over the Grid that the scenario asks for, and return what each node of Ray did.
+
+    It leaves nothing on disk.
 
     Args:
         scenario: the configuration; population: its clients.
@@ -152,8 +159,19 @@ def coordinate(
     worker = WorkerFederation(_RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
     states: dict[int, RecordDict] = {}
     federation = Federation(scenario, population.schema, sites, pooled)
+    if scenario.resources.ray_address and ":" in scenario.model.name:
+        _load_users_model(scenario.model.name)
     with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
         _serve(wrap(grid), federation, hooks, deliver, states)
+        return grid.placement()
+
+
+def _load_users_model(name: str) -> None:
+    """Import the user's model, and what it imports: a cluster is sent what has been imported here."""
+    load_keras()
+    from common.models.users_own import load_users_own  # imports Keras
+
+    load_users_own(name)
 
 
 def _serve(
@@ -211,7 +229,7 @@ def _grid(
     sites: Sites,
     examples: Callable[[int], float],
     states: dict[int, RecordDict],
-) -> Iterator[Grid]:
+) -> Iterator[EngineGrid | TransportGrid]:
     """Give the Grid that the scenario asks for, with its clients behind it."""
     resources = scenario.resources
     if resources.transport == "grpc":
@@ -256,6 +274,7 @@ def _leave_behind(
     schema: Schema,
     outcome: Outcome,
     population: Population | None = None,
+    placement: Sequence[NodeLoad] = (),
 ) -> None:
     """Write the models and the closing summary; with the population, also what only its rows can tell."""
     load_keras()  # in a run that goes on after its last round, nothing else has
@@ -276,6 +295,7 @@ def _leave_behind(
             "best_round": progress.best_round,
             "best_score": progress.score,
             **({} if exact is None else {"closed_form": exact}),
+            **({"placement": [asdict(load) for load in placement]} if placement else {}),
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_training_problems(scenario),
         *_cohort_problems(scenario),
         *_transport_problems(scenario),
+        *_cluster_problems(scenario),
     ]
 
 
@@ -70,6 +72,20 @@ def _transport_problems(scenario: Scenario) -> list[str]:
         problems.append('resources.transport: "grpc" has its clients in Ray: set resources.backend to "ray"')
     if resources.gpus_per_worker:
         problems.append('resources.gpus_per_worker: not to be had with transport = "grpc" yet: set it to 0')
+    return problems
+
+
+def _cluster_problems(scenario: Scenario) -> list[str]:
+    address, backend = scenario.resources.ray_address, scenario.resources.backend
+    if not address:
+        return []
+    problems = []
+    if backend == "serial":
+        problems.append(
+            'resources.ray_address: backend = "serial" has no Ray: set resources.backend to "ray"'
+        )
+    if address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", address):
+        problems.append(f'resources.ray_address: "{address}" is neither host:port nor auto')
     return problems
 
 

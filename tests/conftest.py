@@ -27,6 +27,6 @@ def ray_session() -> Iterator[None]:
     import ray
 
     # Logical CPUs: room for several pools of two workers side by side.
-    ray.init(num_cpus=8, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="ERROR")
     yield
     ray.shutdown()

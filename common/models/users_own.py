@@ -23,7 +23,7 @@ def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> ke
         ConfigError: it cannot be loaded, or does not take the arguments.
         ModelError: it failed, or what it returned does not fit the input or the labels.
     """
-    function = _load(model.name)
+    function = load_users_own(model.name)
     _check_arguments(function, model)
     try:
         built = function(spec, num_classes, **model.args)
@@ -35,7 +35,12 @@ def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> ke
     return built
 
 
-def _load(name: str) -> Callable[..., Any]:
+def load_users_own(name: str) -> Callable[..., Any]:
+    """Return the function of that name, `package.module:function`.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
     module, _, attribute = name.partition(":")
     look_up_here()
     try:

@@ -35,6 +35,14 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Ray workers; 0 takes one for each core.")
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="Join this Ray cluster; auto: the one this machine is in.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder that gets the run folder.")
     ] = None,
@@ -56,6 +64,7 @@ def run(
         ("resources.backend", backend),
         ("training.rounds", rounds),
         ("resources.workers", workers),
+        ("resources.ray_address", ray_address),
         ("output.directory", str(output) if output is not None else None),
     ):
         if value is not None:
@@ -85,6 +94,12 @@ def resume(
     workers: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Ray workers; by default as before.")
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", metavar="HOST:PORT", help="Join this Ray cluster; by default as before."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
@@ -101,7 +116,7 @@ def resume(
     from simulations.run import resume_run
 
     folder = RunFolder.open(run, directory)
-    given = {"backend": backend, "workers": workers}
+    given = {"backend": backend, "workers": workers, "ray_address": ray_address}
     changed = {key: value for key, value in given.items() if value is not None}
     before = folder.scenario()
     loaded = before.model_copy(update={"resources": before.resources.model_copy(update=changed)})

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from common.flower_shim import Run, client_error, number_message
 from server.sites import Sites
 from simulations.engine.chunks import Chunk, cut
+from simulations.engine.placement import NodeLoad
 from simulations.engine.worker import Answer, Job
 
 
@@ -23,6 +24,10 @@ class Executor(Protocol):
         self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
     ) -> Sequence[Sequence[Answer] | None]:
         """Return the answers of each chunk, in order; `None` for one that missed the deadline."""
+        ...
+
+    def placement(self) -> list[NodeLoad]:
+        """Return what each node has done so far; none where all is in this process."""
         ...
 
     def close(self) -> None:
@@ -79,6 +84,10 @@ class EngineGrid(Grid):
     def states(self) -> Mapping[int, RecordDict]:
         """Node id → `Context.state`, for clients that have put something into theirs."""
         return self._states
+
+    def placement(self) -> list[NodeLoad]:
+        """Return what each node has done so far."""
+        return self._executor.placement()
 
     def create_message(
         self,

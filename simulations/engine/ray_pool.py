@@ -1,17 +1,18 @@
-"""Runs clients on resident Ray workers.
+"""Runs clients on resident Ray workers, on this machine or over a cluster.
 
 Workers stay for the whole run: TensorFlow is imported and the model is built and traced once a
 worker. Chunks wait in one queue, and idle workers take the one that will take longest. A worker that dies
 is replaced and its chunk is tried again; a chunk that misses the deadline costs its worker. A worker that
-has grown beyond its memory is replaced before the machine swaps.
+has grown beyond its memory is replaced before the machine swaps. A worker gets work when it has started: one
+that waits for room, because a node is lost, holds nothing up.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,39 +23,15 @@ from common import profiling
 from common.config import ResourcesConfig
 from common.errors import WorkerError
 from common.profiling import Span, span
+from common.records import content_bytes
 from simulations.engine.chunks import Chunk
-from simulations.engine.environment import worker_environment
+from simulations.engine.cluster import ray_session
 from simulations.engine.forecast import Forecast
-from simulations.engine.memory import memory_bytes
+from simulations.engine.placement import NodeLoad
 from simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
 
-_LEAST_MEMORY = 1 << 30  # bytes: TensorFlow alone takes two thirds of it
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000
-
-
-def worker_count(resources: ResourcesConfig, clients: int, gpus: float = 0.0) -> int:
-    """Return how many workers to start: as asked, or as many as cores, memory and GPUs allow.
-
-    Never more than clients. Unless asked for, each has a core for each of its threads and room for
-    TensorFlow.
-
-    Raises:
-        WorkerError: GPUs are asked for and there are too few.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    room = memory_bytes() // _LEAST_MEMORY
-    wanted = resources.workers or max(1, min(cores // resources.threads_per_worker, room))
-    if resources.gpus_per_worker:
-        fit = int(gpus / resources.gpus_per_worker)
-        if not fit or resources.workers > fit:
-            raise WorkerError(
-                f"{resources.workers or 'the'} workers want {resources.gpus_per_worker:g} GPUs each, "
-                f"Ray sees {gpus:g}",
-                hint="lower resources.workers or resources.gpus_per_worker; 0 trains on the CPU",
-            )
-        wanted = min(wanted, fit)
-    return max(1, min(wanted, clients))
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +40,8 @@ class _Slot:
 
     Attributes:
         actor: of Ray; number: its place among the workers.
+        starting: a call that ends when it has started, and tells on what node; `None` from then on.
+        node: Ray's id of it, "" until then.
         seen: clients whose data it has encoded.
         queue: the calls it has been given, in the order in which it runs them.
         freed: when it last finished a call; lag: least seconds from the end of a call, on the worker's
@@ -71,18 +50,20 @@ class _Slot:
 
     actor: Any
     number: int
+    starting: Any
+    node: str = ""
     seen: set[int] = field(default_factory=set)
     queue: list[Any] = field(default_factory=list)
     freed: float = 0.0
     lag: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     """A chunk on its way, or one client of a chunk that has cost too many workers.
 
     Attributes:
-        chunk: index of the chunk; jobs: its clients; content: in Ray's store.
+        chunk: index of the chunk; jobs: its clients; content: in Ray's store; size: its payload in bytes.
         examples: that they have; failures: workers that died on it so far; last: no other try.
         suspect: a worker died that had it, maybe on another: it has its next one to itself.
     """
@@ -90,6 +71,7 @@ class _Piece:
     chunk: int
     jobs: Sequence[Job]
     content: Any
+    size: int
     examples: float
     failures: int = 0
     last: bool = False
@@ -107,38 +89,40 @@ class _Running:
 class _Phase:
     """One `execute` call: what waits, what runs, what is done, and where the workers' time went."""
 
+    started: float
     waiting: list[_Piece]
     answers: dict[int, list[Answer]] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)  # nodes that answers are of
+    copied: set[_Piece] = field(default_factory=set)
     running: dict[Any, _Running] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     occupied: float = 0.0
+    reached: set[tuple[str, int]] = field(default_factory=set)  # nodes, and the content that went there
 
 
 class RayExecutor:
     """A pool of Ray actors that each hold a `Worker`."""
 
     def __init__(self, make_app: AppFactory, federation: Federation, resources: ResourcesConfig) -> None:
-        """Start Ray if it is not running, and the workers.
+        """Start or join Ray if that has not been done, and start the workers.
 
         Raises:
-            WorkerError: if Ray cannot be started.
+            WorkerError: if there is no Ray, or no room in it.
         """
-        self._environment = worker_environment(resources.threads_per_worker)
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            without = resources.model_copy(update={"gpus_per_worker": 0.0})
-            start_ray(worker_count(without, federation.clients) * resources.threads_per_worker)
-        count = worker_count(resources, federation.clients, ray.cluster_resources().get("GPU", 0.0))
-        if not self._owns_ray:
-            _check_room(count, resources.threads_per_worker)
-        self._memory_limit = 1_000_000 * resources.worker_memory_mb or memory_bytes() * 4 // 5 // count
         self._resources = resources
-        self._factory = ray.put(make_app)
         self._federation = federation
-        self._slots = [self._new_slot(number) for number in range(count)]
         self._forecasts: dict[str, Forecast] = {}
-        self._closed = False
+        self._loads: dict[str, NodeLoad] = {}
+        self._failed_starts = 0
+        self._closing = ExitStack()
+        with ExitStack() as opening:
+            session = opening.enter_context(ray_session(resources, federation.clients))
+            self._environment = session.environment
+            self._memory_limit = 1_000_000 * resources.worker_memory_mb or session.memory // session.workers
+            self._factory = ray.put(make_app)
+            self._slots = [self._new_slot(number) for number in range(session.workers)]
+            self._closing = opening.pop_all()
 
     def execute(
         self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
@@ -148,33 +132,64 @@ class RayExecutor:
         with span("broadcast"):
             contents = {id(chunk.content): chunk.content for chunk in chunks}
             shared = {key: ray.put(content) for key, content in contents.items()}
-        phase = _Phase(
-            [_Piece(k, jobs[k], shared[id(chunk.content)], chunk.examples) for k, chunk in enumerate(chunks)]
-        )
+        sizes = {key: content_bytes(content) for key, content in contents.items()}
+        pieces = [
+            _Piece(k, jobs[k], shared[id(chunk.content)], sizes[id(chunk.content)], chunk.examples)
+            for k, chunk in enumerate(chunks)
+        ]
         with span("wait"):
-            started = time.perf_counter()
+            phase = _Phase(time.perf_counter(), pieces)
             self._run(phase, deadline)
-            self._account(phase, time.perf_counter() - started)
+            self._account(phase, time.perf_counter() - phase.started)
         return [phase.answers.get(k) for k in range(len(chunks))]
 
     def _run(self, phase: _Phase, deadline: float | None) -> None:
         while phase.waiting or phase.running:
             self._hand_out(phase)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _ = ray.wait(list(phase.running), num_returns=1, timeout=left)
+            starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
+            ready, _ = ray.wait([*phase.running, *starting], num_returns=1, timeout=left)
             if not ready:
                 self._give_up(phase)
                 break
-            self._finish(phase, ready[0])
+            if ready[0] in starting:
+                self._welcome(phase, starting[ready[0]])
+            else:
+                self._finish(phase, ready[0])
+
+    def _welcome(self, phase: _Phase, slot: _Slot) -> None:
+        """Take a worker that has started into service, or start another if it could not.
+
+        Raises:
+            WorkerError: none after another could; the text is Ray's, of a process that has seen no rows yet.
+        """
+        try:
+            slot.node = ray.get(slot.starting)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts > self._resources.max_retries:
+                raise WorkerError(f"workers do not start: {error}") from error
+            self._replace(slot)
+            return
+        self._failed_starts = 0
+        phase.occupied += time.perf_counter() - max(slot.freed, phase.started)
+        slot.freed = time.perf_counter()
+        slot.starting = None
+        self._load(slot).workers += 1
 
     def _hand_out(self, phase: _Phase) -> None:
         """Give idle workers a chunk, and, while there are many, each one more to go on with meanwhile.
 
-        The last chunks are held back: they go to whoever is idle first.
+        The last chunks are held back: they go to whoever is idle first. When there is nothing left, who is
+        idle also does what another has been given to go on with, lest that be lost behind a chunk that hangs.
         """
         for slot in self._slots:
-            if not slot.queue and phase.waiting:
-                self._start(phase, slot, phase.waiting)
+            if slot.starting is None and not slot.queue:
+                if phase.waiting:
+                    self._start(phase, slot, phase.waiting)
+                elif behind := self._behind(phase):
+                    phase.copied.add(behind)
+                    self._call(phase, slot, behind)
         for slot in self._slots:
             clear = [piece for piece in phase.waiting if not piece.suspect]
             alone = len(slot.queue) == 1 and not phase.running[slot.queue[0]].piece.suspect
@@ -189,13 +204,17 @@ class RayExecutor:
 
     def close(self) -> None:
         """End the workers, and Ray if this pool started it."""
-        if self._closed:
-            return
-        self._closed = True
-        for slot in self._slots:
-            ray.kill(slot.actor)
-        if self._owns_ray:
-            ray.shutdown()
+        with self._closing:  # does nothing the second time
+            for slot in self._slots:
+                ray.kill(slot.actor)
+            self._slots.clear()
+
+    def placement(self) -> list[NodeLoad]:
+        """Return what each node has done so far, those first that did most."""
+        return sorted(self._loads.values(), key=lambda load: -load.messages)
+
+    def _load(self, slot: _Slot) -> NodeLoad:
+        return self._loads.setdefault(slot.node, NodeLoad(slot.node[:8]))
 
     def _new_slot(self, number: int) -> _Slot:
         actor = ray.remote(Worker).options(
@@ -204,14 +223,26 @@ class RayExecutor:
             max_restarts=0,
             runtime_env={"env_vars": self._environment},
         )
-        return _Slot(actor.remote(self._factory, self._federation), number)
+        made = actor.remote(self._factory, self._federation)
+        return _Slot(made, number, made.__ray_call__.remote(_node_id), freed=time.perf_counter())
 
     def _start(self, phase: _Phase, slot: _Slot, among: Sequence[_Piece]) -> None:
         """Give a worker the longest chunk that it has data for, or else that nobody has."""
         chosen = min(among, key=lambda piece: (self._rank(piece, slot), -self._forecast(piece), piece.chunk))
         phase.waiting.remove(chosen)
+        self._call(phase, slot, chosen)
+
+    def _behind(self, phase: _Phase) -> _Piece | None:
+        """Return a piece that waits in a worker for the one before it, and that nobody else has."""
+        queued = (phase.running[slot.queue[1]].piece for slot in self._slots if len(slot.queue) > 1)
+        return next((piece for piece in queued if piece not in phase.copied), None)
+
+    def _call(self, phase: _Phase, slot: _Slot, chosen: _Piece) -> None:
         if self._federation.clients <= _REMEMBERED:
             slot.seen.update(job.client for job in chosen.jobs)
+        if (slot.node, id(chosen.content)) not in phase.reached:
+            phase.reached.add((slot.node, id(chosen.content)))
+            self._load(slot).bytes_down += chosen.size
         ref = slot.actor.run_measured.remote(chosen.content, chosen.jobs)
         slot.queue.append(ref)
         phase.running[ref] = _Running(chosen, slot, time.perf_counter())
@@ -242,18 +273,25 @@ class RayExecutor:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
             self._occupied(phase, ran)
+            self._load(ran.slot).lost += 1
             others = self._dismiss(phase, ran.slot)
             if others:  # it may have died on any of them: nobody is blamed yet
                 phase.waiting += [replace(piece, suspect=True) for piece in (ran.piece, *others)]
-            else:
+            elif not phase.answered.issuperset(job.node_id for job in ran.piece.jobs):
                 self._try_again(phase, ran.piece, error)
             return
-        phase.answers.setdefault(ran.piece.chunk, []).extend(finished.answers)
+        self._keep(phase, ran.piece.chunk, finished.answers)
         ran.slot.lag = min(ran.slot.lag, time.perf_counter() - finished.ended)
         self._measure(phase, ran, finished)
         self._occupied(phase, ran)
         if finished.memory > self._memory_limit:
             phase.waiting += self._dismiss(phase, ran.slot)
+
+    def _keep(self, phase: _Phase, chunk: int, answers: Sequence[Answer]) -> None:
+        """Keep what has not come before: two workers may have had the same clients."""
+        fresh = [answer for answer in answers if phase.answered.isdisjoint(answer.nodes)]
+        phase.answers.setdefault(chunk, []).extend(fresh)
+        phase.answered.update(node for answer in fresh for node in answer.nodes)
 
     def _occupied(self, phase: _Phase, ran: _Running) -> None:
         """Count the time since a worker was given a call, or finished the one before it."""
@@ -264,7 +302,8 @@ class RayExecutor:
     def _dismiss(self, phase: _Phase, slot: _Slot) -> list[_Piece]:
         """Put a new worker in the place of one, and return what that had still to do."""
         self._replace(slot)
-        return [phase.running.pop(ref).piece for ref in slot.queue]
+        left = [phase.running.pop(ref).piece for ref in slot.queue]
+        return [piece for piece in left if not phase.answered.issuperset(job.node_id for job in piece.jobs)]
 
     def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
         """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
@@ -274,7 +313,7 @@ class RayExecutor:
         """
         failures = piece.failures + 1
         if piece.last or (failures > self._resources.max_retries and len(piece.jobs) == 1):
-            phase.answers.setdefault(piece.chunk, []).append(_lost(piece.jobs, failures, error))
+            self._keep(phase, piece.chunk, [_lost(piece.jobs, failures, error)])
         elif failures <= self._resources.max_retries:
             phase.waiting.append(replace(piece, failures=failures, suspect=True))
         else:
@@ -288,6 +327,10 @@ class RayExecutor:
             phase.seconds[name] = phase.seconds.get(name, 0.0) + seconds
         forecast = self._forecasts.setdefault(jobs[0].message_type, Forecast())
         forecast.learn(len(jobs), ran.piece.examples, busy)
+        load = self._load(ran.slot)
+        load.messages += len(jobs)
+        load.seconds += busy
+        load.bytes_up += sum(content_bytes(a.content) for a in finished.answers if a.content is not None)
         # The worker may be on another machine, with another clock.
         lag, track = ran.slot.lag, 1 + ran.slot.number
         phase.spans += [replace(s, track=track, start=s.start + lag) for s in finished.spans]
@@ -311,32 +354,7 @@ def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:
     return Answer(None, reason, None, [job.node_id for job in jobs])
 
 
-def _check_room(workers: int, threads: int) -> None:
-    """Refuse to wait forever for workers that a running Ray has no room for."""
-    free = ray.available_resources().get("CPU", 0.0)
-    if free < workers * threads:
-        raise WorkerError(
-            f"the running Ray has {free:g} free CPUs; {workers} workers of {threads} threads need "
-            f"{workers * threads}",
-            hint="set resources.workers lower, or wait until the other job is done",
-        )
-
-
-def start_ray(cpus: int) -> None:
-    """Start Ray on this machine.
-
-    Raises:
-        WorkerError: why it could not be started.
-    """
-    try:
-        ray.init(
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level="ERROR",
-        )
-    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-        raise WorkerError(
-            f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
-        ) from error
+def _node_id(worker: Worker) -> str:
+    """Return the id of the node that a worker is on; runs there."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from simulations.engine.chunks import Chunk
+from simulations.engine.placement import NodeLoad
 from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
 
 
@@ -25,6 +26,10 @@ class SerialExecutor:
             late = deadline is not None and time.monotonic() > deadline
             answers.append(None if late else self._worker.run(chunk.content, chunk_jobs))
         return answers
+
+    def placement(self) -> list[NodeLoad]:
+        """Return nothing: there are no nodes."""
+        return []
 
     def close(self) -> None:
         """Nothing to release."""

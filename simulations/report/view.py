@@ -57,6 +57,7 @@ def view(run: RunFolder) -> dict[str, Any]:
         "data": data_section(run.overview(), scenario.preprocessing.min_count),
         "failures": failures(clients),
         "closed_form": _closed_form(summary),
+        "placement": _placement(summary),
         "environment": _environment(run.environment()),
         "config": _without_home((run.path / "config.toml").read_text(encoding="utf-8")),
         "messages": [(time[11:19], text) for time, text in run.messages()],
@@ -274,6 +275,23 @@ def _closed_form(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return [
         (name, f"{pair['learnt']:.6g}", f"{pair['exact']:.6g}", f"{abs(pair['learnt'] - pair['exact']):.2g}")
         for name, pair in found.items()
+    ]
+
+
+def _placement(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return what each node did, if there was more than one."""
+    found = summary.get("placement") or []
+    return [
+        (
+            load["node"],
+            f"{load['workers']}" + (f", {load['lost']} lost" if load["lost"] else ""),
+            f"{load['messages']:,}",
+            duration(load["seconds"]),
+            size(load["bytes_down"]),
+            size(load["bytes_up"]),
+        )
+        for load in found
+        if len(found) > 1
     ]
 
 

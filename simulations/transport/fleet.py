@@ -18,8 +18,7 @@ from common.config import ResourcesConfig
 from common.errors import WorkerError
 from common.flower_shim import make_run
 from server.sites import Sites
-from simulations.engine.environment import worker_environment
-from simulations.engine.ray_pool import start_ray, worker_count
+from simulations.engine.cluster import ray_session
 from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
 from simulations.transport.certificates import issue, make_authority, server_credentials
 from simulations.transport.client import TransportClient
@@ -91,40 +90,43 @@ def over_grpc(
         WorkerError: not all clients came.
     """
     names = [f"client-{index}" for index in range(sites.count + pooled)]
-    owns_ray = not ray.is_initialized()
-    count = worker_count(resources.model_copy(update={"gpus_per_worker": 0.0}), len(names))
-    if owns_ray:
-        start_ray(count * resources.threads_per_worker)
-    actors: list[Any] = []
+    with ray_session(resources, len(names)) as session:
+        credentials, pems = _certificates(names, session.host)
+        server = TransportServer(f"{session.host}:0", credentials, Policy(names), version("shoal"))
+        actors: list[Any] = []
+        try:
+            factory = ray.put(make_app)
+            remote = ray.remote(_Actor).options(
+                num_cpus=resources.threads_per_worker,
+                max_restarts=0,
+                runtime_env={"env_vars": session.environment},
+            )
+            address = f"{session.host}:{server.port}"
+            actors = [remote.remote(factory, federation, address) for _ in range(session.workers)]
+            ended = [
+                actor.run.remote({name: pems[name] for name in names[number :: session.workers]})
+                for number, actor in enumerate(actors)
+            ]
+            _wait(server, len(names), ended)
+            yield TransportGrid(server, sites, make_run(federation.run_id))
+        finally:
+            server.close()
+            for actor in actors:
+                ray.kill(actor)
+
+
+def _certificates(
+    names: Sequence[str], host: str
+) -> tuple[grpc.ServerCredentials, dict[str, tuple[bytes, bytes, bytes]]]:
+    """Return the server's credentials, and of each client the authority, its key and its certificate."""
     with TemporaryDirectory(prefix="shoal-") as folder:
         path = Path(folder)
         make_authority(path, "shoal simulation")
-        issue(path, _SERVER, hosts=["127.0.0.1"])
+        issue(path, _SERVER, hosts=[host])
         for name in names:
             issue(path, name)
         credentials = server_credentials(path / "ca.crt", path / f"{_SERVER}.crt", path / f"{_SERVER}.key")
-        pems = {name: _pem(path, name) for name in names}
-    server = TransportServer("127.0.0.1:0", credentials, Policy(names), version("shoal"))
-    try:
-        factory = ray.put(make_app)
-        environment = worker_environment(resources.threads_per_worker)
-        remote = ray.remote(_Actor).options(
-            num_cpus=resources.threads_per_worker, max_restarts=0, runtime_env={"env_vars": environment}
-        )
-        address = f"127.0.0.1:{server.port}"
-        actors = [remote.remote(factory, federation, address) for _ in range(count)]
-        ended = [
-            actor.run.remote({name: pems[name] for name in names[number::count]})
-            for number, actor in enumerate(actors)
-        ]
-        _wait(server, len(names), ended)
-        yield TransportGrid(server, sites, make_run(federation.run_id))
-    finally:
-        server.close()
-        for actor in actors:
-            ray.kill(actor)
-        if owns_ray:
-            ray.shutdown()
+        return credentials, {name: _pem(path, name) for name in names}
 
 
 def _wait(server: TransportServer, clients: int, ended: Sequence[Any]) -> None:

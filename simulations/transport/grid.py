@@ -11,6 +11,7 @@ from common.errors import TransportError
 from common.flower_shim import Run, client_error, number_message
 from common.profiling import span
 from server.sites import Sites
+from simulations.engine.placement import NodeLoad
 from simulations.transport.codec import Packed, pack
 from simulations.transport.server import Answered, Asked, TransportServer
 
@@ -31,6 +32,10 @@ class TransportGrid(Grid):
     def run(self) -> Run:
         """Flower's description of the run."""
         return self._run
+
+    def placement(self) -> list[NodeLoad]:
+        """Return nothing: where clients are, is not for the server to know."""
+        return []
 
     def create_message(self, *args: object, **kwargs: object) -> Message:
         """Refuse: Flower itself calls it deprecated."""

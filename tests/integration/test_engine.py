@@ -13,6 +13,7 @@ from common.config import ResourcesConfig
 from common.errors import ConfigError, WorkerError
 from common.flower_shim import identify_process, make_run
 from server.sites import Sites
+from simulations.engine.cluster import Room, worker_count
 from simulations.engine.executors import make_executor
 from simulations.engine.grid import EngineGrid, Executor
 from simulations.engine.worker import Federation
@@ -165,18 +166,14 @@ def test_a_worker_that_has_grown_too_large_is_replaced(ray_session: None) -> Non
     ],
 )
 def test_workers_are_as_many_as_gpus_allow(gpus: float, asked: float, workers: int, found: int) -> None:
-    from simulations.engine.ray_pool import worker_count
-
     resources = ResourcesConfig.model_validate({"workers": workers, "gpus_per_worker": asked})
-    assert worker_count(resources, 100, gpus) == found
+    assert worker_count(resources, 100, Room(8, 64 << 30, gpus)) == found
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
-    from simulations.engine.ray_pool import worker_count
-
     resources = ResourcesConfig.model_validate({"workers": 4, "gpus_per_worker": 0.5})
     with pytest.raises(WorkerError, match=r"4 workers want 0\.5 GPUs each, Ray sees 1"):
-        worker_count(resources, 100, 1.0)
+        worker_count(resources, 100, Room(8, 64 << 30, 1.0))
 
 
 def test_push_and_pull() -> None:

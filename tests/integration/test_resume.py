@@ -51,7 +51,7 @@ def result(folder: Path) -> dict[str, Any]:
     assert found is not None
     progress = found[1]["progress"]
     weights = [progress[name].to_numpy_ndarrays() for name in ("arrays", "best_arrays")]
-    summary = {k: v for k, v in run.summary().items() if k not in ("seconds", "finished")}
+    summary = {k: v for k, v in run.summary().items() if k not in ("seconds", "finished", "placement")}
     rounds = run.rounds().to_pylist()
     clients = run.clients().to_pylist()
     return {

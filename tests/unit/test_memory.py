@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.config import ResourcesConfig
-from simulations.engine import ray_pool
+from simulations.engine.cluster import Room, worker_count
 from simulations.engine.memory import memory_bytes, resident_bytes
 
 MEMINFO = Path("/proc/meminfo")
@@ -29,9 +29,8 @@ def test_resident_memory_grows_by_what_is_allocated() -> None:
     assert resident_bytes() - before == pytest.approx(len(kept), rel=0.2)
 
 
-def test_workers_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_no_more_than_have_room() -> None:
     """2.5 GiB hold two workers of at least 1 GiB; who asks for four gets four."""
-    monkeypatch.setattr(ray_pool, "memory_bytes", lambda: 5 << 29)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    assert ray_pool.worker_count(ResourcesConfig(), 100) == 2
-    assert ray_pool.worker_count(ResourcesConfig(workers=4), 100) == 4
+    room = Room(cores=16, memory=5 << 29)
+    assert worker_count(ResourcesConfig(), 100, room) == 2
+    assert worker_count(ResourcesConfig(workers=4), 100, room) == 4

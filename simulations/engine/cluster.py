@@ -1,0 +1,208 @@
+"""The Ray that workers run in: one of our own on this machine, or a cluster that is there already."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+
+import ray
+
+from common.config import ResourcesConfig
+from common.errors import WorkerError
+from simulations.engine.environment import QUIET, worker_environment
+from simulations.engine.memory import memory_bytes
+
+_LEAST_MEMORY = 1 << 30  # bytes of a worker: TensorFlow alone takes two thirds of it
+_CONNECT_S = 10.0
+_ARRIVAL_S = 30.0
+_PACKAGES = ("clients", "common", "server", "simulations")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What workers may take together.
+
+    Attributes:
+        cores: that are free; memory: in bytes; gpus: number of them.
+    """
+
+    cores: int
+    memory: int
+    gpus: float = 0.0
+
+    @classmethod
+    def here(cls) -> Room:
+        """Return what this machine has, without asking Ray."""
+        affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+        return cls(len(affinity(0)) if affinity else os.cpu_count() or 1, memory_bytes())
+
+    @classmethod
+    def of_cluster(cls) -> Room:
+        """Return what the cluster has that we have joined, over all nodes."""
+        total = ray.cluster_resources()
+        return cls(_free_cpus(), int(total.get("memory", 0.0)), total.get("GPU", 0.0))
+
+
+def worker_count(resources: ResourcesConfig, clients: int, room: Room) -> int:
+    """Return how many workers to start: as asked, or as many as cores, memory and GPUs allow.
+
+    Never more than clients. Unless asked for, each has a core for each of its threads and room for
+    TensorFlow.
+
+    Raises:
+        WorkerError: GPUs are asked for and there are too few.
+    """
+    fit = min(room.cores // resources.threads_per_worker, room.memory // _LEAST_MEMORY)
+    wanted = resources.workers or max(1, fit)
+    if resources.gpus_per_worker:
+        fit = int(room.gpus / resources.gpus_per_worker)
+        if not fit or resources.workers > fit:
+            raise WorkerError(
+                f"{resources.workers or 'the'} workers want {resources.gpus_per_worker:g} GPUs each, "
+                f"Ray sees {room.gpus:g}",
+                hint="lower resources.workers or resources.gpus_per_worker; 0 trains on the CPU",
+            )
+        wanted = min(wanted, fit)
+    return max(1, min(wanted, clients))
+
+
+@dataclass(frozen=True, slots=True)
+class RaySession:
+    """A Ray that is running.
+
+    Attributes:
+        workers: how many to start in it.
+        memory: bytes that they may take together.
+        environment: variables of their processes.
+        host: address at which they reach this process.
+    """
+
+    workers: int
+    memory: int
+    environment: dict[str, str]
+    host: str = "127.0.0.1"
+
+
+@contextmanager
+def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession]:
+    """Start Ray on this machine, or join the cluster at `resources.ray_address`; leave it at the end.
+
+    A Ray that this process has joined before is used as it is, and left running.
+
+    Raises:
+        WorkerError: there is none, or no room in it.
+    """
+    environment = worker_environment(resources.threads_per_worker)
+    host, owns = "127.0.0.1", not ray.is_initialized()
+    if owns and resources.ray_address:
+        _join(resources.ray_address)
+        host = ray.util.get_node_ip_address()
+        del environment["PYTHONPATH"]  # of this machine; the others have what `_stage` has sent them
+        _wait_for_cpus(max(1, resources.workers) * resources.threads_per_worker)
+    elif owns:
+        without = resources.model_copy(update={"gpus_per_worker": 0.0})
+        _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
+    try:
+        there = Room.of_cluster()
+        if resources.ray_address:
+            room = there
+        else:
+            own = Room.here()
+            room = Room(own.cores, own.memory, there.gpus)
+        count = worker_count(resources, clients, room)
+        _check_room(count, resources.threads_per_worker, there.cores)
+        # Ray's own share of a cluster's memory is already off; of this machine's, nothing is.
+        memory = room.memory if resources.ray_address else room.memory * 4 // 5
+        yield RaySession(count, memory, environment, host)
+    finally:
+        if owns:
+            ray.shutdown()
+
+
+def _start(cpus: int) -> None:
+    try:
+        ray.init(
+            address="local",  # whatever RAY_ADDRESS says
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level="ERROR",
+        )
+    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+        raise WorkerError(
+            f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
+        ) from error
+
+
+def _join(address: str) -> None:
+    os.environ.update(QUIET)
+    with TemporaryDirectory(prefix="shoal-") as folder:
+        _stage(Path(folder))
+        try:
+            if address != "auto":  # Ray would try for many minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            ray.init(
+                address=address,
+                runtime_env={"working_dir": folder},
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level="ERROR",
+            )
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            raise WorkerError(
+                f'no Ray cluster at "{address}": {error}',
+                hint="start one with `ray start --head`, of the same versions of Ray and Python; without "
+                "resources.ray_address, shoal starts its own on this machine",
+            ) from error
+
+
+def _wait_for_cpus(cpus: int) -> None:
+    """Let nodes arrive that were started together with this process."""
+    end = time.monotonic() + _ARRIVAL_S
+    while _free_cpus() < cpus and time.monotonic() < end:
+        time.sleep(0.2)
+
+
+def _stage(folder: Path) -> None:
+    """Copy the code that workers import: shoal, and modules of the user's that this process has imported.
+
+    The user's are those below the working directory, where package.module:function is looked up. Data
+    files beside them are not sent.
+    """
+    for name in _PACKAGES:
+        source = Path(str(importlib.import_module(name).__file__)).parent
+        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    here = Path.cwd()
+    for name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "/")
+        own = file.suffix == ".py" and file.is_relative_to(here) and not file.is_relative_to(sys.prefix)
+        if own and name != "__main__" and name.partition(".")[0] not in _PACKAGES:
+            path = PurePath(*name.split("."))
+            target = folder / (path / file.name if file.name == "__init__.py" else path.with_suffix(".py"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _check_room(workers: int, threads: int, free: int) -> None:
+    """Refuse to wait forever for workers that a running Ray has no room for."""
+    if free < workers * threads:
+        raise WorkerError(
+            f"the running Ray has {free:g} free CPUs; {workers} workers of {threads} threads need "
+            f"{workers * threads}",
+            hint="set resources.workers lower, or wait until the other job is done",
+        )
+
+
+def _free_cpus() -> int:
+    return int(ray.available_resources().get("CPU", 0.0))

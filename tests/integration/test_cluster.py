@@ -1,0 +1,196 @@
+"""Runs over a Ray cluster of several nodes on this machine, one of which is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulations.results import RunFolder
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 12
+# Of the user's own; imports a module beside it, and leaves a note of where shoal was imported from.
+MODEL = """
+import os
+from pathlib import Path
+
+import common
+import layers_beside
+
+def make(input_spec, num_classes, notes):
+    (Path(notes) / str(os.getpid())).write_text(common.__file__)
+    return layers_beside.line(input_spec.shape)
+"""
+BESIDE = """
+import keras
+
+def line(shape):
+    return keras.Sequential([keras.Input(shape), keras.layers.Dense(1, kernel_initializer="zeros")])
+"""
+
+
+class Nodes:
+    """Nodes of a Ray cluster on this machine, started as on several; each is one `ray start --block`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: list[subprocess.Popen[bytes]] = []
+        self.address = f"127.0.0.1:{free_port()}"
+        self.add("--head", "--port", self.address.rpartition(":")[2], "--include-dashboard", "false", cpus=0)
+        wait_for(lambda: reachable(self.address))
+
+    def add(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
+        where = arguments or ("--address", self.address)
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *where]
+        with (self.folder / "ray.txt").open("ab") as out:
+            node = subprocess.Popen(
+                [*command, "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus)],
+                cwd="/",
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        self.running.append(node)
+        return node
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
+        """End a node's processes at once, as when its machine loses power."""
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+        self.running.remove(node)
+
+    def close(self) -> None:
+        for node in reversed(self.running):
+            node.terminate()
+            node.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def reachable(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A head for the driver, without CPUs, and two nodes for workers."""
+    found = Nodes(tmp_path)
+    try:
+        found.add(cpus=1)
+        found.add(cpus=1)
+        yield found
+    finally:
+        found.close()
+
+
+def run(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `shoal run` where the user's model is; it alone knows where shoal is."""
+    (folder / "my_model.py").write_text(MODEL)
+    (folder / "layers_beside.py").write_text(BESIDE)
+    (folder / "notes").mkdir(exist_ok=True)
+    given = {
+        "model.name": "my_model:make",
+        "model.args.notes": str(folder / "notes"),
+        "training.rounds": ROUNDS,
+        "partition.clients": 24,
+        "output.bootstrap": 10,
+        "resources.path": "sequential",
+    }
+    settings = [text for key, value in given.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "simulations.cli", "run", "linear", *settings, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    text, _ = process.communicate(timeout=300)
+    return text
+
+
+def results(folder: Path) -> list[dict[str, object]]:
+    """What may not depend on where clients ran."""
+    rows: list[dict[str, object]] = RunFolder(folder).rounds().to_pylist()
+    assert len(rows) == ROUNDS + 1
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+def rounds_done(folder: Path) -> int:
+    return sum(path.read_text().count('"event": "round"') for path in folder.glob("*/events.jsonl"))
+
+
+def test_a_node_is_lost_and_the_result_is_the_same(nodes: Nodes, tmp_path: Path) -> None:
+    serial = run(tmp_path, "--backend", "serial", "--output", "serial", "--quiet")
+    assert "Report" in told(serial)
+
+    where = ["--ray-address", nodes.address, "--backend", "ray", "--workers", "2"]
+    process = run(tmp_path, *where, "--output", "spread", "--quiet")
+    wait_for(lambda: rounds_done(tmp_path / "spread") >= 3 or process.poll() is not None)
+    nodes.kill(nodes.running[-1])
+    assert "Report" in told(process)
+
+    (one,), (other,) = (tmp_path / "serial").iterdir(), (tmp_path / "spread").iterdir()
+    np.testing.assert_equal(results(other), results(one))
+    loads = RunFolder(other).summary()["placement"]
+    assert len(loads) == 2
+    assert sum(load["lost"] for load in loads) == 1
+    # A round trains and evaluates 24 clients; what was lost with the node is done anew on the other.
+    assert sum(load["messages"] for load in loads) >= 2 * 24 * ROUNDS
+    assert all(load["bytes_down"] > 0 and load["bytes_up"] > 0 for load in loads)
+    assert "By node of the Ray cluster" in (other / "report.html").read_text()
+    # Workers had shoal from what the driver sent, and so had the user's modules.
+    sources = {path.read_text() for path in (tmp_path / "notes").iterdir()}
+    assert any("working_dir_files" in source for source in sources), sources
+
+
+def test_clients_on_other_nodes_dial_in(nodes: Nodes, tmp_path: Path) -> None:
+    serial = run(tmp_path, "--backend", "serial", "--output", "serial", "--quiet")
+    where = ["--ray-address", nodes.address, "--backend", "ray", "--set", "resources.transport=grpc"]
+    process = run(tmp_path, *where, "--output", "spread", "--quiet")
+    assert "Report" in told(process)
+    assert "Report" in told(serial)
+    (one,), (other,) = (tmp_path / "serial").iterdir(), (tmp_path / "spread").iterdir()
+    traffic = ("bytes_up",)  # each answers for itself here
+    for here, there in zip(results(one), results(other), strict=True):
+        np.testing.assert_equal(without(there, traffic), without(here, traffic))
+
+
+def without(row: dict[str, object], keys: Sequence[str]) -> dict[str, object]:
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
+    process = run(tmp_path, "--ray-address", "127.0.0.1:1", "--backend", "ray")
+    text = told(process)
+    assert process.returncode != 0
+    assert 'no Ray cluster at "127.0.0.1:1"' in text
+    assert "ray start --head" in text

@@ -17,7 +17,7 @@ FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
 	echo "found: $$(python3 --version 2>&1 || true). Install one, e.g. apt-get install python3.11 python3.11-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help run test check bench lock docs proto wheel wheel-test install install-dev chromium clean
+.PHONY: help run pilot-demo test check bench lock docs proto wheel wheel-test install install-dev chromium clean
 
 help: ## show this help
 	@echo "make TARGET, where TARGET is"
@@ -25,6 +25,9 @@ help: ## show this help
 
 run: install ## train medical-thyroid over its sites, compare, and say where the report is
 	$(BIN)/shoal run medical-thyroid --compare
+
+pilot-demo: install-dev ## a server and three sites over mutual TLS, one killed on the way, beside their simulation
+	$(BIN)/python -m benchmarks.pilot_demo
 
 test: check chromium ## check, then run all tests with coverage
 	rm -f .coverage .coverage.*

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.compose import free_port
 from simulations.results import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,6 @@ class Nodes:
         self.running: list[subprocess.Popen[bytes]] = []
         self.address = f"127.0.0.1:{free_port()}"
         self.add("--head", "--port", self.address.rpartition(":")[2], "--include-dashboard", "false", cpus=0)
-        wait_for(lambda: reachable(self.address))
 
     def add(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
         where = arguments or ("--address", self.address)
@@ -64,7 +63,12 @@ class Nodes:
                 start_new_session=True,
             )
         self.running.append(node)
+        # Two that start at once on one machine get in each other's way.
+        wait_for(lambda: self.said().count("Ray runtime started") == len(self.running))
         return node
+
+    def said(self) -> str:
+        return (self.folder / "ray.txt").read_text()
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """End a node's processes at once, as when its machine loses power."""
@@ -76,20 +80,6 @@ class Nodes:
         for node in reversed(self.running):
             node.terminate()
             node.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def reachable(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def wait_for(there: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.compose import free_port
+from benchmarks.pilot_demo import simulate as sites_as_simulation
 from common.config import Scenario
 from common.config_file import load_scenario
 from common.errors import ConfigError, DataError, RunError, UnreadableDataError
@@ -20,7 +22,7 @@ from common.schema import Schema
 from simulations import BUILTIN_SCENARIOS, datasets
 from simulations.datasets.site import load_site, read_schema, write_sites
 from simulations.results import RunFolder
-from simulations.run import resume_run, run_scenario
+from simulations.run import resume_run
 from simulations.transport.pilot import agreement
 
 SITES = ("SVI", "SVHC", "STMW")
@@ -132,13 +134,6 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 def test_a_pilot_whose_client_and_server_are_killed_gives_the_bits_of_the_simulation(
     files: Path, tmp_path: Path
 ) -> None:
@@ -199,25 +194,8 @@ def until(holds: object, pilot: Pilot) -> None:
 def simulate(files: Path, tmp_path: Path) -> RunFolder:
     """Run the same three sites in this process, from their files."""
 
-    class ThreeSites:
-        schema = read_schema(files / "schema.json")
-
-        def __len__(self) -> int:
-            return len(SITES)
-
-        def name(self, client: int) -> str:
-            return SITES[client]
-
-        def rows(self, client: int) -> int:
-            return self.shard(client).rows
-
-        def shard(self, client: int) -> object:
-            return load_site(files / f"{SITES[client]}.csv", self.schema, thyroid())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load_population", lambda scenario: ThreeSites())
-        config = thyroid("resources.backend=serial", f"output.directory={tmp_path / 'simulated'}")
-        return RunFolder(run_scenario(config))
+    config = thyroid("resources.backend=serial", f"output.directory={tmp_path / 'simulated'}")
+    return sites_as_simulation(files, list(SITES), config)
 
 
 @pytest.mark.parametrize(

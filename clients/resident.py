@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clients.shard import split, split_indices
 from clients.update.pipeline import make_pipeline
 from common.config import Scenario
+from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
@@ -119,6 +120,7 @@ class Resident:
     @span("build")
     def _make_trainer(self) -> Trainer:
         # TensorFlow takes seconds to import: only a client that trains pays for it.
+        load_keras()
         from clients.trainer import Trainer
         from common.models import build, compile_model
 

@@ -228,6 +228,12 @@ class ServerConfig(Section):
     min_success: float = Field(
         0.5, gt=0, le=1, description="Share of the cohort that must answer for a round to count."
     )
+    round_retries: int = Field(
+        0,
+        ge=0,
+        description="Times that the clients without an answer are asked again, while fewer than min_success "
+        "have answered.",
+    )
 
 
 class ResourcesConfig(Section):

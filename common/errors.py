@@ -14,7 +14,8 @@ ShoalError                    1   anything that shoal refuses
 ├── WorkerError              13   a worker process could not be started or kept
 ├── DisclosureError          14   a message held something that may not leave the client
 ├── RunError                 15   a run folder is missing, damaged or not what was expected
-│   └── CheckpointError      16   a checkpoint cannot be written, or none can be used
+│   ├── CheckpointError      16   a checkpoint cannot be written, or none can be used
+│   └── StorageError         18   a file of a run cannot be written
 └── TransportError           17   server and client cannot talk to each other, or one said what it may not
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
@@ -164,6 +165,13 @@ class CheckpointError(RunError):
 
     exit_code = 16
     help = "docs/reliability.md tells what a checkpoint holds and when one is refused."
+
+
+class StorageError(RunError):
+    """A file of a run cannot be written: the disk is full, or has failed."""
+
+    exit_code = 18
+    help = "What was written before is kept. Make room or mend the disk, then `shoal resume RUN`."
 
 
 class TransportError(ShoalError):

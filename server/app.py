@@ -23,7 +23,7 @@ from common.records import ARRAYS, CONFIG
 from common.schema import Schema
 from server import preprocessing, strategies
 from server.checkpoint import Checkpoints
-from server.exchange import Exchange, ask, require_replies
+from server.exchange import Exchange, ask, ask_enough, require_replies
 from server.rounds import BaseConfig, Progress, RoundLoop
 from server.sampling import cohort
 from server.schedule import learning_rate
@@ -167,6 +167,7 @@ class _Server:
             self.schema.task,
             start.config,
             self.tell_round,
+            self.say,
             lambda progress: self.after_round(progress, strategy),
         )
         progress = loop.run(progress)
@@ -238,8 +239,18 @@ class _Server:
         clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
         self.say(f"statistics: asking {len(clients)} clients for aggregates")
         content = RecordDict({CONFIG: ConfigRecord()})
-        exchange = self.exchange("statistics", records.STATISTICS, content, clients)
-        require_replies(exchange, self.scenario.server.min_success, "preprocessing statistics")
+        least = self.scenario.preprocessing.min_count
+        exchange = ask_enough(
+            self.grid,
+            self.sites,
+            [Message(content, self.sites.node(int(c)), records.STATISTICS) for c in clients],
+            "statistics",
+            0,
+            self.scenario,
+            "preprocessing statistics",
+            say=self.say,
+            usable=lambda told: Statistics.from_records(told).check(least),
+        )
         found = {
             self.sites.client(reply.metadata.src_node_id): Statistics.from_records(reply.content)
             for reply in exchange.accepted

@@ -44,6 +44,7 @@ _FREE: Final = {
         "timeout_s",
         "worker_memory_mb",
     ),
+    "server": ("round_retries",),
     "output": ("directory", "checkpoint_every"),
 }
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from common import records
-from common.errors import NonFiniteError, TooFewRepliesError
+from common.config import Scenario
+from common.errors import DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
 from common.events import ClientRow, Phase
 from common.flower_shim import client_error, number_message
-from common.records import ARRAYS, CLIENTS, EXAMPLES, UPDATE_BYTES
+from common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
 from server.sites import Sites
 
+# Numbers that replies of a type must have; those of other types, how many examples they speak for.
+_NEEDED = {
+    records.STATISTICS: ("train-rows", "validation-rows", "test-rows"),
+    records.TRIAL: ("sequential-seconds", "stacked-seconds"),
+}
 _MOST_REASONS = 5  # failures that an error text lists
 POOLED_NAME = "(pooled)"  # the simulation's client that holds everybody's rows
 
@@ -40,6 +47,20 @@ class Exchange:
         return [reply for reply in self.replies if reply.has_content()]
 
     @property
+    def answered(self) -> int:
+        """Number of clients without an error."""
+        return sum(not row.error for row in self.rows)
+
+    def merged(self, again: Exchange) -> Exchange:
+        """Return this with what came of asking those without an answer again."""
+        rows = {row.client: row for row in self.rows}
+        for row in again.rows:
+            before = rows[row.client]
+            rows[row.client] = replace(row, bytes_down=row.bytes_down + before.bytes_down)
+        replies = [*self.accepted, *again.replies]
+        return Exchange(sorted(replies, key=lambda reply: reply.metadata.src_node_id), list(rows.values()))
+
+    @property
     def bytes_up(self) -> int:
         """Payload from clients to server."""
         return sum(row.bytes_up for row in self.rows)
@@ -50,14 +71,58 @@ class Exchange:
         return sum(row.bytes_down for row in self.rows)
 
 
+def ask_enough(
+    grid: Grid,
+    sites: Sites,
+    messages: Iterable[Message],
+    phase: Phase,
+    round_number: int,
+    scenario: Scenario,
+    what: str,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    usable: Callable[[RecordDict], None] = lambda content: None,
+) -> Exchange:
+    """Ask as `ask` does, and ask those without an answer again while there are too few.
+
+    Args:
+        grid, sites, messages, phase, round_number, usable: as for `ask`.
+        scenario: says how many have to answer, how often to try again, and how long to wait.
+        what: names the phase in the error; say: is told of each new try.
+
+    Raises:
+        TooFewRepliesError, NonFiniteError: as `require_replies` does.
+    """
+    asked, config = list(messages), scenario.server
+    exchange = ask(grid, sites, asked, phase, round_number, scenario.resources.timeout_s, usable)
+    for _ in range(config.round_retries):
+        if exchange.answered >= config.min_success * len(exchange.rows):
+            break
+        failed = {sites.node(row.client) for row in exchange.rows if row.error}
+        say(f"{what}: asking {len(failed)} of {len(asked)} clients again")
+        again = [message for message in asked if message.metadata.dst_node_id in failed]
+        exchange = exchange.merged(
+            ask(grid, sites, again, phase, round_number, scenario.resources.timeout_s, usable)
+        )
+    require_replies(exchange, config.min_success, what)
+    return exchange
+
+
 def ask(
-    grid: Grid, sites: Sites, messages: Iterable[Message], phase: Phase, round_number: int, timeout_s: float
+    grid: Grid,
+    sites: Sites,
+    messages: Iterable[Message],
+    phase: Phase,
+    round_number: int,
+    timeout_s: float,
+    usable: Callable[[RecordDict], None] = lambda content: None,
 ) -> Exchange:
     """Send messages and return the replies.
 
     The order of replies does not depend on who answered first, so neither do the bits of a sum over
-    them. An update that holds a non-finite number or has other shapes than what was sent becomes an
-    error reply: it is counted as a failure and never averaged.
+    them. A reply that cannot be used becomes an error reply, which is counted as a failure and never
+    averaged: one that lacks something or holds more than its type allows, an update of other shapes than
+    what was sent, a number that is not finite, an answer for clients that were not asked.
 
     Args:
         grid: carries the messages.
@@ -66,18 +131,24 @@ def ask(
         phase: what they ask for.
         round_number: the round, 0 before the first.
         timeout_s: seconds to wait for all replies.
+        usable: raises a `ShoalError` for the content of a reply that cannot be used for other reasons.
     """
     asked = sorted(messages, key=lambda message: message.metadata.dst_node_id)
     contents = {id(message.content): message.content for message in asked}  # mostly one for all
     sizes = {key: records.content_bytes(content) for key, content in contents.items()}
     down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
-    sent = {m.metadata.dst_node_id: m.content.get(ARRAYS) for m in asked}
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
-    replies = [r for node in down if node in found for r in _refuse_unusable(sites, found[node], sent)]
+    silent = down.keys() - found.keys()
+    replies = [
+        r
+        for message in asked
+        if message.metadata.dst_node_id in found
+        for r in _refuse_unusable(sites, found[message.metadata.dst_node_id], message, silent, usable)
+    ]
     told = {node: entry for reply in replies for node, entry in _told(sites, reply).items()}
-    silent = _Told(error="no reply before the deadline")
+    nothing = _Told(error="no reply before the deadline")
     rows = [
-        _row(sites, node, told.get(node, silent), phase, round_number, size) for node, size in down.items()
+        _row(sites, node, told.get(node, nothing), phase, round_number, size) for node, size in down.items()
     ]
     return Exchange(replies, rows)
 
@@ -90,7 +161,7 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
         TooFewRepliesError: otherwise, with the first reasons.
     """
     asked, failed = len(exchange.rows), [row for row in exchange.rows if row.error]
-    good = asked - len(failed)
+    good = exchange.answered
     if good and good >= min_success * asked:
         return
     reasons = [f"{row.name}: {row.error}" for row in failed[:_MOST_REASONS]]
@@ -105,28 +176,76 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
     raise TooFewRepliesError(text)
 
 
-def _refuse_unusable(sites: Sites, reply: Message, sent: Mapping[int, object]) -> list[Message]:
-    """Return a reply, or an error reply for each client behind it if its update cannot be used."""
-    expected = sent[reply.metadata.src_node_id]
-    if reply.has_error() or not isinstance(expected, ArrayRecord):
+def _refuse_unusable(
+    sites: Sites,
+    reply: Message,
+    request: Message,
+    silent: AbstractSet[int],
+    usable: Callable[[RecordDict], None],
+) -> list[Message]:
+    """Return a reply, or an error reply for each client behind it if it cannot be used."""
+    if reply.has_error():
         return [reply]
-    update = reply.content.get(ARRAYS)
-    if not isinstance(update, ArrayRecord):
-        return [reply]
-    if not records.same_shapes(update, expected):
-        reason = "DisclosureError: the update is not shaped as the model's weights"
-    elif not records.is_finite(update):
-        reason = "NonFiniteError: the update holds NaN or infinity"
-    else:
-        return [reply]
-    return [_as_error(reply, node, reason) for node in _nodes(sites, reply)]
+    nodes = [reply.metadata.src_node_id]
+    try:
+        nodes = _nodes(sites, reply, silent)
+        _check(reply.content, request)
+        usable(reply.content)
+    except ShoalError as error:
+        reason = f"{type(error).__name__}: {error.message}"
+        return [_as_error(reply, node, reason) for node in nodes]
+    return [reply]
 
 
-def _nodes(sites: Sites, reply: Message) -> list[int]:
-    table = reply.content.get(CLIENTS)
-    if not isinstance(table, ConfigRecord):
-        return [reply.metadata.src_node_id]
-    return sites.nodes(cast("list[int]", table["client"]))
+def _nodes(sites: Sites, reply: Message, silent: AbstractSet[int]) -> list[int]:
+    """Return the nodes that a reply is of: its sender's, or those of a process that serves several.
+
+    Args:
+        sites: the clients; reply: of one or several of them.
+        silent: nodes that were asked and have sent no reply of their own.
+
+    Raises:
+        DisclosureError: the table of clients is malformed, or names one that it cannot speak for.
+    """
+    sender, table = reply.metadata.src_node_id, reply.content.get(CLIENTS)
+    if table is None:
+        return [sender]
+    clients = table.get("client") if isinstance(table, ConfigRecord) else None
+    if not isinstance(clients, list) or not all(isinstance(c, int) and 0 <= c < sites.count for c in clients):
+        raise DisclosureError("the table of clients in a reply has no list of clients")
+    if not all(_is_column(values, len(clients)) for values in table.values()):
+        raise DisclosureError("the table of clients in a reply has no number for each of them")
+    nodes = sites.nodes(cast("list[int]", clients))
+    if sender not in nodes or len(set(nodes)) < len(nodes) or not {*nodes} - {sender} <= silent:
+        raise DisclosureError("a reply speaks for clients that were not asked together with its sender")
+    return nodes
+
+
+def _is_column(values: object, rows: int) -> bool:
+    return (
+        isinstance(values, list) and len(values) == rows and all(isinstance(v, int | float) for v in values)
+    )
+
+
+def _check(content: RecordDict, request: Message) -> None:
+    """Refuse a reply that lacks something, or holds what it may not or what cannot be averaged.
+
+    Clients hold themselves to the same rule; the server does not count on it.
+
+    Raises:
+        DisclosureError, NonFiniteError: what is wrong with it, without its numbers.
+    """
+    kind, sent = request.metadata.message_type, request.content.get(ARRAYS)
+    records.check_reply(kind, content, sent if isinstance(sent, ArrayRecord) else None)
+    update, numbers = content.get(ARRAYS), content.get(METRICS_RECORD)
+    if kind in (records.TRAIN, records.POOLED) and update is None:
+        raise DisclosureError("the reply holds no weights")
+    if isinstance(update, ArrayRecord) and not records.is_finite(update):
+        raise NonFiniteError("the update holds NaN or infinity")
+    for name in _NEEDED.get(kind, (EXAMPLES,)):
+        number = numbers.get(name) if isinstance(numbers, MetricRecord) else None
+        if not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise DisclosureError(f'the reply has no usable number under "{name}"')
 
 
 def _as_error(reply: Message, node: int, reason: str) -> Message:

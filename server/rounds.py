@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from common import metrics, profiling, records
 from common.config import Scenario
 from common.errors import TrainingError
-from common.events import ClientRow, RoundRow
+from common.events import ClientRow, Phase, RoundRow
 from common.profiling import span
 from common.records import TRAIN_LOSS
 from common.schema import Task
 from server.cohort_grid import CohortGrid
-from server.exchange import Exchange, ask, require_replies
+from server.exchange import Exchange, ask_enough
 from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
@@ -69,8 +69,8 @@ class RoundLoop:
         scenario: says how many rounds, which cohort, which monitor.
         task: decides the monitored metric.
         config: goes to the clients with every message, beside what a round adds.
-        on_round: is told of every finished round; after_round: is then given where the loop stands, and
-            may end it by an exception.
+        on_round: is told of every finished round; say: of a new try.
+        after_round: is given where the loop stands after a round, and may end it by an exception.
     """
 
     grid: Grid
@@ -80,6 +80,7 @@ class RoundLoop:
     task: Task
     config: BaseConfig
     on_round: OnRound
+    say: Callable[[str], None] = lambda text: None
     after_round: Callable[[Progress], None] = lambda progress: None
 
     def run(self, progress: Progress) -> Progress:
@@ -133,8 +134,7 @@ class RoundLoop:
         config = ConfigRecord({**self.config, **asked, "reduce": self._reduce})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
-        exchange = ask(self.grid, self.sites, messages, "train", number, scenario.resources.timeout_s)
-        require_replies(exchange, scenario.server.min_success, f"round {number}, training")
+        exchange = self._ask(messages, "train", number, f"round {number}, training")
         with span("aggregate"):
             arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
         if arrays is None:
@@ -155,11 +155,13 @@ class RoundLoop:
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         config = ConfigRecord({**self.config, "reduce": self._reduce})
         messages = self.strategy.configure_evaluate(number, progress.arrays.copy(), config, view)
-        exchange = ask(self.grid, self.sites, messages, "evaluate", number, scenario.resources.timeout_s)
-        require_replies(exchange, scenario.server.min_success, f"round {number}, evaluation")
+        exchange = self._ask(messages, "evaluate", number, f"round {number}, evaluation")
         measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)
         return {name: measured[name] for name in names if name in measured}, exchange
+
+    def _ask(self, messages: Iterable[Message], phase: Phase, number: int, what: str) -> Exchange:
+        return ask_enough(self.grid, self.sites, messages, phase, number, self.scenario, what, say=self.say)
 
     @property
     def _reduce(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from flwr.serverapp import Grid
 
 from clients.app import make_client_app
 from common.config import Scenario
-from common.errors import CheckpointError, RunError, ShoalError
+from common.errors import CheckpointError, RunError, ShoalError, StorageError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
@@ -35,6 +36,7 @@ from simulations.engine.worker import Federation as WorkerFederation
 from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
+from simulations.results.folder import EndStatus
 from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
 
@@ -306,19 +309,28 @@ def _closing(folder: RunFolder) -> Iterator[list[Outcome]]:
     try:
         yield []
     except KeyboardInterrupt:
-        folder.finish("interrupted", {})
-        _tell_how_to_go_on(folder)
+        _end(folder, "interrupted", {})
         raise
     except ShoalError as error:
-        folder.finish("failed", {"error": f"{type(error).__name__}: {error}"})
-        _tell_how_to_go_on(folder)
+        _end(folder, "failed", {"error": f"{type(error).__name__}: {error}"})
         raise
     except Exception as error:
-        folder.finish("failed", {"error": type(error).__name__})
-        _tell_how_to_go_on(folder)
+        _end(folder, "failed", {"error": type(error).__name__})
+        if isinstance(error, OSError) and error.errno in _NO_DISK:
+            where = error.filename or folder.path
+            raise StorageError(f"cannot write {where}: {error.strerror}") from error
         raise
     finally:
         folder.close()
+
+
+def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) -> None:
+    """End a run that went badly; where not even that can be written, it counts as killed."""
+    try:
+        folder.finish(status, summary)
+    except OSError as error:
+        print(f"the run folder lacks its end: {error.strerror}", file=sys.stderr)
+    _tell_how_to_go_on(folder)
 
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
@@ -335,6 +347,7 @@ def _log_to(path: Path) -> Iterator[None]:
     before, propagate = logger.handlers[:], logger.propagate
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is told by the run
     logger.handlers, logger.propagate = [handler], False
     try:
         yield

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,13 +106,15 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     environment = worker_environment(resources.threads_per_worker)
     host, owns = "127.0.0.1", not ray.is_initialized()
     if owns and resources.ray_address:
-        _join(resources.ray_address)
+        with _our_signals():
+            _join(resources.ray_address)
         host = ray.util.get_node_ip_address()
         del environment["PYTHONPATH"]  # of this machine; the others have what `_stage` has sent them
         _wait_for_cpus(max(1, resources.workers) * resources.threads_per_worker)
     elif owns:
         without = resources.model_copy(update={"gpus_per_worker": 0.0})
-        _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
+        with _our_signals():
+            _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
     try:
         there = Room.of_cluster()
         if resources.ray_address:
@@ -126,6 +130,17 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     finally:
         if owns:
             ray.shutdown()
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray would have it end the process without a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def _start(cpus: int) -> None:

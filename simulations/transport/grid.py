@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from common.errors import TransportError
 from common.flower_shim import Run, client_error, number_message
 from common.profiling import span
+from common.records import CLIENTS
 from server.sites import Sites
 from simulations.engine.placement import NodeLoad
 from simulations.transport.codec import Packed, pack
@@ -82,4 +83,6 @@ class TransportGrid(Grid):
 def _reply(message: Message, answer: Answered) -> Message:
     if answer.content is None:
         return Message(client_error(answer.error), reply_to=message)
+    if CLIENTS in answer.content:
+        return Message(client_error("DisclosureError: a site may answer for itself only"), reply_to=message)
     return Message(answer.content, reply_to=message)

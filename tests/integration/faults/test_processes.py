@@ -1,0 +1,143 @@
+"""Workers that are killed, and drivers that are: the result is the same, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulations.results import RunFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes as Linux lists them"),
+]
+
+ROOT = Path(__file__).parents[3]
+MARK = "SHOAL_TEST"  # a variable that all processes of a run inherit
+ROUNDS = 30
+
+
+class Run:
+    """`shoal run linear` in a process, with two Ray workers."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        settings = ["--set", "partition.clients=24", "--set", "output.bootstrap=10"]
+        where = ["--backend", "ray", "--workers", "2", "--output", str(folder / "runs"), "--quiet"]
+        command = [sys.executable, "-m", "simulations.cli", "run", "linear", "--rounds", str(ROUNDS)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: self.mark}
+        with (folder / "said.txt").open("wb") as out:
+            self.process = subprocess.Popen(
+                [*command, *settings, *where, *more], env=environment, stdout=out, stderr=out
+            )
+
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text()
+
+    def results(self) -> RunFolder:
+        (folder,) = (self.folder / "runs").iterdir()
+        return RunFolder(folder)
+
+    def rounds(self) -> int:
+        found = list((self.folder / "runs").glob("*/events.jsonl"))
+        return found[0].read_text().count('"event": "round"') if found else 0
+
+    def processes(self) -> dict[int, str]:
+        """Command line by id, of all processes that this run has started."""
+        found = {}
+        wanted = f"{MARK}={self.mark}".encode()
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it has ended meanwhile, or is not ours to look at
+        return {pid: text for pid, text in found.items() if text}
+
+    def workers(self) -> list[int]:
+        """Ids of the Ray workers that run clients."""
+        return [pid for pid, text in self.processes().items() if text.startswith("ray::Worker")]
+
+
+def until(holds: Callable[[], bool], seconds: float, told: Callable[[], object]) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, told()
+        time.sleep(0.02)
+
+
+def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
+    # Agents of a Ray whose driver was killed take up to a minute to notice.
+    until(lambda: not run.processes(), 120, run.processes)
+    assert set(os.listdir("/dev/shm")) <= shared_before
+
+
+def rows(folder: RunFolder) -> list[dict[str, Any]]:
+    found = folder.rounds().to_pylist()
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rounds of a run in which nothing happens."""
+    shared = set(os.listdir("/dev/shm"))
+    run = Run(tmp_path_factory.mktemp("calm"), "--set", "resources.path=sequential")
+    assert run.process.wait(200) == 0, run.said()
+    assert_nothing_left(run, shared)
+    return rows(run.results())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_workers_killed_at_random_instants_change_no_bit(
+    tmp_path: Path, calm: list[dict[str, Any]], seed: int
+) -> None:
+    """Each kill costs a chunk one of its tries, so four kills with four tries more lose no client."""
+    draw = random.Random(seed)
+    shared = set(os.listdir("/dev/shm"))
+    run = Run(tmp_path, "--set", "resources.path=sequential", "--set", "resources.max_retries=4")
+    killed = 0
+    for at in sorted(draw.sample(range(1, ROUNDS - 2), 4)):
+        until(lambda at=at: run.rounds() >= at and bool(run.workers()), 120, run.said)  # type: ignore[misc]
+        time.sleep(draw.random() * 0.02)
+        if workers := run.workers():
+            os.kill(draw.choice(workers), signal.SIGKILL)
+            killed += 1
+    assert run.process.wait(200) == 0, run.said()
+    assert killed >= 3  # one that falls between two rounds may find the next one's worker not there yet
+    np.testing.assert_equal(rows(run.results()), calm)
+    assert_nothing_left(run, shared)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, "killed"), (signal.SIGTERM, "interrupted")], ids=["KILL", "TERM"]
+)
+def test_a_driver_that_is_ended_leaves_nothing_running(
+    tmp_path: Path, number: signal.Signals, status: str
+) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    run = Run(tmp_path)
+    until(lambda: run.rounds() >= 3, 120, run.said)
+    run.process.send_signal(number)
+    run.process.wait(60)
+    assert run.results().status() == status
+    assert_nothing_left(run, shared)
+
+
+def test_a_run_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    run = Run(tmp_path, "--set", "training.learning_rate=1e30")
+    assert run.process.wait(200) == 11, run.said()  # NonFiniteError
+    assert run.results().status() == "failed"
+    assert_nothing_left(run, shared)

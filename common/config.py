@@ -252,6 +252,11 @@ class ResourcesConfig(Section):
         description="A Ray cluster to join, host:port or auto for the one that this machine is a node of; "
         "empty starts a Ray on this machine alone.",
     )
+    compression: Literal["none", "zstd"] = Field(
+        "none",
+        description="How messages over gRPC are packed. zstd keeps the bits; it shrinks statistics, and "
+        "weights of which many are equal, but dense weights by a tenth at most.",
+    )
     workers: int = Field(
         0, ge=0, description="Ray workers; 0 takes one a core, fewer where memory or GPUs are short."
     )

@@ -39,6 +39,7 @@ _FREE: Final = {
         "backend",
         "transport",
         "ray_address",
+        "compression",
         "workers",
         "max_retries",
         "timeout_s",

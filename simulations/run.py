@@ -31,7 +31,6 @@ from simulations.baselines import PooledResident
 from simulations.closed_form import closed_form
 from simulations.engine.executors import make_executor
 from simulations.engine.grid import EngineGrid
-from simulations.engine.placement import NodeLoad
 from simulations.engine.worker import Federation as WorkerFederation
 from simulations.interrupts import Interrupts
 from simulations.overview import overview
@@ -127,8 +126,8 @@ def _run(
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        placement = coordinate(scenario, population, hooks, outcomes.append, trace=trace)
-        _leave_behind(folder, scenario, population.schema, outcomes[0], population, placement)
+        where = coordinate(scenario, population, hooks, outcomes.append, trace=trace)
+        _leave_behind(folder, scenario, population.schema, outcomes[0], population, where)
 
 
 def coordinate(
@@ -139,8 +138,8 @@ def coordinate(
     wrap: Callable[[Grid], Grid] = lambda grid: grid,
     *,
     trace: bool = False,
-) -> list[NodeLoad]:
-    """Run the ServerApp over the Grid that the scenario asks for, and return what each node of Ray did.
+) -> Mapping[str, object]:
+    """Run the ServerApp over the Grid that the scenario asks for, and return who did what of the work.
 
     It leaves nothing on disk.
 
@@ -166,7 +165,15 @@ def coordinate(
         _load_users_model(scenario.model.name)
     with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
         _serve(wrap(grid), federation, hooks, deliver, states)
-        return grid.placement()
+        return _where(grid)
+
+
+def _where(grid: EngineGrid | TransportGrid) -> dict[str, object]:
+    """Return, for the summary, what each node of Ray did, or what each client sent over the wire."""
+    name, loads = (
+        ("placement", grid.placement()) if isinstance(grid, EngineGrid) else ("wire", grid.traffic())
+    )
+    return {name: [asdict(load) for load in loads]} if loads else {}
 
 
 def _load_users_model(name: str) -> None:
@@ -191,7 +198,7 @@ def _serve(
 def serve(
     scenario: Scenario,
     population: Population,
-    over: Callable[[Sites], Grid],
+    over: Callable[[Sites], TransportGrid],
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
 ) -> Path:
@@ -220,7 +227,7 @@ def serve(
     with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
         hooks = _hooks(folder, population, observers, scenario, interrupts)
         _serve(grid, Federation(scenario, population.schema, sites), hooks, outcomes.append, {})
-        _leave_behind(folder, scenario, population.schema, outcomes[0])
+        _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 
 
@@ -277,7 +284,7 @@ def _leave_behind(
     schema: Schema,
     outcome: Outcome,
     population: Population | None = None,
-    placement: Sequence[NodeLoad] = (),
+    where: Mapping[str, object] | None = None,
 ) -> None:
     """Write the models and the closing summary; with the population, also what only its rows can tell."""
     load_keras()  # in a run that goes on after its last round, nothing else has
@@ -298,7 +305,7 @@ def _leave_behind(
             "best_round": progress.best_round,
             "best_score": progress.score,
             **({} if exact is None else {"closed_form": exact}),
-            **({"placement": [asdict(load) for load in placement]} if placement else {}),
+            **(where or {}),
         },
     )
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from common.errors import ConfigError
@@ -38,9 +39,11 @@ def serve(
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
-    revoked: Annotated[
-        list[Path] | None,
-        typer.Option("--revoked", metavar="FILE", help="A certificate that counts no more; may be repeated."),
+    crl: Annotated[
+        Path | None,
+        typer.Option(
+            "--crl", metavar="FILE", help="The authority's revocation list; read again when it changes."
+        ),
     ] = None,
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for all clients at the start.")
@@ -51,6 +54,9 @@ def serve(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with this run after its last checkpoint.")
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Answer Prometheus there, over HTTP.")
+    ] = "",
     insecure: InsecureOption = False,
     set_: SetOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
@@ -69,14 +75,13 @@ def serve(
     from simulations.datasets.site import read_schema
     from simulations.progress import Progress
     from simulations.results import RunFolder
-    from simulations.transport.certificates import serial_number, server_credentials
+    from simulations.transport.certificates import Revocations, server_credentials
     from simulations.transport.pilot import run_server
     from simulations.transport.server import Policy
 
     credentials = None if files is None else server_credentials(*files)
-    policy = Policy(
-        client, [serial_number(path) for path in revoked or ()], patience_s=patience, insecure=insecure
-    )
+    revocations = None if crl is None or files is None else Revocations(files[0], crl)
+    policy = Policy(client, revocations, patience_s=patience, insecure=insecure)
     agreed = read_schema(schema)
     before = None if resume is None else RunFolder.open(resume)
     with ExitStack() as closing:
@@ -90,6 +95,7 @@ def serve(
             wait_s=wait,
             observers=observers,
             resume=before,
+            metrics=metrics,
             say=(lambda text: None) if quiet else typer.echo,
         )
     typer.echo(f"Report: {folder / 'report.html'}")
@@ -111,6 +117,19 @@ def client_(
     patience: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long a server that is away is tried.")
     ] = 600.0,
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--refuse",
+            metavar="KIND",
+            click_type=click.Choice(["statistics", "train", "evaluate", "test", "local"]),
+            help="Do not answer this kind of message; may be repeated.",
+        ),
+    ] = None,
+    least_clients: Annotated[
+        int, typer.Option("--least-clients", min=1, metavar="N", help="Take no part among fewer clients.")
+    ] = 1,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask the operator before anything leaves.")] = False,
     insecure: InsecureOption = False,
     set_: SetOption = None,
 ) -> None:
@@ -127,7 +146,12 @@ def client_(
 
     from simulations.datasets.site import load_site, read_schema
     from simulations.transport.certificates import client_credentials
+    from simulations.transport.consent import Terms
     from simulations.transport.pilot import run_client
+
+    def agree(statement: str) -> bool:
+        typer.echo(f"\n{statement}\n\nEach message that leaves is noted in {log}.\n")
+        return not ask or typer.confirm("Take part?")
 
     agreed = read_schema(schema)
     shard = load_site(data, agreed, loaded)
@@ -142,6 +166,8 @@ def client_(
         name=name if insecure else "",
         log=log,
         patience_s=patience,
+        terms=Terms(frozenset(refuse or ()), least_clients),
+        agree=agree,
     )
     typer.echo(f"The server is done. What has left this site: {log}")
 
@@ -157,13 +183,19 @@ def certs(
         list[str] | None, typer.Option("--client", metavar="NAME", help="A client; may be repeated.")
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="Days that the certificates are valid.")] = 365,
+    revoke: Annotated[
+        list[str] | None,
+        typer.Option("--revoke", metavar="NAME", help="A client whose certificate counts no more."),
+    ] = None,
 ) -> None:
-    """Make a small authority and certificates for a pilot; called again, it adds clients.
+    """Make a small authority and certificates for a pilot; called again, it adds and revokes clients.
 
     \b
       shoal certs keys --host fl.example.org --client north --client south
       shoal certs keys --client west
+      shoal certs keys --revoke south
     """
+    from simulations.transport import certificates
     from simulations.transport.certificates import AUTHORITY, issue, make_authority
 
     if not (folder / f"{AUTHORITY}.key").exists():
@@ -172,6 +204,9 @@ def certs(
         issue(folder, "server", hosts=host, days=days)
     for name in client or ():
         issue(folder, name, days=days)
+    for name in revoke or ():
+        certificates.revoke(folder, name)
+        typer.echo(f"{folder / AUTHORITY}.crl: the server that reads it puts {name} out")
     typer.echo(
         f"{folder}: each client gets {AUTHORITY}.crt and its own .crt and .key; nobody {AUTHORITY}.key"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.events import RoundRow, SiteRow
 from simulations.report import figures_rounds, figures_sites
-from simulations.report.data_view import data_section
+from simulations.report.data_view import MOST_ROWS, data_section
 from simulations.report.messages import failures, traffic_by_phase
 from simulations.report.plot import LABELS
 from simulations.report.verdict import judge
@@ -58,6 +58,7 @@ def view(run: RunFolder) -> dict[str, Any]:
         "failures": failures(clients),
         "closed_form": _closed_form(summary),
         "placement": _placement(summary),
+        "wire": _wire(summary),
         "environment": _environment(run.environment()),
         "config": _without_home((run.path / "config.toml").read_text(encoding="utf-8")),
         "messages": [(time[11:19], text) for time, text in run.messages()],
@@ -292,6 +293,22 @@ def _placement(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for load in found
         if len(found) > 1
+    ]
+
+
+def _wire(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return what went over the network, by client; of very many, the first."""
+    return [
+        (
+            load["name"],
+            f"{load['tasks']:,}",
+            size(load["bytes_down"]),
+            size(load["bytes_up"]),
+            duration(load["seconds"] / load["replies"]) if load["replies"] else "–",
+            duration(load["longest"]),
+            f"{load['connections']:,}",
+        )
+        for load in (summary.get("wire") or [])[:MOST_ROWS]
     ]
 
 

@@ -7,8 +7,9 @@ Keys are NIST P-256; names stand in the subject's common name, and a server's ho
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from common.errors import TransportError
 
 AUTHORITY: Final = "ca"
 _CA_DAYS: Final = 3650
+_log = logging.getLogger("shoal.transport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def identity(auth_context: Mapping[str, Iterable[bytes]], peer: str) -> Identity
 
 
 def make_authority(folder: Path, name: str = "shoal pilot") -> None:
-    """Make ca.crt and ca.key in a folder.
+    """Make ca.crt, ca.key and an empty revocation list, ca.crl, in a folder.
 
     Raises:
         TransportError: there is one already, which would make all its certificates worthless.
@@ -76,6 +78,7 @@ def make_authority(folder: Path, name: str = "shoal pilot") -> None:
         .sign(key, hashes.SHA256())
     )
     _write(folder, AUTHORITY, key, built)
+    _write_list(folder, built, key, [])
 
 
 def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365) -> None:
@@ -92,12 +95,7 @@ def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365
     """
     if not name or name == AUTHORITY or Path(name).name != name or not name.isprintable() or len(name) > 64:
         raise TransportError(f"{name!r} cannot be the name of a client: 1 to 64 characters, no path")
-    try:
-        ca = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.crt").read_bytes())
-        signer = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
-    except (OSError, ValueError) as error:
-        raise TransportError(f"{folder} has no usable authority: {error}") from error
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    ca, signer = _authority(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = (
@@ -110,9 +108,64 @@ def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365
     _write(folder, name, key, builder.sign(signer, hashes.SHA256()))
 
 
-def serial_number(certificate: Path) -> int:
-    """Return the serial number of a certificate, for a list of revoked ones."""
-    return x509.load_pem_x509_certificate(_read(certificate)).serial_number
+def revoke(folder: Path, name: str) -> None:
+    """Put NAME.crt on the authority's revocation list, ca.crl (RFC 5280, section 5).
+
+    Raises:
+        TransportError: there is no such certificate, or no authority.
+    """
+    certificate = x509.load_pem_x509_certificate(_read(folder / f"{name}.crt"))
+    before = x509.load_pem_x509_crl(_read(folder / f"{AUTHORITY}.crl"))
+    ca, signer = _authority(folder)
+    _write_list(folder, ca, signer, [*(one.serial_number for one in before), certificate.serial_number])
+
+
+class Revocations:
+    """The serial numbers of an authority's revocation list, read again when the file changes.
+
+    A list that the authority has not signed, or that cannot be read, is logged, and the last good one
+    stays in force.
+
+    Args:
+        ca: certificate of the authority; path: of its list.
+
+    Raises:
+        TransportError: there is no good list to begin with.
+    """
+
+    def __init__(self, ca: Path, path: Path) -> None:
+        self._key = x509.load_pem_x509_certificate(_read(ca)).public_key()
+        self._path = path
+        self._stamp = self._stamp_now()
+        self._serials = self._load()
+
+    def serials(self) -> Set[int]:
+        """Return the numbers of the certificates that count no more."""
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._serials = self._load()
+                _log.info("%s: %d certificates are revoked", self._path, len(self._serials))
+            except TransportError as error:
+                _log.warning("%s; the list before stays in force", error.message)
+        return self._serials
+
+    def _stamp_now(self) -> tuple[int, int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _load(self) -> Set[int]:
+        try:
+            found = x509.load_pem_x509_crl(_read(self._path))
+        except ValueError as error:
+            raise TransportError(f"{self._path} is no revocation list: {error}") from error
+        if not isinstance(self._key, ec.EllipticCurvePublicKey) or not found.is_signature_valid(self._key):
+            raise TransportError(f"{self._path} is not signed by the authority")
+        return frozenset(one.serial_number for one in found)
 
 
 def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCredentials:
@@ -132,6 +185,35 @@ def client_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ChannelCr
         TransportError: a file cannot be read.
     """
     return grpc.ssl_channel_credentials(_read(ca), _read(key), _read(certificate))
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        ca = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.crt").read_bytes())
+        signer = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise TransportError(f"{folder} has no usable authority: {error}") from error
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    return ca, signer
+
+
+def _write_list(
+    folder: Path, ca: x509.Certificate, signer: ec.EllipticCurvePrivateKey, serials: Iterable[int]
+) -> None:
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(now)
+        .next_update(now + timedelta(days=_CA_DAYS))
+    )
+    for serial in sorted(set(serials)):
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        builder = builder.add_revoked_certificate(revoked)
+    found = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    temporary = folder / f".{AUTHORITY}.crl.part"  # a server may be reading
+    temporary.write_bytes(found)
+    temporary.replace(folder / f"{AUTHORITY}.crl")
 
 
 def _read(path: Path) -> bytes:

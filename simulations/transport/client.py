@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import grpc
 from flwr.app import RecordDict
@@ -71,6 +71,8 @@ class TransportClient:
         version: str,
         name: str = "",
         on_left: Callable[[Left], None] = lambda left: None,
+        refuses: Callable[[str], str] = lambda message_type: "",
+        compression: Literal["none", "zstd"] = "none",
         most_bytes: int = 1 << 30,
         patience_s: float = 600.0,
     ) -> None:
@@ -81,6 +83,8 @@ class TransportClient:
             make_worker: makes what runs the ClientApp, when the server has told who we are.
             version: of shoal; name: of this client, where no certificate says it.
             on_left: is told of each message that leaves.
+            refuses: message type → why it is not answered, or "".
+            compression: of what leaves.
             most_bytes: of a message of the server.
             patience_s: how long a server that cannot be reached is tried.
         """
@@ -89,6 +93,8 @@ class TransportClient:
         self._make_worker = make_worker
         self._hello = wire.Hello(protocol=PROTOCOL, version=version, name=name)
         self._on_left = on_left
+        self._refuses = refuses
+        self._compression = compression
         self._most_bytes = most_bytes
         self._patience_s = patience_s
         self._worker: Runs | None = None
@@ -196,12 +202,15 @@ class TransportClient:
     def _work(self, task: wire.Task, content: RecordDict) -> _Answer:
         if self._worker is None:
             raise TransportError(f"{self._address} sent a task before it welcomed us")
+        if reason := self._refuses(task.message_type):
+            _log.warning("refused the server's %s: %s", task.message_type, reason)
+            return _Answer(task.message_type, reason, None)
         node = FIRST_NODE_ID + self._client
         job = Job(node, self._client, task.message_type, task.group, self._state)
         answer = self._worker.run(content, [job])[0]
         if answer.state is not None:
             self._state = answer.state
-        packed = None if answer.content is None else pack(answer.content)
+        packed = None if answer.content is None else pack(answer.content, self._compression)
         return _Answer(task.message_type, answer.error, packed)
 
 

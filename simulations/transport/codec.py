@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+import pyarrow as pa
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from google.protobuf.message import DecodeError
 
@@ -23,6 +24,7 @@ from simulations.transport import wire_pb2 as wire
 
 CHUNK_BYTES: Final = 1 << 20
 _ALIGNMENT: Final = 64
+_ZSTD: Final = "zstd"
 _DTYPES: Final = frozenset(
     ["bool", "float16", "float32", "float64"]
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
@@ -38,10 +40,12 @@ class Packed:
 
     Attributes:
         content_bytes: of the `Content` at its beginning; parts: what it consists of, in order.
+        unpacked_size: bytes before they were compressed; 0 if they were not.
     """
 
     content_bytes: int
     parts: Sequence[Buffer]
+    unpacked_size: int = 0
 
     @cached_property
     def header(self) -> wire.Payload:
@@ -50,7 +54,13 @@ class Packed:
         for part in self.parts:
             digest.update(part)
         size = sum(map(len, self.parts))
-        return wire.Payload(size=size, content_bytes=self.content_bytes, sha256=digest.digest())
+        return wire.Payload(
+            size=size,
+            content_bytes=self.content_bytes,
+            sha256=digest.digest(),
+            compression=_ZSTD if self.unpacked_size else "",
+            unpacked_size=self.unpacked_size,
+        )
 
     def chunks(self) -> Iterator[bytes]:
         """Yield it in chunks of up to `CHUNK_BYTES`."""
@@ -74,17 +84,22 @@ class Packed:
 class Unpacking:
     """Puts the chunks of one payload together."""
 
-    def __init__(self, header: wire.Payload, limit: int) -> None:
+    def __init__(self, header: wire.Payload, limit: int, *, keep: bool = True) -> None:
         """Begin with what was announced.
 
         Args:
-            header: of the payload; limit: bytes that it may have.
+            header: of the payload; limit: bytes that it may have, compressed or not.
+            keep: whether to keep the chunks; without, there is no content.
 
         Raises:
-            TransportError: it is larger than that.
+            TransportError: it is larger than that, or compressed in an unknown way.
         """
-        if header.size > limit:
-            raise TransportError(f"a message of {header.size:,} bytes; at most {limit:,} are taken")
+        size = max(header.size, header.unpacked_size)
+        if size > limit:
+            raise TransportError(f"a message of {size:,} bytes; at most {limit:,} are taken")
+        if header.compression not in ("", _ZSTD):
+            raise TransportError(f'a message is compressed with "{header.compression[:20]}", not with zstd')
+        self._keep = keep
         self._header = header
         self._filled = 0
         self._data = bytearray()
@@ -103,7 +118,8 @@ class Unpacking:
         self._filled += len(chunk)
         if self._filled > self._header.size:
             raise TransportError(f"a message is longer than the {self._header.size:,} bytes announced")
-        self._data += chunk  # grows with what has come, never with what was only announced
+        if self._keep:
+            self._data += chunk  # grows with what has come, never with what was only announced
 
     def content(self) -> RecordDict:
         """Return what the payload holds.
@@ -113,11 +129,20 @@ class Unpacking:
         """
         if hashlib.sha256(self._data).digest() != self._header.sha256:
             raise TransportError("a message was damaged on its way: its SHA-256 is another one")
-        return unpack(self._data, self._header.content_bytes)
+        data: Buffer = self._data
+        if self._header.compression:
+            try:
+                data = pa.decompress(data, self._header.unpacked_size, codec=_ZSTD, asbytes=True)
+            except (OSError, ValueError) as error:
+                raise TransportError("a message cannot be decompressed") from error
+        return unpack(data, self._header.content_bytes)
 
 
-def pack(content: RecordDict) -> Packed:
-    """Pack a RecordDict; its arrays are not copied, so they must not change until it is sent."""
+def pack(content: RecordDict, compression: Literal["none", "zstd"] = "none") -> Packed:
+    """Pack a RecordDict.
+
+    Without compression its arrays are not copied, so they must not change until it is sent.
+    """
     described = wire.Content(records=[_describe(name, record) for name, record in content.items()])
     head = described.SerializeToString()
     parts: list[Buffer] = [head]
@@ -128,7 +153,10 @@ def pack(content: RecordDict) -> Packed:
             padding = -size % _ALIGNMENT
             parts += [bytes(padding), numbers.reshape(-1).view(np.uint8).data]
             size += padding + numbers.nbytes
-    return Packed(len(head), [part for part in parts if len(part)])
+    parts = [part for part in parts if len(part)]
+    if compression == "none" or not size:
+        return Packed(len(head), parts)
+    return Packed(len(head), [pa.compress(b"".join(parts), codec=_ZSTD, asbytes=True)], size)
 
 
 def unpack(data: Buffer, content_bytes: int) -> RecordDict:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 import ray
@@ -32,10 +32,17 @@ _START_S: Final = 300.0  # for all clients to be there, TensorFlow's import incl
 class _Actor:
     """Several clients in one process: a connection each, and one worker that serves them in turn."""
 
-    def __init__(self, make_app: AppFactory, federation: Federation, address: str) -> None:
+    def __init__(
+        self,
+        make_app: AppFactory,
+        federation: Federation,
+        address: str,
+        compression: Literal["none", "zstd"],
+    ) -> None:
         self._worker = Worker(make_app, federation)
         self._turn = threading.Lock()
         self._address = address
+        self._compression = compression
         self._failures: list[str] = []
 
     def run(self, clients: Mapping[str, tuple[bytes, bytes, bytes]]) -> list[str]:
@@ -58,6 +65,7 @@ class _Actor:
                 grpc.ssl_channel_credentials(*pem),
                 lambda welcome: _InTurn(self._worker, self._turn),
                 version=version("shoal"),
+                compression=self._compression,
             ).run()
         except Exception as error:
             self._failures.append(f"{name}: {type(error).__name__}: {error}")
@@ -102,13 +110,16 @@ def over_grpc(
                 runtime_env={"env_vars": session.environment},
             )
             address = f"{session.host}:{server.port}"
-            actors = [remote.remote(factory, federation, address) for _ in range(session.workers)]
+            actors = [
+                remote.remote(factory, federation, address, resources.compression)
+                for _ in range(session.workers)
+            ]
             ended = [
                 actor.run.remote({name: pems[name] for name in names[number :: session.workers]})
                 for number, actor in enumerate(actors)
             ]
             _wait(server, len(names), ended)
-            yield TransportGrid(server, sites, make_run(federation.run_id))
+            yield TransportGrid(server, sites, make_run(federation.run_id), resources.compression)
         finally:
             server.close()
             for actor in actors:

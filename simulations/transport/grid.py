@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from common.errors import TransportError
@@ -12,16 +13,19 @@ from common.flower_shim import Run, client_error, number_message
 from common.profiling import span
 from common.records import CLIENTS
 from server.sites import Sites
-from simulations.engine.placement import NodeLoad
 from simulations.transport.codec import Packed, pack
+from simulations.transport.meter import WireLoad
 from simulations.transport.server import Answered, Asked, TransportServer
 
 
 class TransportGrid(Grid):
     """Hands messages to a `TransportServer` and returns replies by ascending node id."""
 
-    def __init__(self, server: TransportServer, sites: Sites, run: Run) -> None:
+    def __init__(
+        self, server: TransportServer, sites: Sites, run: Run, compression: Literal["none", "zstd"] = "none"
+    ) -> None:
         self._server = server
+        self._compression = compression
         self._sites = sites
         self._run = run
 
@@ -34,9 +38,9 @@ class TransportGrid(Grid):
         """Flower's description of the run."""
         return self._run
 
-    def placement(self) -> list[NodeLoad]:
-        """Return nothing: where clients are, is not for the server to know."""
-        return []
+    def traffic(self) -> Sequence[WireLoad]:
+        """Return what has gone over the wire so far, by client."""
+        return self._server.meter.clients
 
     def create_message(self, *args: object, **kwargs: object) -> Message:
         """Refuse: Flower itself calls it deprecated."""
@@ -66,11 +70,15 @@ class TransportGrid(Grid):
             number_message(message)
         with span("broadcast"):
             contents = {id(message.content): message.content for message in sent}  # mostly one for all
-            packed = {key: pack(content) for key, content in contents.items()}
+            packed = {key: pack(content, self._compression) for key, content in contents.items()}
         asked = [self._asked(message, packed[id(message.content)]) for message in sent]
         with span("wait"):
             answers = self._server.exchange(asked, timeout)
-        replies = [_reply(m, answer) for m, answer in zip(sent, answers, strict=True) if answer is not None]
+        replies = [
+            _reply(message, one.client, answer)
+            for message, one, answer in zip(sent, asked, answers, strict=True)
+            if answer is not None
+        ]
         for reply in replies:
             number_message(reply)
         return replies
@@ -80,9 +88,10 @@ class TransportGrid(Grid):
         return Asked(self._sites.client(meta.dst_node_id), meta.message_type, meta.group_id, packed)
 
 
-def _reply(message: Message, answer: Answered) -> Message:
+def _reply(message: Message, client: int, answer: Answered) -> Message:
     if answer.content is None:
         return Message(client_error(answer.error), reply_to=message)
-    if CLIENTS in answer.content:
+    table = answer.content.get(CLIENTS)
+    if table is not None and (not isinstance(table, ConfigRecord) or table.get("client") != [client]):
         return Message(client_error("DisclosureError: a site may answer for itself only"), reply_to=message)
     return Message(answer.content, reply_to=message)

@@ -16,7 +16,7 @@ import grpc
 from clients.app import make_client_app
 from clients.resident import Resident
 from common.config import Scenario
-from common.errors import ConfigError, TransportError
+from common.errors import ConfigError, DisclosureError, TransportError
 from common.events import Observer
 from common.flower_shim import make_run
 from common.keras_loading import load_keras
@@ -30,7 +30,9 @@ from simulations.results.journal import Journal
 from simulations.run import serve
 from simulations.transport import wire_pb2 as wire
 from simulations.transport.client import Left, TransportClient
+from simulations.transport.consent import ANY_TERMS, Terms, statement
 from simulations.transport.grid import TransportGrid
+from simulations.transport.meter import serve_metrics
 from simulations.transport.server import Policy, TransportServer
 
 _RUN_ID = 1
@@ -76,6 +78,7 @@ def run_server(
     wait_s: float,
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
+    metrics: str = "",
     say: Callable[[str], None] = print,
 ) -> Path:
     """Wait for the clients, run the scenario over them, and return the run folder.
@@ -85,14 +88,20 @@ def run_server(
         address: "host:port" to listen on; credentials, policy: as for `TransportServer`.
         wait_s: seconds to wait for all clients before beginning with those that are there.
         observers: as for `run_scenario`; resume: a run to go on with; say: is told of the waiting.
+        metrics: "host:port" that answers Prometheus; "" for none.
 
     Raises:
         TransportError: the address cannot be had, or no client came.
     """
+    # Each site is on its own: there is nothing to stack.
+    resources = scenario.resources.model_copy(update={"transport": "grpc"})
+    scenario = scenario.model_copy(update={"resources": resources})
     server = TransportServer(
         address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
     )
     try:
+        if metrics:
+            serve_metrics(server.meter, metrics)
         say(f"listening on port {server.port} for {len(policy.names)} clients")
         there = server.wait_for(len(policy.names), wait_s)
         if not there:
@@ -104,7 +113,7 @@ def run_server(
         population = Absent(schema, policy.names)
 
         def over(sites: Sites) -> TransportGrid:
-            return TransportGrid(server, sites, make_run(_RUN_ID))
+            return TransportGrid(server, sites, make_run(_RUN_ID), scenario.resources.compression)
 
         return serve(scenario, population, over, observers, resume)
     finally:
@@ -121,6 +130,8 @@ def run_client(
     name: str = "",
     log: Path,
     patience_s: float = 600.0,
+    terms: Terms = ANY_TERMS,
+    agree: Callable[[str], bool] = lambda statement: True,
 ) -> None:
     """Take part as one site until the server says goodbye.
 
@@ -129,9 +140,12 @@ def run_client(
         address: of the server; credentials: of this site; name: where no certificate says it.
         log: file that gets a line for each message that leaves (kind, bytes, SHA-256).
         patience_s: how long a server that cannot be reached is tried.
+        terms: what this site refuses; agree: is given what the server asks and what will leave, before
+            anything does, and says whether to take part.
 
     Raises:
         TransportError: the server refuses us or is not there.
+        DisclosureError: the terms are not met, or `agree` said no.
         ConfigError: the server has another scenario or schema.
     """
     mine = agreement(scenario, schema)
@@ -146,6 +160,9 @@ def run_client(
                 "the server has another scenario or schema than this site",
                 hint="compare both files; only data.path, [resources] and [output] may differ",
             )
+        terms.check(welcome.clients)
+        if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
+            raise DisclosureError("not approved: nothing has left this site")
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
         return Worker(lambda: make_client_app(Resident(scenario, population)), federation)
@@ -162,6 +179,8 @@ def run_client(
             version=version("shoal"),
             name=name,
             on_left=note,
+            refuses=terms.refuses,
+            compression=scenario.resources.compression,
             patience_s=patience_s,
         ).run()
     finally:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -19,18 +19,23 @@ import grpc
 import grpc.aio
 from flwr.app import RecordDict
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
 
 from common.errors import TransportError
 from simulations.transport import wire_pb2 as wire
-from simulations.transport.certificates import Identity, identity
+from simulations.transport.certificates import Identity, Revocations, identity
 from simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking
+from simulations.transport.meter import Meter
 
 T = TypeVar("T")
 
 PROTOCOL: Final = 1
 SERVICE: Final = "shoal.v1.Federation"
 _HELLO_S: Final = 10.0  # for a client to say who it is
-_STALLED_S: Final = 60.0  # between two chunks of one reply
+_STALLED_S: Final = 60.0  # for a reply to begin to come
+_LEAST_RATE: Final = 16_384  # bytes a second at which it then has to come
+_REVOKED_S: Final = 2.0  # between looks at the revocation list
 _GOODBYE_S: Final = 5.0
 LIMITS: Final = [
     ("grpc.max_receive_message_length", 4 * CHUNK_BYTES),
@@ -70,6 +75,7 @@ class _Session:
     """One stream of one client; `outgoing` holds iterators over what is to be sent."""
 
     client: int
+    serial: int
     outgoing: asyncio.Queue[Iterator[bytes] | None] = field(default_factory=asyncio.Queue)
 
 
@@ -78,6 +84,7 @@ class _Task:
     id: str
     asked: Asked
     answer: asyncio.Future[Answered]
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +93,14 @@ class Policy:
 
     Attributes:
         names: of the clients, by index: the subjects of their certificates.
-        revoked: serial numbers of certificates that count no more.
+        revocations: the certificates that count no more; `None`: all count.
         patience_s: how long the tasks of a client that has left wait for it to come back.
         most_bytes: of a client's message.
         insecure: whether clients without a certificate are taken at their word.
     """
 
     names: Sequence[str]
-    revoked: Collection[int] = ()
+    revocations: Revocations | None = None
     patience_s: float = 60.0
     most_bytes: int = 1 << 30
     insecure: bool = False
@@ -126,6 +133,7 @@ class TransportServer:
         self._policy = policy
         self._version = version
         self._agreement = agreement
+        self.meter = Meter(policy.names)
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
         self._tasks: dict[str, _Task] = {}
@@ -178,6 +186,9 @@ class TransportServer:
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(SERVICE, {"Join": handler})]
         )
+        health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             if credentials is None:
                 port: int = self._server.add_insecure_port(address)
@@ -190,9 +201,28 @@ class TransportServer:
                 f"cannot listen on {address}", hint="is the port taken, or the host not this machine's?"
             )
         await self._server.start()
+        self._revoking = asyncio.create_task(self._put_out_revoked())
         return port
 
+    async def _put_out_revoked(self) -> None:
+        """End sessions whose certificate is revoked while they last."""
+        while self._policy.revocations is not None:
+            await asyncio.sleep(_REVOKED_S)
+            revoked = self._policy.revocations.serials()
+            for session in list(self._sessions.values()):
+                if session.serial in revoked:
+                    name = self._policy.names[session.client]
+                    self._note_refusal(name, "its certificate is revoked")
+                    reason = f'the certificate of "{name}" is revoked'
+                    session.outgoing.put_nowait(iter([_raw(refusal=wire.Refusal(reason=reason))]))
+                    session.outgoing.put_nowait(None)
+
+    def _note_refusal(self, who: object, reason: str) -> None:
+        self.meter.refused += 1
+        _log.warning("%s: %s", who, reason)
+
     async def _stop(self) -> None:
+        self._revoking.cancel()
         for session in self._sessions.values():
             session.outgoing.put_nowait(iter([_raw(goodbye=wire.Goodbye())]))
             session.outgoing.put_nowait(None)
@@ -215,18 +245,27 @@ class TransportServer:
             self._changed.notify_all()
 
     async def _exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
-        tasks = [_Task(uuid4().hex, one, self._loop.create_future()) for one in asked]
+        now = self._loop.time()
+        tasks = [_Task(uuid4().hex, one, self._loop.create_future(), now) for one in asked]
         self._tasks |= {task.id: task for task in tasks}
+        self.meter.open_tasks = len(self._tasks)
         for task in tasks:
             session = self._sessions.get(task.asked.client)
             if session is None:
                 self._expect_back(task.asked.client)
             else:
-                session.outgoing.put_nowait(_task_messages(task))
+                self._hand_out(session, task)
         await asyncio.wait([task.answer for task in tasks], timeout=timeout_s)
         for task in tasks:
             self._tasks.pop(task.id, None)
+        self.meter.open_tasks = len(self._tasks)
         return [task.answer.result() if task.answer.done() else None for task in tasks]
+
+    def _hand_out(self, session: _Session, task: _Task) -> None:
+        load = self.meter.clients[session.client]
+        load.tasks += 1
+        load.bytes_down += task.asked.packed.header.size
+        session.outgoing.put_nowait(_task_messages(task))
 
     def _expect_back(self, client: int) -> None:
         """Fail a client's tasks unless it is there again in time."""
@@ -249,13 +288,13 @@ class TransportServer:
             hello = await asyncio.wait_for(anext(requests, None), _HELLO_S)
             client = self._admit(hello, who)
         except TransportError as error:
-            _log.warning("refused %s: %s", who, error.message)
+            self._note_refusal(f"refused {who}", error.message)
             await context.write(_raw(refusal=wire.Refusal(reason=error.message)))
             return
         except TimeoutError:
-            _log.warning("refused %s: it said no hello", who)
+            self._note_refusal(f"refused {who}", "it said no hello")
             return
-        await self._serve(_Session(client), requests, context)
+        await self._serve(_Session(client, who.serial), requests, context)
 
     def _admit(self, first: wire.FromClient | None, who: Identity) -> int:
         """Return the index of the client that may come in.
@@ -273,7 +312,7 @@ class TransportServer:
             )
         if not (who.name or self._policy.insecure):
             raise TransportError("no certificate, or one without a name")
-        if who.serial in self._policy.revoked:
+        if self._policy.revocations is not None and who.serial in self._policy.revocations.serials():
             raise TransportError(f'the certificate of "{who.name}" is revoked')
         name = who.name or first.hello.name
         if name not in self._indices:
@@ -292,6 +331,8 @@ class TransportServer:
         if before is not None:  # its connection broke without a word: the newest counts
             before.outgoing.put_nowait(None)
         self._sessions[session.client] = session
+        self.meter.clients[session.client].connections += 1
+        self.meter.connected = len(self._sessions)
         _log.info("%s is there", name)
         count = len(self._policy.names)
         welcome = wire.Welcome(
@@ -300,7 +341,7 @@ class TransportServer:
         session.outgoing.put_nowait(iter([_raw(welcome=welcome)]))
         for task in self._tasks.values():
             if task.asked.client == session.client and not task.answer.done():
-                session.outgoing.put_nowait(_task_messages(task))
+                self._hand_out(session, task)
         await self._note_change()
         work = [
             asyncio.create_task(self._watch(name, self._send(session, context))),
@@ -315,6 +356,7 @@ class TransportServer:
             _log.info("%s has left", name)
             if self._sessions.get(session.client) is session:
                 del self._sessions[session.client]
+                self.meter.connected = len(self._sessions)
                 self._expect_back(session.client)
             self._ending = asyncio.create_task(self._note_change())
 
@@ -323,9 +365,9 @@ class TransportServer:
         try:
             await work
         except TransportError as error:
-            _log.warning("%s: %s", name, error.message)
+            self._note_refusal(name, error.message)
         except TimeoutError:
-            _log.warning("%s: a reply stalled for %g s", name, _STALLED_S)
+            self._note_refusal(name, f"a reply stalled, or came at less than {_LEAST_RATE} bytes a second")
         except grpc.RpcError:
             return  # it is gone
 
@@ -343,19 +385,21 @@ class TransportServer:
     async def _take(
         self, session: _Session, reply: wire.Reply, requests: AsyncIterator[wire.FromClient | None]
     ) -> None:
-        """Take one reply, if it is still asked for and this client's."""
-        content: RecordDict | None = None
-        if not reply.error:
-            unpacking = Unpacking(reply.payload, self._policy.most_bytes)
-            while not unpacking.complete:
-                part = await asyncio.wait_for(anext(requests, None), _STALLED_S)
-                if part is None or part.WhichOneof("body") != "chunk":
-                    raise TransportError("it sent something else amid a reply")
-                unpacking.add(part.chunk)
-            content = unpacking.content()
+        """Take one reply, if it is still asked for and this client's; of others, nothing is kept."""
         task = self._tasks.get(reply.task)
-        if task is not None and task.asked.client == session.client and not task.answer.done():
+        wanted = task is not None and task.asked.client == session.client and not task.answer.done()
+        unpacking = Unpacking(reply.payload, self._policy.most_bytes, keep=wanted)
+        if not reply.error:
+            async with asyncio.timeout(_STALLED_S + reply.payload.size / _LEAST_RATE):
+                while not unpacking.complete:
+                    part = await anext(requests, None)
+                    if part is None or part.WhichOneof("body") != "chunk":
+                        raise TransportError("it sent something else amid a reply")
+                    unpacking.add(part.chunk)
+        if task is not None and wanted and not task.answer.done():
+            content = None if reply.error else unpacking.content()
             task.answer.set_result(Answered(content, reply.error[:2_000]))
+            self.meter.answered(session.client, reply.payload.size, self._loop.time() - task.since)
         session.outgoing.put_nowait(iter([_raw(received=wire.Received(task=reply.task))]))
 
 

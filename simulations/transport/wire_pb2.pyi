@@ -94,14 +94,18 @@ class Goodbye(_message.Message):
     def __init__(self) -> None: ...
 
 class Payload(_message.Message):
-    __slots__ = ("size", "content_bytes", "sha256")
+    __slots__ = ("size", "content_bytes", "sha256", "compression", "unpacked_size")
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    UNPACKED_SIZE_FIELD_NUMBER: _ClassVar[int]
     size: int
     content_bytes: int
     sha256: bytes
-    def __init__(self, size: _Optional[int] = ..., content_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    compression: str
+    unpacked_size: int
+    def __init__(self, size: _Optional[int] = ..., content_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., compression: _Optional[str] = ..., unpacked_size: _Optional[int] = ...) -> None: ...
 
 class Content(_message.Message):
     __slots__ = ("records",)

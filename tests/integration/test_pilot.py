@@ -24,6 +24,7 @@ from simulations.datasets.site import load_site, read_schema, write_sites
 from simulations.results import RunFolder
 from simulations.run import resume_run
 from simulations.transport.pilot import agreement
+from simulations.transport.server import Policy, TransportServer
 
 SITES = ("SVI", "SVHC", "STMW")
 SHORT = ("training.rounds=4", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false")
@@ -196,6 +197,44 @@ def simulate(files: Path, tmp_path: Path) -> RunFolder:
 
     config = thyroid("resources.backend=serial", f"output.directory={tmp_path / 'simulated'}")
     return sites_as_simulation(files, list(SITES), config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "reason"),
+    [
+        (["--ask"], "n\n", "not approved: nothing has left this site"),
+        (["--least-clients", "4"], "", "lists 3 clients; this site takes part among 4"),
+    ],
+)
+def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
+    files: Path, tmp_path: Path, arguments: list[str], typed: str, reason: str
+) -> None:
+    schema = read_schema(files / "schema.json")
+    policy = Policy(SITES, insecure=True)
+    server = TransportServer("127.0.0.1:0", None, policy, "1.0", agreement(thyroid(), schema))
+    where = ["--server", f"127.0.0.1:{server.port}", "--insecure", "--name", "SVI"]
+    data = ["--data", str(files / "SVI.csv"), "--schema", str(files / "schema.json")]
+    given = [word for setting in SHORT for word in ("--set", setting)]
+    command = [sys.executable, "-m", "simulations.cli", "client", "medical-thyroid", *where, *data, *given]
+    try:
+        found = subprocess.run(
+            [*command, *arguments],
+            input=typed,
+            cwd=tmp_path,
+            env=environment(),
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+    finally:
+        server.close()
+    assert found.returncode == 14, found.stderr  # DisclosureError
+    assert reason in found.stderr
+    if "--ask" in arguments:
+        assert "What will leave, and nothing else:" in found.stdout
+        assert "up to 4 rounds of 1 epochs here" in found.stdout
+    assert not (tmp_path / "messages.jsonl").exists()
 
 
 @pytest.mark.parametrize(

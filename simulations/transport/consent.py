@@ -1,0 +1,108 @@
+"""What a site is told before it takes part, and what it may refuse."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Final
+
+from common import records
+from common.config import Scenario
+from common.errors import DisclosureError
+from common.schema import Schema
+
+# What a site may refuse, by the name that its operator gives it.
+KINDS: Final = {
+    "statistics": records.STATISTICS,
+    "train": records.TRAIN,
+    "evaluate": records.EVALUATE,
+    "test": records.TEST,
+    "local": records.LOCAL,
+}
+_WIDTH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a site takes part.
+
+    Attributes:
+        refused: names in `KINDS` that it does not answer.
+        least_clients: it takes no part among fewer.
+    """
+
+    refused: Set[str] = frozenset()
+    least_clients: int = 1
+
+    def refuses(self, message_type: str) -> str:
+        """Return why a message is not answered, or ""."""
+        name = next((name for name, kind in KINDS.items() if kind == message_type), "")
+        if not name:
+            return f'DisclosureError: this site does not answer "{message_type[:40]}"'
+        return f"DisclosureError: this site does not answer {name}" if name in self.refused else ""
+
+    def check(self, clients: int) -> None:
+        """Refuse to take part among too few, whose sums would tell of each.
+
+        Args:
+            clients: on the server's list, as the server says.
+
+        Raises:
+            DisclosureError: they are fewer than `least_clients`.
+        """
+        if clients < self.least_clients:
+            raise DisclosureError(
+                f"the server lists {clients} clients; this site takes part among {self.least_clients} or more"
+            )
+
+
+ANY_TERMS: Final = Terms()
+
+
+def statement(scenario: Scenario, schema: Schema, server: str, clients: int, rows: int, terms: Terms) -> str:
+    """Return what the server asks of a site and what will leave it, for its operator to read.
+
+    Args:
+        scenario, schema: that both sides have; server: its address; clients: on its list.
+        rows: that the site has; terms: what it refuses.
+    """
+    training, model = scenario.training, scenario.model
+    arguments = ", ".join(f"{key} = {value}" for key, value in model.args.items())
+    asks = {
+        "model": f"{model.name}{f' ({arguments})' if arguments else ''}",
+        "training": f"up to {training.rounds} rounds of {training.local_epochs} epochs here, by "
+        f"{training.optimizer}, aggregated by {scenario.strategy.name}",
+        "clients": f"{clients} on the server's list",
+        "rows": f"{rows:,} here; they are read here only",
+    }
+    lines = [f'{server} asks this site to take part in "{scenario.name}":', "", *_pairs(asks)]
+    lines += ["", "What will leave, and nothing else:", "", *_pairs(_leaves(scenario, schema, terms))]
+    if terms.refused:
+        lines += ["", f"This site refuses: {', '.join(sorted(terms.refused))}."]
+    return "\n".join(lines)
+
+
+def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
+    least = scenario.preprocessing.min_count
+    beside = {
+        "statistics": f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
+        f"than {least} rows (docs/preprocessing.md)",
+        "train": "the model's weights after training here",
+    }
+    asked = [name for name in KINDS if name != "local" or scenario.output.compare]
+    return {
+        name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[KINDS[name]]))]))
+        for name in asked
+        if name not in terms.refused
+    }
+
+
+def _pairs(pairs: dict[str, str]) -> list[str]:
+    return [
+        line
+        for key, text in pairs.items()
+        for line in textwrap.wrap(
+            text, _WIDTH, initial_indent=f"  {key:<12}", subsequent_indent=" " * 14, break_long_words=False
+        )
+    ]

@@ -1,0 +1,198 @@
+"""Revocation while the server runs, health, metrics, a site's terms, and compression."""
+
+from __future__ import annotations
+
+import logging
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from wire import NAMES, Doubles, Running, asked, dial, listening, of
+
+from benchmarks.compose import free_port
+from common.config_file import load_scenario
+from common.errors import DisclosureError, TransportError
+from common.records import REPLIES, record_to_weights, weights_to_record
+from simulations import BUILTIN_SCENARIOS, datasets
+from simulations.transport.certificates import Revocations, issue, make_authority, revoke
+from simulations.transport.codec import Unpacking, pack
+from simulations.transport.consent import KINDS, Terms, statement
+from simulations.transport.meter import serve_metrics
+from simulations.transport.server import SERVICE, Policy, TransportServer
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def own_keys(tmp_path: Path) -> Path:
+    """Keys of an authority of this test's own: its list changes."""
+    make_authority(tmp_path)
+    issue(tmp_path, "server", hosts=["127.0.0.1"])
+    for name in NAMES:
+        issue(tmp_path, name)
+    return tmp_path
+
+
+def test_a_certificate_revoked_while_it_is_in_use_is_put_out(
+    own_keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy(NAMES, Revocations(own_keys / "ca.crt", own_keys / "ca.crl"), patience_s=0.5)
+    with caplog.at_level(logging.INFO, "shoal.transport"):
+        for server in listening(own_keys, policy):
+            south, north = (Running(server, own_keys, name, Doubles()) for name in ("south", "north"))
+            server.wait_for(2, 20)
+            revoke(own_keys, "south")
+            south.join(20)
+            assert 'the certificate of "south" is revoked' in str(south.error)
+            assert 'the certificate of "south" is revoked' in dial(server, of(own_keys, "south"))
+            until(lambda: server.connected() == [0])  # noqa: B023
+            good, gone = server.exchange([asked(0), asked(1)], 20)
+            assert good is not None
+            assert good.content is not None
+            assert gone is not None
+            assert "not connected" in gone.error
+        north.join(20)
+    assert "1 certificates are revoked" in caplog.text
+    assert 'refused "south" at ipv4:127.0.0.1' in caplog.text
+
+
+def test_a_list_that_the_authority_has_not_signed_changes_nothing(
+    own_keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    revoke(own_keys, "west")
+    found = Revocations(own_keys / "ca.crt", own_keys / "ca.crl")
+    assert len(found.serials()) == 1
+    other = tmp_path / "other"
+    make_authority(other)
+    good = (own_keys / "ca.crl").read_bytes()
+    for bad in ((other / "ca.crl").read_bytes(), good[: len(good) // 2], b""):
+        (own_keys / "ca.crl").write_bytes(bad)
+        assert len(found.serials()) == 1
+        with pytest.raises(TransportError, match=r"not signed by the authority|no revocation list"):
+            Revocations(own_keys / "ca.crt", own_keys / "ca.crl")
+    assert caplog.text.count("the list before stays in force") == 3
+
+
+def test_the_server_answers_health_checks(server: TransportServer, keys: Path) -> None:
+    with grpc.secure_channel(f"127.0.0.1:{server.port}", of(keys, "north")) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            found = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            assert found.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_prometheus_gets_what_went_over_the_wire(server: TransportServer, keys: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    serve_metrics(server.meter, address)
+    north = Running(server, keys, "north", Doubles())
+    task = asked(0)
+    server.exchange([task], 20)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = dict(
+            line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#")
+        )
+    assert float(lines["shoal_clients_connected"]) == 1
+    assert float(lines["shoal_tasks_open"]) == 0
+    assert float(lines['shoal_client_tasks_total{client="north"}']) == 1
+    assert float(lines['shoal_client_replies_total{client="north"}']) == 1
+    assert float(lines['shoal_client_bytes_down_total{client="north"}']) == task.packed.header.size
+    assert float(lines['shoal_client_bytes_up_total{client="north"}']) == north.left[0].bytes
+    assert float(lines['shoal_client_replies_total{client="south"}']) == 0
+    with pytest.raises(TransportError, match="no metrics at"):
+        serve_metrics(server.meter, address)
+
+
+# -- a site's terms -----------------------------------------------------------------------------
+
+
+def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
+    server: TransportServer, keys: Path
+) -> None:
+    worker = Doubles()
+    terms = Terms(frozenset({"train"}))
+    north = Running(server, keys, "north", worker, refuses=terms.refuses)
+    (answer,) = server.exchange([asked(0)], 20)
+    assert answer is not None
+    assert answer.content is None
+    assert answer.error == "DisclosureError: this site does not answer train"
+    assert worker.asked == 0
+    assert [(left.bytes, left.error) for left in north.left] == [(0, answer.error)]
+
+
+def test_terms() -> None:
+    assert [kind for kind in REPLIES if not Terms().refuses(kind)] == list(KINDS.values())[:5]
+    assert "does not answer" in Terms().refuses("train.pooled")  # of simulations only
+    assert "does not answer" in Terms().refuses("query.shell")
+    Terms(least_clients=3).check(3)
+    with pytest.raises(DisclosureError, match="lists 2 clients; this site takes part among 3"):
+        Terms(least_clients=3).check(2)
+
+
+def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
+    scenario = load_scenario("medical-thyroid", [], builtin=BUILTIN_SCENARIOS)
+    population = datasets.load_population(scenario)
+    text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms(frozenset({"local"}), 3))
+    words = text.replace(",", " ").replace(";", " ").split()
+    for name, kind in KINDS.items():
+        if name != "local":
+            assert name in words
+            assert REPLIES[kind] <= set(words), name
+    assert f"up to {scenario.training.rounds} rounds" in text
+    assert "1,234 here" in text
+    assert "refuses: local" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+# -- compression --------------------------------------------------------------------------------
+
+
+def test_a_compressed_payload_is_the_same_content_in_fewer_bytes() -> None:
+    """One weight in twenty is not zero: its 32 bits and about 5 for where it is, of 640."""
+    draw = np.random.default_rng(1)
+    weights = np.where(draw.random(200_000) < 0.05, draw.normal(size=200_000), 0).astype(np.float32)
+    content = RecordDict({"arrays": weights_to_record([weights])})
+    plain, packed = pack(content), pack(content, "zstd")
+    assert packed.header.size < 0.15 * plain.header.size
+    unpacking = Unpacking(packed.header, 1 << 30)
+    for chunk in packed.chunks():
+        unpacking.add(chunk)
+    (found,) = record_to_weights(unpacking.content().array_records["arrays"])
+    np.testing.assert_array_equal(found, weights)
+
+
+def test_a_bomb_is_refused_by_what_it_announces_and_by_what_it_holds() -> None:
+    content = RecordDict({"arrays": weights_to_record([np.zeros(1 << 22, np.float32)])})
+    packed = pack(content, "zstd")  # 16 MiB in some KB
+    assert packed.header.size < 1 << 16
+    with pytest.raises(TransportError, match="at most"):
+        Unpacking(packed.header, 1 << 20)
+    header = packed.header
+    header.unpacked_size = 1_000  # less than it holds
+    unpacking = Unpacking(header, 1 << 20)
+    for chunk in packed.chunks():
+        unpacking.add(chunk)
+    with pytest.raises(TransportError, match="cannot be decompressed"):
+        unpacking.content()
+    header.compression = "pickle"
+    with pytest.raises(TransportError, match='compressed with "pickle"'):
+        Unpacking(header, 1 << 20)
+
+
+def test_compressed_tasks_and_replies_go_over_the_wire(server: TransportServer, keys: Path) -> None:
+    north = Running(server, keys, "north", Doubles(), compression="zstd")
+    (answer,) = server.exchange([asked(0, [np.zeros(100_000, np.float32)])], 20)
+    assert answer is not None
+    assert answer.content is not None
+    assert north.left[0].bytes < 4_000
+    assert server.meter.clients[0].bytes_up == north.left[0].bytes

@@ -41,6 +41,7 @@ from simulations.trace import TraceFile
 
 if TYPE_CHECKING:
     from simulations.transport.grid import TransportGrid
+    from simulations.transport.superlink import SuperLinkGrid
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
@@ -168,7 +169,7 @@ def coordinate(
         return _where(grid)
 
 
-def _where(grid: EngineGrid | TransportGrid) -> dict[str, object]:
+def _where(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object]:
     """Return, for the summary, what each node of Ray did, or what each client sent over the wire."""
     name, loads = (
         ("placement", grid.placement()) if isinstance(grid, EngineGrid) else ("wire", grid.traffic())
@@ -198,11 +199,13 @@ def _serve(
 def serve(
     scenario: Scenario,
     population: Population,
-    over: Callable[[Sites], TransportGrid],
+    over: Callable[[Sites], TransportGrid | SuperLinkGrid],
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
 ) -> Path:
     """Run a scenario over clients elsewhere, and return its run folder.
+
+    The process must say which run it works for (`identify_process`), where Flower has not.
 
     Args:
         scenario: the configuration.
@@ -214,7 +217,6 @@ def serve(
     Raises:
         ShoalError: as `run_scenario`.
     """
-    identify_process(_RUN_ID)
     sites = Sites(len(population), population.name)
     grid = over(sites)
     if resume is None:

@@ -18,7 +18,7 @@ from clients.resident import Resident
 from common.config import Scenario
 from common.errors import ConfigError, DisclosureError, TransportError
 from common.events import Observer
-from common.flower_shim import make_run
+from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
 from common.schema import Schema, Shard
 from server.sites import Sites
@@ -100,6 +100,7 @@ def run_server(
         address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
     )
     try:
+        identify_process(_RUN_ID)
         if metrics:
             serve_metrics(server.meter, metrics)
         say(f"listening on port {server.port} for {len(policy.names)} clients")

@@ -1,0 +1,42 @@
+"""The same apps under `flwr run`: a SuperLink and three SuperNodes with TLS and node authentication."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compose import ROOT
+from benchmarks.pilot_demo import differences, simulate
+from benchmarks.superlink import SuperLink
+from common.config_file import load_scenario
+from simulations import BUILTIN_SCENARIOS, datasets
+from simulations.datasets.site import write_sites
+from simulations.results import RunFolder
+
+SITES = ["SVI", "SVHC", "STMW"]
+SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ends processes as Linux lists them")
+def test_flwr_run_gives_the_results_of_the_simulation(tmp_path: Path) -> None:
+    sites = tmp_path / "sites"
+    scenario = load_scenario("medical-thyroid", SETTINGS, builtin=BUILTIN_SCENARIOS)
+    write_sites(datasets.load_population(scenario), sites)
+    schema = sites / "schema.json"
+    link = SuperLink(tmp_path)
+    try:
+        link.up({n: f'name="{n}" data="{sites / n}.csv" schema="{schema}"' for n in SITES})
+        config = f'schema="{schema}" output="{tmp_path / "runs"}" settings="{"; ".join(SETTINGS)}"'
+        said = link.run(ROOT, config, timeout_s=250)
+    finally:
+        link.close()
+    folders = list((tmp_path / "runs").glob("*/events.jsonl"))
+    assert len(folders) == 1, said
+    run = RunFolder(folders[0].parent)
+    assert run.status() == "finished", said
+    resources = scenario.resources.model_copy(update={"backend": "serial", "path": "sequential"})
+    output = scenario.output.model_copy(update={"directory": str(tmp_path / "simulated")})
+    simulated = simulate(sites, SITES, scenario.model_copy(update={"resources": resources, "output": output}))
+    assert differences(run, simulated) == []

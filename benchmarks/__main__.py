@@ -17,6 +17,7 @@ from benchmarks import results
 BENCHMARKS: Final = {
     "floor": "beside the bare loop of the same optimisation steps",
     "peers": "beside stock Flower, pfl-research and FedJAX",
+    "transport": "over TLS, beside Flower's own deployment",
     "growth": "over more clients, workers and rounds",
 }
 

@@ -15,6 +15,7 @@ _START, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ORDER: Final = {
     "peers": "make bench BENCH=peers",
     "floor": "make bench BENCH=floor",
+    "transport": "make bench BENCH=transport",
     "growth-cohort": "make bench BENCH=growth",
     "growth-population": "make bench BENCH=growth",
     "growth-size": "make bench BENCH=growth",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -84,20 +85,22 @@ class SuperLink:
 
     def close(self) -> None:
         """End all processes, and those that they have started in groups of their own."""
-        groups = {process.pid for process in self._running}
-        for entry in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if f"FLWR_HOME={self.folder / 'flwr'}".encode() in entry.read_bytes().split(b"\0"):
-                    groups.add(os.getpgid(int(entry.parent.name)))
-            except OSError:
-                continue  # it has ended meanwhile
-        for group in groups - {os.getpgid(0)}:
-            try:
-                os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        for process in self._running:
-            process.wait()
+        while groups := self._groups():  # one may be starting another
+            for group in groups:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            for process in self._running:
+                process.wait()
+            time.sleep(0.1)
+
+    def _groups(self) -> set[int]:
+        """Return the process groups of this deployment."""
+        mark, found = f"FLWR_HOME={self.folder / 'flwr'}".encode(), set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.add(os.getpgid(int(entry.name)))
+        return found
 
     @property
     def _ca(self) -> Path:

@@ -99,3 +99,12 @@ def test_tables_plots_and_page_are_made_of_what_was_measured(
 
 def test_the_page_shows_what_is_in_the_results() -> None:
     assert page.measured() in page.PAGE.read_text(encoding="utf-8"), "run `python -m benchmarks.page`"
+
+
+def test_ten_clients_bring_back_what_they_were_sent() -> None:
+    """It checks the sum of its rounds itself: each adds one to all weights, at each client."""
+    from benchmarks import transport
+
+    found = transport.shoal(numbers=1_000, rounds=3)
+    assert len(found["seconds"]) == 3
+    assert found["rate"] > 0

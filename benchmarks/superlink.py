@@ -60,17 +60,37 @@ class SuperLink:
         ]
         self._start(
             "link",
-            ["flower-superlink", "--host", host, "--port", port, "--ssl-ca-certfile", str(self._ca), *tls]
-            + ["--enable-supernode-auth", "--disable-runtime-dependency-installation"],
+            [
+                "flower-superlink",
+                "--host",
+                host,
+                "--port",
+                port,
+                "--ssl-ca-certfile",
+                str(self._ca),
+                *tls,
+                "--enable-supernode-auth",
+                "--disable-runtime-dependency-installation",
+            ],
         )
         for name, config in nodes.items():
             self._make_key(name)
             self._register(name)
             self._start(
                 name,
-                ["flower-supernode", "--root-certificates", str(self._ca), "--superlink", self._address]
-                + ["--port", str(free_port()), "--auth-supernode-private-key", str(self._keys / name)]
-                + ["--node-config", config],
+                [
+                    "flower-supernode",
+                    "--root-certificates",
+                    str(self._ca),
+                    "--superlink",
+                    self._address,
+                    "--port",
+                    str(free_port()),
+                    "--auth-supernode-private-key",
+                    str(self._keys / name),
+                    "--node-config",
+                    config,
+                ],
             )
 
     def run(self, app: Path, config: str, timeout_s: float = 600) -> str:

@@ -71,7 +71,7 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
     arguments = ", ".join(f"{key} = {value}" for key, value in model.args.items())
     asks = {
         "model": f"{model.name}{f' ({arguments})' if arguments else ''}",
-        "training": f"up to {training.rounds} rounds of {training.local_epochs} epochs here, by "
+        "training": f"up to {training.rounds} rounds, local_epochs = {training.local_epochs}, by "
         f"{training.optimizer}, aggregated by {scenario.strategy.name}",
         "clients": f"{clients} on the server's list",
         "rows": f"{rows:,} here; they are read here only",
@@ -103,6 +103,11 @@ def _pairs(pairs: dict[str, str]) -> list[str]:
         line
         for key, text in pairs.items()
         for line in textwrap.wrap(
-            text, _WIDTH, initial_indent=f"  {key:<12}", subsequent_indent=" " * 14, break_long_words=False
+            text,
+            _WIDTH,
+            initial_indent=f"  {key:<12}",
+            subsequent_indent=" " * 14,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
     ]

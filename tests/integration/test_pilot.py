@@ -233,7 +233,7 @@ def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
     assert reason in found.stderr
     if "--ask" in arguments:
         assert "What will leave, and nothing else:" in found.stdout
-        assert "up to 4 rounds of 1 epochs here" in found.stdout
+        assert "up to 4 rounds, local_epochs = 1" in found.stdout
     assert not (tmp_path / "messages.jsonl").exists()
 
 

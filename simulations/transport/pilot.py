@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+from flwr.app import ArrayRecord, RecordDict
 
 from clients.app import make_client_app
 from clients.resident import Resident
@@ -20,11 +23,12 @@ from common.errors import ConfigError, DisclosureError, TransportError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
+from common.records import ARRAYS
 from common.schema import Schema, Shard
 from server.sites import Sites
 from simulations.datasets.site import SitePopulation
 from simulations.engine.environment import worker_environment
-from simulations.engine.worker import Federation, Worker
+from simulations.engine.worker import Answer, Federation, Job, Worker
 from simulations.results import RunFolder
 from simulations.results.journal import Journal
 from simulations.run import serve
@@ -36,6 +40,7 @@ from simulations.transport.meter import serve_metrics
 from simulations.transport.server import Policy, TransportServer
 
 _RUN_ID = 1
+_log = logging.getLogger("shoal.transport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,24 @@ def run_server(
         server.close()
 
 
+class _ShowsModel:
+    """Logs the model that the server has sent, before it first runs here."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._shown = False
+
+    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+        """Run as the worker does."""
+        arrays = content.get(ARRAYS)
+        if isinstance(arrays, ArrayRecord) and not self._shown:
+            self._shown = True
+            shapes = [tuple(array.shape) for array in arrays.values()]
+            listed = ", ".join("×".join(map(str, shape)) or "1" for shape in shapes)
+            _log.info("the server's model has %s weights: %s", f"{sum(map(math.prod, shapes)):,}", listed)
+        return self._worker.run(content, jobs)
+
+
 def run_client(
     scenario: Scenario,
     schema: Schema,
@@ -155,7 +178,7 @@ def run_client(
     load_keras()  # takes seconds: before the server waits for us
     journal = Journal(log)
 
-    def make_worker(welcome: wire.Welcome) -> Worker:
+    def make_worker(welcome: wire.Welcome) -> _ShowsModel:
         if welcome.agreement != mine:
             raise ConfigError(
                 "the server has another scenario or schema than this site",
@@ -166,7 +189,7 @@ def run_client(
             raise DisclosureError("not approved: nothing has left this site")
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
-        return Worker(lambda: make_client_app(Resident(scenario, population)), federation)
+        return _ShowsModel(Worker(lambda: make_client_app(Resident(scenario, population)), federation))
 
     def note(left: Left) -> None:
         content = {"kind": left.message_type, "bytes": left.bytes, "sha256": left.sha256, "error": left.error}

@@ -170,6 +170,8 @@ def test_a_pilot_whose_client_and_server_are_killed_gives_the_bits_of_the_simula
         assert repr(here.tests) == repr(there.tests)  # of the last digit; == would not take NaN
     with pytest.raises(RunError, match="shoal serve --resume"):
         resume_run(RunFolder(path), run.scenario())
+    # 77 inputs of the encoded columns, hidden = [64, 32], one output: 77·64 + 64 + 64·32 + 32 + 32 + 1.
+    assert "model has 7,105 weights: 77×64, 64, 64×32, 32, 32×1, 1" in pilot.said("SVI")
     left = [json.loads(line) for line in (tmp_path / "SVI.jsonl").read_text().splitlines()]
     # statistics; evaluation before the first round; training and evaluation of four rounds; test
     kinds = ["query.statistics", "evaluate", *["train", "evaluate"] * 4, "evaluate.test"]

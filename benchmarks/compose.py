@@ -127,7 +127,11 @@ class Composed:
         test = [self._here(word).replace("localhost", "127.0.0.1") for word in check["test"][1:]]
         for _ in range(check["retries"]):
             found = subprocess.run(
-                test, cwd=self.folder, env=self._environment(), capture_output=True, check=False
+                test,
+                cwd=self.folder,
+                env=self._environment(),
+                capture_output=True,
+                check=False,
             )
             if not found.returncode:
                 return
@@ -135,8 +139,13 @@ class Composed:
         raise RuntimeError(f"{name} is not healthy:\n{self.said(name)}")
 
     def _environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        return environment(PYTHONPATH=str(ROOT), RAY_USAGE_STATS_ENABLED="0")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return our variables with more, and this interpreter's programs first in PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path} | more
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from benchmarks.compose import free_port
+from benchmarks.compose import environment, free_port
 from simulations.transport.certificates import issue, make_authority
 
 _CONNECTION = "here"
@@ -181,7 +181,9 @@ class SuperLink:
         return [program, *command[1:]]
 
     def _environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"FLWR_HOME": str(self.folder / "flwr"), "PATH": path}
-        quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        return os.environ | own | quiet
+        return environment(
+            FLWR_HOME=str(self.folder / "flwr"),
+            FLWR_TELEMETRY_ENABLED="0",
+            FLWR_DISABLE_UPDATE_CHECK="1",
+            TF_CPP_MIN_LOG_LEVEL="3",
+        )

@@ -243,7 +243,7 @@ class _Server:
         exchange = ask_enough(
             self.grid,
             self.sites,
-            [Message(content, self.sites.node(int(c)), records.STATISTICS) for c in clients],
+            [Message(content, node, records.STATISTICS) for node in self.sites.nodes(clients)],
             "statistics",
             0,
             self.scenario,

@@ -51,6 +51,11 @@ class Exchange:
         """Number of clients without an error."""
         return sum(not row.error for row in self.rows)
 
+    def is_enough(self, min_success: float) -> bool:
+        """Tell whether the given share of clients answered, and at least one."""
+        good = self.answered
+        return good > 0 and good >= min_success * len(self.rows)
+
     def merged(self, again: Exchange) -> Exchange:
         """Return this with what came of asking those without an answer again."""
         rows = {row.client: row for row in self.rows}
@@ -96,7 +101,7 @@ def ask_enough(
     asked, config = list(messages), scenario.server
     exchange = ask(grid, sites, asked, phase, round_number, scenario.resources.timeout_s, usable)
     for _ in range(config.round_retries):
-        if exchange.answered >= config.min_success * len(exchange.rows):
+        if exchange.is_enough(config.min_success):
             break
         failed = {sites.node(row.client) for row in exchange.rows if row.error}
         say(f"{what}: asking {len(failed)} of {len(asked)} clients again")
@@ -160,16 +165,15 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
         NonFiniteError: if all failures are numbers that are not finite.
         TooFewRepliesError: otherwise, with the first reasons.
     """
-    asked, failed = len(exchange.rows), [row for row in exchange.rows if row.error]
-    good = exchange.answered
-    if good and good >= min_success * asked:
+    if exchange.is_enough(min_success):
         return
+    asked, failed = len(exchange.rows), [row for row in exchange.rows if row.error]
     reasons = [f"{row.name}: {row.error}" for row in failed[:_MOST_REASONS]]
     more = len(failed) - len(reasons)
     listed = "\n  ".join([*reasons, f"and {more} more"] if more else reasons)
     text = (
-        f"{what}: {good} of {asked} clients answered, server.min_success = {min_success:g} wants "
-        f"{math.ceil(min_success * asked)}. Failures:\n  {listed}"
+        f"{what}: {exchange.answered} of {asked} clients answered, server.min_success = {min_success:g} "
+        f"wants {math.ceil(min_success * asked)}. Failures:\n  {listed}"
     )
     if failed and all(row.error.startswith("NonFiniteError") for row in failed):
         raise NonFiniteError(text)

@@ -217,6 +217,9 @@ def serve(
     Raises:
         ShoalError: as `run_scenario`.
     """
+    # Each site is on its own: there is nothing to stack.
+    resources = scenario.resources.model_copy(update={"transport": "grpc"})
+    scenario = scenario.model_copy(update={"resources": resources})
     sites = Sites(len(population), population.name)
     grid = over(sites)
     if resume is None:

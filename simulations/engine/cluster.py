@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import ray
 
@@ -106,15 +107,13 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     environment = worker_environment(resources.threads_per_worker)
     host, owns = "127.0.0.1", not ray.is_initialized()
     if owns and resources.ray_address:
-        with _our_signals():
-            _join(resources.ray_address)
+        _join(resources.ray_address)
         host = ray.util.get_node_ip_address()
         del environment["PYTHONPATH"]  # of this machine; the others have what `_stage` has sent them
         _wait_for_cpus(max(1, resources.workers) * resources.threads_per_worker)
     elif owns:
         without = resources.model_copy(update={"gpus_per_worker": 0.0})
-        with _our_signals():
-            _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
+        _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
     try:
         there = Room.of_cluster()
         if resources.ray_address:
@@ -132,27 +131,17 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
             ray.shutdown()
 
 
-@contextmanager
-def _our_signals() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray would have it end the process without a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _init(**options: Any) -> None:
+    """Call `ray.init` quietly, and keep what SIGTERM does: Ray would have it end us without a checkpoint."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+    ray.init(log_to_driver=False, configure_logging=False, logging_level="ERROR", **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(cpus: int) -> None:
     try:
-        ray.init(
-            address="local",  # whatever RAY_ADDRESS says
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level="ERROR",
-        )
+        _init(address="local", num_cpus=cpus, include_dashboard=False)  # whatever RAY_ADDRESS says
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise WorkerError(
             f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
@@ -167,13 +156,7 @@ def _join(address: str) -> None:
             if address != "auto":  # Ray would try for many minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-            ray.init(
-                address=address,
-                runtime_env={"working_dir": folder},
-                log_to_driver=False,
-                configure_logging=False,
-                logging_level="ERROR",
-            )
+            _init(address=address, runtime_env={"working_dir": folder})
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise WorkerError(
                 f'no Ray cluster at "{address}": {error}',

@@ -100,6 +100,10 @@ class _Phase:
     occupied: float = 0.0
     reached: set[tuple[str, int]] = field(default_factory=set)  # nodes, and the content that went there
 
+    def is_answered(self, piece: _Piece) -> bool:
+        """Tell whether there is an answer of each of its clients."""
+        return self.answered.issuperset(job.node_id for job in piece.jobs)
+
 
 class RayExecutor:
     """A pool of Ray actors that each hold a `Worker`."""
@@ -172,8 +176,7 @@ class RayExecutor:
             self._replace(slot)
             return
         self._failed_starts = 0
-        phase.occupied += time.perf_counter() - max(slot.freed, phase.started)
-        slot.freed = time.perf_counter()
+        self._occupied(phase, slot, phase.started)
         slot.starting = None
         self._load(slot).workers += 1
 
@@ -272,18 +275,18 @@ class RayExecutor:
         except RayTaskError as error:
             raise WorkerError(f"a worker failed outside the client's code:\n{error}") from error
         except (RayActorError, RayError) as error:
-            self._occupied(phase, ran)
+            self._occupied(phase, ran.slot, ran.since)
             self._load(ran.slot).lost += 1
             others = self._dismiss(phase, ran.slot)
             if others:  # it may have died on any of them: nobody is blamed yet
                 phase.waiting += [replace(piece, suspect=True) for piece in (ran.piece, *others)]
-            elif not phase.answered.issuperset(job.node_id for job in ran.piece.jobs):
+            elif not phase.is_answered(ran.piece):
                 self._try_again(phase, ran.piece, error)
             return
         self._keep(phase, ran.piece.chunk, finished.answers)
         ran.slot.lag = min(ran.slot.lag, time.perf_counter() - finished.ended)
         self._measure(phase, ran, finished)
-        self._occupied(phase, ran)
+        self._occupied(phase, ran.slot, ran.since)
         if finished.memory > self._memory_limit:
             phase.waiting += self._dismiss(phase, ran.slot)
 
@@ -293,17 +296,17 @@ class RayExecutor:
         phase.answers.setdefault(chunk, []).extend(fresh)
         phase.answered.update(node for answer in fresh for node in answer.nodes)
 
-    def _occupied(self, phase: _Phase, ran: _Running) -> None:
+    def _occupied(self, phase: _Phase, slot: _Slot, since: float) -> None:
         """Count the time since a worker was given a call, or finished the one before it."""
         now = time.perf_counter()
-        phase.occupied += now - max(ran.since, ran.slot.freed)
-        ran.slot.freed = now
+        phase.occupied += now - max(since, slot.freed)
+        slot.freed = now
 
     def _dismiss(self, phase: _Phase, slot: _Slot) -> list[_Piece]:
         """Put a new worker in the place of one, and return what that had still to do."""
         self._replace(slot)
         left = [phase.running.pop(ref).piece for ref in slot.queue]
-        return [piece for piece in left if not phase.answered.issuperset(job.node_id for job in piece.jobs)]
+        return [piece for piece in left if not phase.is_answered(piece)]
 
     def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
         """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
@@ -338,7 +341,7 @@ class RayExecutor:
     def _give_up(self, phase: _Phase) -> None:
         """End the workers that still run when the deadline has passed."""
         for slot in {ran.slot for ran in phase.running.values()}:
-            self._occupied(phase, phase.running[slot.queue[0]])
+            self._occupied(phase, slot, phase.running[slot.queue[0]].since)
             self._replace(slot)
         # A chunk that was divided has answers of some of its clients: it counts as it is.
         phase.running.clear()

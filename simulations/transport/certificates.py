@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import TransportError
+from simulations.results.journal import write_atomically
 
 AUTHORITY: Final = "ca"
 _CA_DAYS: Final = 3650
@@ -211,9 +212,7 @@ def _write_list(
         revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
         builder = builder.add_revoked_certificate(revoked)
     found = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    temporary = folder / f".{AUTHORITY}.crl.part"  # a server may be reading
-    temporary.write_bytes(found)
-    temporary.replace(folder / f"{AUTHORITY}.crl")
+    write_atomically(folder / f"{AUTHORITY}.crl", found)  # a server may be reading
 
 
 def _read(path: Path) -> bytes:

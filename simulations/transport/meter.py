@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -34,12 +34,18 @@ class WireLoad:
 
 
 class Meter(Collector):
-    """Counts for all clients of a server; written by its event loop only."""
+    """Counts for all clients of a server; written by its event loop only.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Args:
+        names: of the clients; connected: returns how many are there; open_tasks: how many tasks wait.
+    """
+
+    def __init__(
+        self, names: Sequence[str], connected: Callable[[], int], open_tasks: Callable[[], int]
+    ) -> None:
         self.clients = [WireLoad(name) for name in names]
-        self.connected = 0
-        self.open_tasks = 0
+        self._connected = connected
+        self._open_tasks = open_tasks
         self.refused = 0
 
     def answered(self, client: int, size: int, seconds: float) -> None:
@@ -52,8 +58,8 @@ class Meter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield what Prometheus asks for."""
-        yield GaugeMetricFamily("shoal_clients_connected", "Clients that are there.", self.connected)
-        yield GaugeMetricFamily("shoal_tasks_open", "Tasks without an answer.", self.open_tasks)
+        yield GaugeMetricFamily("shoal_clients_connected", "Clients that are there.", self._connected())
+        yield GaugeMetricFamily("shoal_tasks_open", "Tasks without an answer.", self._open_tasks())
         yield CounterMetricFamily("shoal_refused", "Connections and messages refused.", self.refused)
         for field, help_ in (
             ("connections", "Connections that a client has opened."),

@@ -98,9 +98,6 @@ def run_server(
     Raises:
         TransportError: the address cannot be had, or no client came.
     """
-    # Each site is on its own: there is nothing to stack.
-    resources = scenario.resources.model_copy(update={"transport": "grpc"})
-    scenario = scenario.model_copy(update={"resources": resources})
     server = TransportServer(
         address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
     )

@@ -105,6 +105,10 @@ class Policy:
     most_bytes: int = 1 << 30
     insecure: bool = False
 
+    def revokes(self, serial: int) -> bool:
+        """Tell whether the certificate of that number counts no more."""
+        return self.revocations is not None and serial in self.revocations.serials()
+
 
 class TransportServer:
     """Listens for the clients of a federation, and brings them their tasks."""
@@ -133,10 +137,10 @@ class TransportServer:
         self._policy = policy
         self._version = version
         self._agreement = agreement
-        self.meter = Meter(policy.names)
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
         self._tasks: dict[str, _Task] = {}
+        self.meter = Meter(policy.names, lambda: len(self._sessions), lambda: len(self._tasks))
         self._changed: asyncio.Condition | None = None
         self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -208,9 +212,8 @@ class TransportServer:
         """End sessions whose certificate is revoked while they last."""
         while self._policy.revocations is not None:
             await asyncio.sleep(_REVOKED_S)
-            revoked = self._policy.revocations.serials()
             for session in list(self._sessions.values()):
-                if session.serial in revoked:
+                if self._policy.revokes(session.serial):
                     name = self._policy.names[session.client]
                     self._note_refusal(name, "its certificate is revoked")
                     reason = f'the certificate of "{name}" is revoked'
@@ -248,7 +251,6 @@ class TransportServer:
         now = self._loop.time()
         tasks = [_Task(uuid4().hex, one, self._loop.create_future(), now) for one in asked]
         self._tasks |= {task.id: task for task in tasks}
-        self.meter.open_tasks = len(self._tasks)
         for task in tasks:
             session = self._sessions.get(task.asked.client)
             if session is None:
@@ -258,7 +260,6 @@ class TransportServer:
         await asyncio.wait([task.answer for task in tasks], timeout=timeout_s)
         for task in tasks:
             self._tasks.pop(task.id, None)
-        self.meter.open_tasks = len(self._tasks)
         return [task.answer.result() if task.answer.done() else None for task in tasks]
 
     def _hand_out(self, session: _Session, task: _Task) -> None:
@@ -312,7 +313,7 @@ class TransportServer:
             )
         if not (who.name or self._policy.insecure):
             raise TransportError("no certificate, or one without a name")
-        if self._policy.revocations is not None and who.serial in self._policy.revocations.serials():
+        if self._policy.revokes(who.serial):
             raise TransportError(f'the certificate of "{who.name}" is revoked')
         name = who.name or first.hello.name
         if name not in self._indices:
@@ -332,7 +333,6 @@ class TransportServer:
             before.outgoing.put_nowait(None)
         self._sessions[session.client] = session
         self.meter.clients[session.client].connections += 1
-        self.meter.connected = len(self._sessions)
         _log.info("%s is there", name)
         count = len(self._policy.names)
         welcome = wire.Welcome(
@@ -356,7 +356,6 @@ class TransportServer:
             _log.info("%s has left", name)
             if self._sessions.get(session.client) is session:
                 del self._sessions[session.client]
-                self.meter.connected = len(self._sessions)
                 self._expect_back(session.client)
             self._ending = asyncio.create_task(self._note_change())
 

@@ -119,14 +119,14 @@ class SiteApp(ClientApp):
         if message.metadata.message_type == _WHO:
             return Message(RecordDict({"config": ConfigRecord({"name": name})}), reply_to=message)
         names = _names(context)
-        context.node_config["partition-id"] = names.index(name)
+        client = context.node_config["partition-id"] = names.index(name)
         config, node = context.run_config, context.node_config
         app = _app(
             str(config["scenario"]),
             str(config["settings"]),
             Path(str(node["schema"])),
             Path(str(node["data"])),
-            names.index(name),
+            client,
             len(names),
         )
         return app(message, context)
@@ -142,9 +142,7 @@ def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, cl
 
 def _scenario(name: str, settings: str) -> Scenario:
     overrides = [setting.strip() for setting in settings.split(";") if setting.strip()]
-    scenario = load_scenario(name, overrides, builtin=BUILTIN_SCENARIOS)
-    resources = scenario.resources.model_copy(update={"transport": "grpc"})  # each site is on its own
-    return scenario.model_copy(update={"resources": resources})
+    return load_scenario(name, overrides, builtin=BUILTIN_SCENARIOS)
 
 
 def _names(context: Context) -> list[str]:

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rounds import untimed
+from waiting import until
 
 from benchmarks.compose import free_port
 from simulations.results import RunFolder
@@ -64,7 +65,7 @@ class Nodes:
             )
         self.running.append(node)
         # Two that start at once on one machine get in each other's way.
-        wait_for(lambda: self.said().count("Ray runtime started") == len(self.running))
+        until(lambda: self.said().count("Ray runtime started") == len(self.running))
         return node
 
     def said(self) -> str:
@@ -80,13 +81,6 @@ class Nodes:
         for node in reversed(self.running):
             node.terminate()
             node.wait(timeout=60)
-
-
-def wait_for(there: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -129,9 +123,9 @@ def told(process: subprocess.Popen[str]) -> str:
 
 def results(folder: Path) -> list[dict[str, object]]:
     """What may not depend on where clients ran."""
-    rows: list[dict[str, object]] = RunFolder(folder).rounds().to_pylist()
+    rows = untimed(folder)
     assert len(rows) == ROUNDS + 1
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+    return rows
 
 
 def rounds_done(folder: Path) -> int:
@@ -144,7 +138,7 @@ def test_a_node_is_lost_and_the_result_is_the_same(nodes: Nodes, tmp_path: Path)
 
     where = ["--ray-address", nodes.address, "--backend", "ray", "--workers", "2"]
     process = run(tmp_path, *where, "--output", "spread", "--quiet")
-    wait_for(lambda: rounds_done(tmp_path / "spread") >= 3 or process.poll() is not None)
+    until(lambda: rounds_done(tmp_path / "spread") >= 3 or process.poll() is not None)
     nodes.kill(nodes.running[-1])
     assert "Report" in told(process)
 

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 from benchmarks.compose import free_port
 from benchmarks.pilot_demo import simulate as sites_as_simulation
@@ -120,6 +120,13 @@ class Pilot:
         data = ["--data", str(self.sites / f"{site}.csv"), "--log", f"{site}.jsonl"]
         self.shoal(site, "client", "medical-thyroid", *where, *data, *self.tls(site))
 
+    def wait_for_round(self, number: int) -> None:
+        def there() -> bool:
+            assert self.running["server"].poll() is None, self.said("server")
+            return round_of(self.folder) >= number
+
+        until(there, 120, lambda: self.said("server"))
+
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.txt").read_text()
 
@@ -145,11 +152,11 @@ def test_a_pilot_whose_client_and_server_are_killed_gives_the_bits_of_the_simula
         pilot.serve()
         for site in SITES:
             pilot.client(site)
-        until(lambda: round_of(tmp_path) >= 1, pilot)
+        pilot.wait_for_round(1)
         pilot.running["SVHC"].send_signal(signal.SIGKILL)
         pilot.running["SVHC"].wait()
         pilot.client("SVHC")
-        until(lambda: round_of(tmp_path) >= 2, pilot)
+        pilot.wait_for_round(2)
         pilot.running["server"].send_signal(signal.SIGKILL)
         pilot.running["server"].wait()
         (path,) = (tmp_path / "runs").iterdir()
@@ -184,14 +191,6 @@ def test_a_pilot_whose_client_and_server_are_killed_gives_the_bits_of_the_simula
 def round_of(folder: Path) -> int:
     found = [RunFolder(path.parent).round_rows() for path in (folder / "runs").glob("*/events.jsonl")]
     return max((row.round for rows in found for row in rows), default=-1)
-
-
-def until(holds: object, pilot: Pilot) -> None:
-    end = time.monotonic() + 120
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end, pilot.said("server")
-        assert pilot.running["server"].poll() is None, pilot.said("server")
-        time.sleep(0.05)
 
 
 def simulate(files: Path, tmp_path: Path) -> RunFolder:

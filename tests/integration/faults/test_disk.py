@@ -8,12 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-
-from simulations.results import RunFolder
+from rounds import untimed
 
 ROOT = Path(__file__).parents[3]
 SHOAL = [sys.executable, "-m", "simulations.cli"]
@@ -32,11 +30,6 @@ def can_mount() -> bool:
         return False
     test = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return subprocess.run(test, capture_output=True, check=False).returncode == 0
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found = RunFolder(folder).rounds().to_pylist()
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +59,13 @@ def test_a_full_disk_is_told_and_the_run_goes_on_elsewhere(
     assert "Traceback" not in full.stderr
     assert "shoal resume" in full.stderr
     (folder,) = saved.iterdir()
-    before = rows(folder)
+    before = untimed(folder)
     assert not list(folder.rglob("*.part"))
 
     resumed = shoal("resume", str(folder), "--quiet")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stderr == ""
-    np.testing.assert_equal(rows(folder), rows(whole))
-    np.testing.assert_equal(rows(folder)[: len(before)], before)
+    np.testing.assert_equal(untimed(folder), untimed(whole))
+    np.testing.assert_equal(untimed(folder)[: len(before)], before)
     models = [json.loads((path / "summary.json").read_text())["closed_form"] for path in (folder, whole)]
     assert models[0] == models[1]

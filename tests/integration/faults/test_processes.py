@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rounds import untimed
+from waiting import until
 
 from simulations.results import RunFolder
 
@@ -71,22 +72,10 @@ class Run:
         return [pid for pid, text in self.processes().items() if text.startswith("ray::Worker")]
 
 
-def until(holds: Callable[[], bool], seconds: float, told: Callable[[], object]) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, told()
-        time.sleep(0.02)
-
-
 def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
     # Agents of a Ray whose driver was killed take up to a minute to notice.
     until(lambda: not run.processes(), 120, run.processes)
     assert set(os.listdir("/dev/shm")) <= shared_before
-
-
-def rows(folder: RunFolder) -> list[dict[str, Any]]:
-    found = folder.rounds().to_pylist()
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +85,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     run = Run(tmp_path_factory.mktemp("calm"), "--set", "resources.path=sequential")
     assert run.process.wait(200) == 0, run.said()
     assert_nothing_left(run, shared)
-    return rows(run.results())
+    return untimed(run.results().path)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -116,7 +105,7 @@ def test_workers_killed_at_random_instants_change_no_bit(
             killed += 1
     assert run.process.wait(200) == 0, run.said()
     assert killed >= 3  # one that falls between two rounds may find the next one's worker not there yet
-    np.testing.assert_equal(rows(run.results()), calm)
+    np.testing.assert_equal(untimed(run.results().path), calm)
     assert_nothing_left(run, shared)
 
 

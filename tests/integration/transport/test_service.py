@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import until
 from wire import NAMES, Doubles, Running, asked, dial, listening, of
 
 from benchmarks.compose import free_port
@@ -25,13 +24,6 @@ from simulations.transport.codec import Unpacking, pack
 from simulations.transport.consent import KINDS, Terms, statement
 from simulations.transport.meter import serve_metrics
 from simulations.transport.server import SERVICE, Policy, TransportServer
-
-
-def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

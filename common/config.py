@@ -210,12 +210,102 @@ class UpdateConfig(Section):
     )
 
 
+class PrivacyConfig(Section):
+    """Differential privacy: whom the promise protects, and the noise that keeps it (docs/privacy.md)."""
+
+    unit: Literal["none", "client", "local", "record"] = Field(
+        "none",
+        description="Whom the promise protects: client is all that one client holds, with noise at the server; "
+        "local the same, with noise at the client, against the server too; record is one row, with noise in "
+        "each step of local training (DP-SGD).",
+    )
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="Budget that all rounds together may spend; the noise is solved for, unless it is given "
+        "too.",
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="Chance with which the promise may fail.")
+    noise_multiplier: float | None = Field(
+        None, gt=0, description="Standard deviation of the noise, as a multiple of clip_norm."
+    )
+    clip_norm: float = Field(
+        1.0,
+        gt=0,
+        description="Largest L2 norm of a client's update (client, local) or of a row's gradient (record).",
+    )
+    clipping: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="adaptive moves clip_norm to a quantile of the updates' norms (unit client)."
+    )
+    target_quantile: float = Field(
+        0.5, gt=0, lt=1, description="Share of updates that adaptive clipping leaves whole."
+    )
+    weights: Literal["uniform", "bounded"] = Field(
+        "uniform",
+        description="How much a client counts (unit client): all the same, or by rows up to full_weight_rows.",
+    )
+    full_weight_rows: int = Field(
+        100, ge=1, description="Training rows from which a client counts fully (weights bounded)."
+    )
+    accountant: Literal["rdp", "pld"] = Field(
+        "rdp",
+        description="How epsilon is added up: by Rényi divergences, or by privacy loss distributions, which is "
+        "tighter and slower.",
+    )
+    statistics_epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="Part of the budget that the statistics of preprocessing may spend; without it they have "
+        "no noise, and the report says so.",
+    )
+    microbatch: int = Field(
+        256, ge=1, description="Rows whose gradients are held at once (unit record); it changes speed only."
+    )
+
+
+class SecureConfig(Section):
+    """Secure aggregation: the server learns sums over clients and nothing of a single one (docs/privacy.md)."""
+
+    aggregation: bool = Field(False, description="Whether updates and statistics are summed under masks.")
+    range: float = Field(
+        1.0,
+        gt=0,
+        description="Largest size of one number of an update; larger ones are cut to it. With privacy.unit = "
+        '"client" it is privacy.clip_norm.',
+    )
+    max_dropout: float = Field(
+        0.3,
+        ge=0,
+        lt=0.5,
+        description="Share of a cohort that may be lost in the middle of a round without losing the round.",
+    )
+    max_colluding: float = Field(
+        0.3,
+        ge=0,
+        lt=0.5,
+        description="Share of clients that may work with the server without learning another's update.",
+    )
+
+
+class AttackConfig(Section):
+    """Clients that misbehave, to see what that does (docs/robustness.md)."""
+
+    kind: str = Field("none", description="What the malicious clients do; docs/robustness.md lists it.")
+    fraction: float = Field(0.2, gt=0, lt=1, description="Share of the clients that are malicious.")
+    args: Arguments = Field(default_factory=dict, description="Arguments of the attack.")
+
+
 class StrategyConfig(Section):
     """How the server turns updates into the next model."""
 
     name: str = Field("FedAvg", description="A strategy of Flower by name, or package.module:Class.")
     args: Arguments = Field(default_factory=dict, description="Arguments of the strategy.")
     clients_per_round: int = Field(0, ge=0, description="Clients drawn for training in a round; 0 means all.")
+    sampling: Literal["fixed", "poisson"] = Field(
+        "fixed",
+        description="How they are drawn: fixed takes exactly so many, poisson each client by itself, so many "
+        "in the mean.",
+    )
     evaluate_clients: int = Field(
         0, ge=0, description="Clients drawn for evaluation in a round; 0 means all."
     )
@@ -313,6 +403,9 @@ class Scenario(Section):
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
     update: UpdateConfig = UpdateConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    secure: SecureConfig = SecureConfig()
+    attack: AttackConfig = AttackConfig()
     strategy: StrategyConfig = StrategyConfig()
     server: ServerConfig = ServerConfig()
     resources: ResourcesConfig = ResourcesConfig()

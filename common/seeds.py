@@ -25,6 +25,11 @@ Purpose = Literal[
     "bootstrap",  # resampling for confidence intervals
     "data",  # synthetic data
     "noise",  # noise added to updates
+    "server-noise",  # noise added to sums at the server
+    "batches",  # which rows each step of DP-SGD takes
+    "gradient-noise",  # noise added to gradients in DP-SGD
+    "attack",  # what malicious clients make up, and who they are
+    "audit",  # canaries, shadow models and other parts of a leakage audit
     "compression",  # random rounding of updates
 ]
 

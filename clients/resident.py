@@ -7,19 +7,20 @@ the order in which it does: every entry is rebuilt from the shard and the messag
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.shard import split, split_indices
+from clients.shard import split_indices
 from clients.update.pipeline import make_pipeline
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.profiling import span
-from common.schema import Population, Schema, Shard, Split
+from common.schema import OwnSplits, Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
     from clients.stacked import StackedTrainer
@@ -54,7 +55,13 @@ class Resident:
 
     def raw(self, client: int) -> dict[Split, Shard]:
         """Load a client's raw rows and divide them."""
-        return split(self.population.shard(client), self.scenario.data, self.scenario.seed, client)
+        shard = self.population.shard(client)
+        return {name: shard.take(rows) for name, rows in self._splits(client, shard).items()}
+
+    def _splits(self, client: int, shard: Shard) -> Mapping[Split, NDArray[np.int64]]:
+        if isinstance(self.population, OwnSplits):
+            return self.population.splits(client)
+        return split_indices(shard.labels, self.scenario.data, self.scenario.seed, client)
 
     def use_preprocessing(self, spec_json: str) -> None:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
@@ -77,7 +84,7 @@ class Resident:
         if client not in self._cache:
             with span("load"):
                 shard = self.population.shard(client)
-                indices = split_indices(shard.labels, self.scenario.data, self.scenario.seed, client)
+                indices = self._splits(client, shard)
             with span(
                 "preprocess"
             ):  # the whole shard at once, and then divided, is one pass instead of three

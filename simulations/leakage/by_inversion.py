@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,9 +23,11 @@ from simulations.leakage.inversion import (
     tokens_moved,
 )
 from simulations.leakage.target import Target
+from simulations.results.text import duration
 
 SIZES: Final = (1, 4)  # rows in a batch
 UPDATES: Final = 16  # attacked for each size, over the clients in turn
+UPDATES_OF_SEQUENCES: Final = 2  # a step back through the gradient of a recurrent layer takes long
 STEPS: Final = 400  # of gradient matching
 Found = Mapping[str, Any]
 
@@ -35,13 +38,18 @@ class _Work:
 
     Attributes:
         target: the run; resident: gives its clients' encoded rows; spec: what a row looks like encoded.
-        rng: draws batches, starts and guesses.
+        rng: draws batches, starts and guesses; say: is told of each update that takes long.
     """
 
     target: Target
     resident: Resident
     spec: InputSpec
     rng: np.random.Generator
+    say: Callable[[str], None]
+
+    @property
+    def updates(self) -> int:
+        return UPDATES_OF_SEQUENCES if self.spec.kind == "sequence" else UPDATES
 
     def train(self, client: int) -> Rows:
         return self.resident.rows(client)["train"]
@@ -60,11 +68,11 @@ def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
     spec = resident.encoder.spec.input_spec
     found = []
     for size in SIZES:
-        work = _Work(target, resident, spec, generator(seed, "audit", round=size))
+        work = _Work(target, resident, spec, generator(seed, "audit", round=size), say)
         fitting = [client for client in target.clients if len(work.train(client).y) > size]
         if fitting:
-            say(f"inversion: {UPDATES} updates of {size} row{'s' if size > 1 else ''}")
-            found.append({"batch": size, "updates": UPDATES, **_attack(work, fitting, size)})
+            say(f"inversion: {work.updates} updates of {size} row{'s' if size > 1 else ''}")
+            found.append({"batch": size, "updates": work.updates, **_attack(work, fitting, size)})
     return {"sizes": found} if found else {"skipped": "no client has two training rows"}
 
 
@@ -72,12 +80,12 @@ def _attack(work: _Work, clients: Sequence[int], size: int) -> Found:
     from simulations.leakage.updates import Batch, Updates, first_dense, first_embedding  # imports Keras
 
     batches = []
-    for k in range(UPDATES):
+    for k in range(work.updates):
         client = clients[k % len(clients)]
         rows = work.rng.choice(len(work.train(client).y), size, replace=False)
         batches.append(Batch(client, rows))
     updates = Updates(work.target, batches, size)
-    gradients = [updates.gradient(k) for k in range(UPDATES)]
+    gradients = [updates.gradient(k) for k in range(work.updates)]
     chosen = [(batch.client, batch.rows) for batch in batches]
     if work.spec.kind == "tokens":
         place = first_embedding(updates.model)
@@ -113,7 +121,11 @@ def _match(
 ) -> list[NDArray[Any]]:
     matcher = _matcher(work, updates)
     found = []
-    for (client, rows), gradient, span in zip(chosen, gradients, spans, strict=True):
+    started = time.monotonic()
+    for done, ((client, rows), gradient, span) in enumerate(zip(chosen, gradients, spans, strict=True)):
+        if done:
+            left = (time.monotonic() - started) / done * (len(chosen) - done)
+            work.say(f"inversion: {done} of {len(chosen)} updates matched, about {duration(left)} left")
         shape = (len(rows), *work.spec.shape)
         start = work.rng.random(shape) if work.spec.kind == "image" else work.rng.standard_normal(shape)
         labels = work.train(client).y[rows]

@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 Rows = NDArray[Any]
 
+_BLOCK: Final = 512  # rows compared at a time, for the memory that they take
 _SPARE: Final = 4.0  # times the median: rows of an embedding above it have moved, in spite of noise
 
 
@@ -102,7 +103,7 @@ def similarity(truth: Rows, guesses: Rows, own: NDArray[np.intp], client: Rows, 
         float(np.mean([_cosine(a, b) for a, b in zip(true, matched, strict=True)])),
         float(np.mean(np.abs(matched - true))),
         ratio,
-        float(np.mean(_nearest(matched, _flat(client), own))),
+        float(np.mean(_nearest(matched, client, own))),
     )
 
 
@@ -126,9 +127,10 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b) / size if size > 0 else 0.0
 
 
-def _nearest(
-    guesses: NDArray[np.float64], client: NDArray[np.float64], own: NDArray[np.intp]
-) -> NDArray[np.bool_]:
+def _nearest(guesses: NDArray[np.float64], client: Rows, own: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Tell of each guess whether its row is nearest; equal rows of the client are as near."""
-    distances = np.linalg.norm(guesses[:, None, :] - client[None], axis=2)
+    blocks = (_flat(client[start : start + _BLOCK]) for start in range(0, len(client), _BLOCK))
+    distances = np.hstack(
+        [np.stack([np.linalg.norm(block - guess, axis=1) for guess in guesses]) for block in blocks]
+    )
     return np.asarray(distances[np.arange(len(own)), own] <= distances.min(axis=1) * (1 + 1e-9))

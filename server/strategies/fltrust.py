@@ -1,7 +1,6 @@
 """Trusts updates by how far they point where a trusted one does.
 
-Source: Cao, Fang, Liu, Gong: FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021,
-section IV, equations 2 to 4.
+Source: Cao, Fang, Liu, Gong: FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.
 
 Deviations: in the paper the server holds a small clean data set and trains on it itself. Here the server has
 no rows: a client that is named, such as the coordinating hospital, is trusted and its update is the

@@ -1,7 +1,7 @@
 """Bounds how far any one client can move the model.
 
 Source: Sun, Kairouz, Suresh, McMahan: Can You Really Backdoor Federated Learning?, 2019 (arXiv:1911.07963),
-section 4, "norm thresholding of updates".
+"norm thresholding of updates".
 
 Deviations: the norm may be the median of the round's norms; the mean is by examples, with a cap; the weak
 differential privacy of the paper (noise) is not part of it: see docs/privacy.md.

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network, readable on a screen and on a phone."""
+"""Reports, of a run and of an attack table: one HTML file each that needs no network, also for a phone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import jinja2
 
     from simulations.results.folder import RunFolder
+    from simulations.robustness.table import Table
 
-__all__ = ["render"]
+__all__ = ["render", "render_attacks"]
 
 
 def render(run: RunFolder) -> str:
     """Return the report of a run, of whatever it has told so far, as one HTML document."""
-    return _template().render(
+    return _template("report.html.j2").render(
         **view(run),
         style=_file("report.css"),
         script=_file("report.js"),
@@ -28,8 +29,20 @@ def render(run: RunFolder) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
+def render_attacks(table: Table) -> str:
+    """Return the page of an attack table as one HTML document."""
+    from simulations.report.attacks import view as attacks_view
+
+    return _template("attacks.html.j2").render(
+        **attacks_view(table),
+        style=_file("report.css"),
+        script=_file("report.js"),
+        plotly=_plotly(),
+    )
+
+
+@lru_cache
+def _template(name: str) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
@@ -40,7 +53,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["figure_json"] = _figure_json
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _file(name: str) -> str:

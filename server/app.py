@@ -261,7 +261,10 @@ class _Server:
 
     def base_config(self, fitted: Fitted) -> BaseConfig:
         """Return what every message to a client holds beside the weights."""
-        config: dict[str, str | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        if self.scenario.secure.aggregation:
+            # Rows of the largest client: with it, weights by rows are at most 1, and as unequal as without.
+            config["full-weight-rows"] = float(max(rows["train"] for rows in fitted.rows.values()))
         if self.scenario.training.class_weights == "balanced":
             weights = preprocessing.class_weights(list(fitted.statistics.values()), self.schema)
             if weights is not None:
@@ -281,7 +284,11 @@ class _Server:
     def path(self, config: BaseConfig, initial: ArrayRecord) -> Path:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
-        alone = self.scenario.resources.transport == "grpc" or self.cohort_size() < _LEAST_COHORT
+        alone = (
+            self.scenario.resources.transport == "grpc"
+            or self.scenario.secure.aggregation  # each client masks its own update
+            or self.cohort_size() < _LEAST_COHORT
+        )
         if wanted == "sequential" or (wanted == "auto" and alone):
             return "sequential"
         asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})

@@ -10,6 +10,7 @@ import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -20,17 +21,18 @@ from common.config import Scenario
 from common.errors import TrainingError
 from common.events import ClientRow, Phase, RoundRow
 from common.profiling import span
-from common.records import TRAIN_LOSS
+from common.records import EXAMPLES, METRICS_RECORD, TRAIN_LOSS
 from common.schema import Task
 from server.cohort_grid import CohortGrid
 from server.exchange import Exchange, ask_enough
 from server.sampling import cohort
 from server.schedule import learning_rate
+from server.secure.training import train_as_one
 from server.sites import Sites
 from server.strategies.catalog import needs_every_update
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
-BaseConfig = Mapping[str, str | list[float]]
+BaseConfig = Mapping[str, str | float | list[float]]
 
 
 @dataclass(slots=True)
@@ -134,7 +136,8 @@ class RoundLoop:
         config = ConfigRecord({**self.config, **asked, "reduce": self._reduce})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
-        exchange = self._ask(messages, "train", number, f"round {number}, training")
+        exchange = self._trained(messages, clients, number)
+        told = self._told(exchange)
         with span("aggregate"):
             arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
         if arrays is None:
@@ -144,7 +147,21 @@ class RoundLoop:
                 hint="some strategies need more clients in a round; run.log has Flower's own words",
             )
         progress.arrays = records.with_types_of(arrays, progress.arrays)
-        return exchange, _numbers(aggregated)
+        return exchange, {**told, **_numbers(aggregated)}
+
+    def _trained(self, messages: Iterable[Message], clients: Sequence[int], number: int) -> Exchange:
+        """Let a cohort train: each client answers, or one reply stands for their secure sum."""
+        if not self.scenario.secure.aggregation:
+            return self._ask(messages, "train", number, f"round {number}, training")
+        content = next(iter(messages)).content  # the same for all, as no strategy of single updates is let in
+        return train_as_one(self.grid, self.sites, self.scenario, clients, number, content)
+
+    def _told(self, exchange: Exchange) -> Mapping[str, float]:
+        """Return the examples behind a secure sum, which no client tells by itself."""
+        if not self.scenario.secure.aggregation:
+            return {}
+        metrics = exchange.accepted[0].content.metric_records[METRICS_RECORD]
+        return {EXAMPLES: float(cast(float, metrics[EXAMPLES]))}
 
     def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
@@ -196,7 +213,7 @@ class RoundLoop:
             round=number,
             cohort=len(trained.rows),
             succeeded=len(succeeded),
-            examples=sum(row.examples for row in succeeded),
+            examples=int(train_metrics.get(EXAMPLES, sum(row.examples for row in succeeded))),
             learning_rate=learning_rate(self.scenario.training, max(1, number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,

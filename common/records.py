@@ -62,6 +62,7 @@ KEYS: Final = "keys"
 SHARES: Final = "shares"
 MASKED: Final = "masked"
 UNMASK: Final = "unmask"
+SECURE_SESSION: Final = "secure-session"  # in a client's `Context.state`, while one is open
 METRICS_RECORD: Final = "metrics"
 EXAMPLES: Final = "num-examples"
 UPDATE_BYTES: Final = "update-bytes"  # of a compressed update, where one stands for it in full
@@ -174,6 +175,11 @@ def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
     Some strategies compute in float64; the model's own types are what clients get and return.
     """
     return weights_to_record([view(record[k]).astype(like[k].dtype, copy=False) for k in like])
+
+
+def without_session(state: RecordDict) -> RecordDict:
+    """Return a client's state without the secrets of a session of secure aggregation."""
+    return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})
 
 
 def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:

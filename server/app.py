@@ -216,7 +216,8 @@ class _Server:
         if checkpoints is not None and every and (over or stop or progress.round % every == 0):
             fields = {name: getattr(progress, name) for name in Progress.__slots__}
             strategy_state = state_of(strategy)
-            clients = dict(self.client_states)
+            # Secrets of a client that was lost in a secure round shall not reach a disk.
+            clients = {node: records.without_session(s) for node, s in self.client_states.items()}
             state = {"progress": fields, "strategy": strategy_state, "clients": clients}
             checkpoints.save(progress.round, state)
         if stop:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 from flwr.app import ConfigRecord, RecordDict
 
 from common.errors import DisclosureError
+from common.records import SECURE_SESSION
 
-STATE: Final = "secure"  # the record in `Context.state`
 _Stage = Literal["keys", "shares", "input"]
 
 
@@ -47,7 +47,9 @@ class Session:
     def save(self, state: RecordDict) -> None:
         """Write it into a client's state, in place of any other."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        state[STATE] = ConfigRecord({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
+        state[SECURE_SESSION] = ConfigRecord(
+            {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        )
 
     @classmethod
     def load(cls, state: RecordDict, asked: Mapping[str, object], after: _Stage) -> Session:
@@ -60,7 +62,7 @@ class Session:
             DisclosureError: it is over, another one has begun, or the stage is not the next: an answer
                 twice could tell more than the sum.
         """
-        record = state.get(STATE)
+        record = state.get(SECURE_SESSION)
         if not isinstance(record, ConfigRecord) or record["id"] != asked["session"]:
             raise DisclosureError("this session of secure aggregation is not open at this client")
         stage = str(record["stage"])
@@ -75,4 +77,4 @@ class Session:
 
 def forget(state: RecordDict) -> None:
     """Delete what a session left in a client's state."""
-    state.pop(STATE, None)
+    state.pop(SECURE_SESSION, None)

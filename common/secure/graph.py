@@ -74,8 +74,8 @@ def choose(clients: int, max_dropout: float, max_colluding: float) -> Parameters
     if clients < FEWEST or least - colluding < 2:
         raise ConfigError(
             f"secure aggregation of {clients} clients, of whom {dropped} may be lost and {colluding} "
-            f"collude: at least {FEWEST} are needed, and 2 that neither are lost nor collude",
-            hint="add clients, or lower secure.max_dropout or secure.max_colluding",
+            f"collude: at least {FEWEST} are needed, and 2 that neither are lost nor collude. Add clients, "
+            "or lower secure.max_dropout or secure.max_colluding"
         )
     if clients > COMPLETE:
         for k in range(2, clients - 1, 2):

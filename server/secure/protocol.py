@@ -145,7 +145,7 @@ class _Session:
                 raise DisclosureError("the reply holds no two public keys")
             return found
 
-        return self._stage("keys", records.SECURE_KEYS, asked, checked)
+        return self._stage("keys", records.SECURE_KEYS, KEYS, asked, checked)
 
     def shares(
         self,
@@ -178,7 +178,7 @@ class _Session:
                 raise DisclosureError("the reply does not hold shares for each neighbour")
             return dict(zip(near[client], cast("list[bytes]", texts), strict=True))
 
-        return self._stage("shares", records.SECURE_SHARES, asked, checked)
+        return self._stage("shares", records.SECURE_SHARES, SHARES, asked, checked)
 
     def inputs(self, members: Sequence[int]) -> dict[int, Ring]:
         """Ask for masked inputs."""
@@ -194,7 +194,7 @@ class _Session:
                 )
             return vector
 
-        return self._stage("input", self.task.kind, dict.fromkeys(members, content), checked)
+        return self._stage("input", self.task.kind, MASKED, dict.fromkeys(members, content), checked)
 
     def unmask(self, roll: Roll, sealed: Mapping[int, Mapping[int, bytes]]) -> Told:
         """Ask survivors for shares: of seeds of survivors, and of mask keys of those that were lost."""
@@ -225,7 +225,7 @@ class _Session:
                         raise DisclosureError("the reply holds bytes that are no share") from error
             return True
 
-        self._stage("unmask", records.SECURE_UNMASK, asked, checked)
+        self._stage("unmask", records.SECURE_UNMASK, UNMASK, asked, checked)
         return told
 
     def _record(self, asked: Mapping[str, Any]) -> ConfigRecord:
@@ -235,6 +235,7 @@ class _Session:
         self,
         name: str,
         kind: str,
+        record: str,
         asked: Mapping[int, RecordDict],
         checked: Callable[[int, RecordDict], _T],
     ) -> dict[int, _T]:
@@ -244,8 +245,13 @@ class _Session:
             TooFewRepliesError: they are too few to go on.
         """
         messages = [Message(content, self.sites.node(client), kind) for client, content in asked.items()]
+
+        def whole(content: RecordDict) -> None:
+            if record not in content:
+                raise DisclosureError(f'the reply has no record "{record}"')
+
         timeout_s = self.scenario.resources.timeout_s
-        exchange = ask(self.grid, self.sites, messages, self.task.phase, self.number, timeout_s)
+        exchange = ask(self.grid, self.sites, messages, self.task.phase, self.number, timeout_s, whole)
         errors = {row.client: row.error for row in exchange.rows}
         found = {}
         for reply in exchange.accepted:

@@ -243,7 +243,8 @@ class _Server:
         if checkpoints is not None and every and (over or stop or progress.round % every == 0):
             fields = {name: getattr(progress, name) for name in Progress.__slots__}
             strategy_state = state_of(strategy)
-            clients = dict(self.client_states)
+            # Secrets of a client that was lost in a secure round shall not reach a disk.
+            clients = {node: records.without_session(s) for node, s in self.client_states.items()}
             state = {
                 "progress": fields,
                 "strategy": strategy_state,
@@ -293,7 +294,10 @@ class _Server:
 
     def base_config(self, fitted: Fitted) -> BaseConfig:
         """Return what every message to a client holds beside the weights."""
-        config: dict[str, str | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        if self.scenario.secure.aggregation:
+            # Rows of the largest client: with it, weights by rows are at most 1, and as unequal as without.
+            config["full-weight-rows"] = float(max(rows["train"] for rows in fitted.rows.values()))
         if self.scenario.training.class_weights == "balanced":
             weights = preprocessing.class_weights(list(fitted.statistics.values()), self.schema)
             if weights is not None:
@@ -313,7 +317,11 @@ class _Server:
     def path(self, config: BaseConfig, initial: ArrayRecord) -> TrainingPath:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
-        alone = self.scenario.resources.transport == "grpc" or self.cohort_size() < _LEAST_COHORT
+        alone = (
+            self.scenario.resources.transport == "grpc"
+            or self.scenario.secure.aggregation  # each client masks its own update
+            or self.cohort_size() < _LEAST_COHORT
+        )
         if wanted == "sequential" or (wanted == "auto" and alone):
             return "sequential"
         asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})

@@ -9,7 +9,14 @@ import traceback
 import typer
 
 from common.errors import ShoalError
-from simulations.cli import leakage, pilot, running, runs  # noqa: F401  importing them registers their commands
+from simulations.cli import (  # noqa: F401  importing them registers their commands
+    leakage,
+    pilot,
+    robustness,
+    running,
+    runs,
+    tables,
+)
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 

@@ -19,12 +19,11 @@ from simulations.leakage.rerun import again, train_again
 from simulations.leakage.target import Released, Target, outputs
 
 CONFIDENCE: Final = 0.95
-_WHOLE_CLIENTS: Final = ("client", "local")  # units of privacy that protect all of a client's rows
 _DRAW, _COINS, _TRAINING = 1, 2, 3  # parts of the audit's random numbers
 
 
 def bound(target: Target, count: int, seed: int, say: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return a lower bound of epsilon for the unit that the run protects (rows, if it protects nothing).
+    """Return a lower bound of the epsilon that the run could promise truly.
 
     Args:
         target: the run; count: canaries, 0 for the usual number.
@@ -59,10 +58,21 @@ def _canaries(target: Target, count: int, seed: int) -> Sequence[Canary]:
     classes = target.population.schema.num_classes
     rng = generator(seed, "audit", round=_DRAW)
     held_out = {c: target.population.shard(c).take(target.splits(c)["test"]) for c in target.clients}
-    if target.scenario.privacy.unit in _WHOLE_CLIENTS:
+    if _adds_clients(target):
         return canary.canary_clients(join(list(held_out.values())), classes, count, rng)
     rows = sum(len(target.splits(c)["train"]) for c in target.clients)
     return canary.canary_rows(held_out, rows, classes, count, rng)
+
+
+def _adds_clients(target: Target) -> bool:
+    """Tell whether the promise is that one client more or less cannot be told.
+
+    A coin of a canary must decide between two neighbours of the promise. Where it is about what a client
+    holds (docs/privacy.md: unit "local", or cohorts of a fixed size), a row more or less at one client is.
+    """
+    scenario, clients = target.scenario, len(target.population)
+    everyone = not 0 < scenario.strategy.clients_per_round < clients
+    return scenario.privacy.unit == "client" and (everyone or scenario.strategy.sampling == "poisson")
 
 
 def _with(target: Target, included: Sequence[Canary]) -> Enlarged:

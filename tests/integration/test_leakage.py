@@ -14,7 +14,7 @@ import pytest
 from clients.resident import Resident
 from common.config import Scenario
 from common.config_file import load_scenario
-from common.errors import RunError
+from common.errors import EmptyClientError, RunError
 from simulations import BUILTIN_SCENARIOS, cli, datasets
 from simulations.leakage.audit import ATTACKS, Effort, measure_leakage
 from simulations.leakage.populations import Enlarged
@@ -174,8 +174,8 @@ def test_a_canary_population_trains_on_the_same_rows_and_the_canaries(tmp_path: 
     config = scenario(tmp_path)
     base = datasets.load_population(config)
     canary = base.shard(0).take(np.array([5, 6]))
-    enlarged = Enlarged(base, config.data, config.seed, {1: canary}, [canary])
-    assert (len(enlarged), enlarged.rows(1), enlarged.rows(4), enlarged.name(4)) == (5, 62, 2, "canary-0")
+    enlarged = Enlarged(base, config.data, config.seed, {1: canary}, [canary, None])
+    assert (len(enlarged), enlarged.rows(1), enlarged.rows(4), enlarged.name(4)) == (6, 62, 2, "canary-0")
     before = Resident(config, base).raw
     after = Resident(config, enlarged).raw
     for client in range(4):
@@ -186,6 +186,8 @@ def test_a_canary_population_trains_on_the_same_rows_and_the_canaries(tmp_path: 
             assert np.array_equal(new.labels[: old.rows], old.labels)
     assert np.array_equal(after(1)["train"].labels[-2:], canary.labels)
     assert [after(4)[name].rows for name in ("train", "validation", "test")] == [2, 0, 0]
+    with pytest.raises(EmptyClientError, match="canary-1 is left out by its coin"):
+        after(5)
 
 
 def changed(leaky: RunFolder, folder: Path, old: str, new: str) -> RunFolder:

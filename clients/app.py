@@ -17,9 +17,13 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.alone import train_alone
 from clients.cohort import Part, train_cohort, trial
 from clients.preprocessing.statistics import local_statistics
+from clients.preprocessing.sums import summand
 from clients.resident import Resident, Rows
 from common import metrics, records
-from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD
+from common.errors import DisclosureError
+from common.preprocessing.sums.noise import is_asked_for_sums
+from common.preprocessing.sums.questions import number_of_pass
+from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
 from common.schema import Split
 from common.seeds import generator
 
@@ -70,6 +74,7 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     client = _Client(resident)
     app = ResidentClientApp(client)
     app.query("statistics")(_handler(client.statistics))
+    app.query("sums")(_handler(client.sums))
     app.query("trial")(_handler(client.trial))
     app.train()(_handler(client.train))
     app.train("local")(_handler(client.train_local))
@@ -134,6 +139,18 @@ class _Client:
         reply = statistics.to_records()
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
         reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
+        return reply
+
+    def sums(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """What this client adds to a sum of statistics; how many rows it has does not leave."""
+        if not is_asked_for_sums(self.scenario):
+            raise DisclosureError("the scenario asks for no sums of statistics")
+        number = number_of_pass(config)
+        source = generator(self.scenario.seed, "statistics-noise", round=number, client=client)
+        rows = self.resident.raw(client)["train"]
+        vector = summand(rows, self.resident.schema, self.scenario, config, source)
+        reply = _reply({})
+        reply[SUMMAND] = records.weights_to_record([vector])
         return reply
 
     def trial(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:

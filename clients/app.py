@@ -23,6 +23,7 @@ from common import metrics, records
 from common.errors import DisclosureError
 from common.preprocessing.sums.noise import is_asked_for_sums
 from common.preprocessing.sums.questions import number_of_pass
+from common.privacy.noise import randomness
 from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
 from common.schema import Split
 from common.seeds import generator
@@ -146,7 +147,9 @@ class _Client:
         if not is_asked_for_sums(self.scenario):
             raise DisclosureError("the scenario asks for no sums of statistics")
         number = number_of_pass(config)
-        source = generator(self.scenario.seed, "statistics-noise", round=number, client=client)
+        source = randomness(
+            self.resident.source, self.scenario.seed, "statistics-noise", round=number, client=client
+        )
         rows = self.resident.raw(client)["train"]
         vector = summand(rows, self.resident.schema, self.scenario, config, source)
         reply = _reply({})

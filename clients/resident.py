@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.shard import split, split_indices
-from clients.update.pipeline import make_pipeline
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.privacy.noise import Source
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
 
@@ -40,11 +40,16 @@ class Rows:
 class Resident:
     """The data, encoder and trainer that one process works with."""
 
-    def __init__(self, scenario: Scenario, population: Population) -> None:
+    def __init__(self, scenario: Scenario, population: Population, source: Source = "seeded") -> None:
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            scenario, population: of the run; source: of noise and of what it depends on.
+        """
         self.scenario = scenario
+        self.source = source
         self.population = population
         self.schema: Schema = population.schema
-        self.pipeline = make_pipeline(scenario.update)
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None

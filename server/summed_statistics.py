@@ -29,9 +29,10 @@ from common.preprocessing.aggregates import (
 )
 from common.preprocessing.sketch import Sketch
 from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.noise import Normal, client_share
+from common.preprocessing.sums.noise import client_share
 from common.preprocessing.sums.plan import MOMENT_UNIT, Plan
 from common.preprocessing.sums.questions import Questions, Values
+from common.privacy.noise import Randomness
 from common.schema import Schema
 from server import summed_names
 from server.sums import SumOver
@@ -52,7 +53,6 @@ class SummedStatistics:
         sum_over: asks the clients; asked: how many it asks.
         schema, scenario: of the run.
         source: of the server's noise, where the server adds it.
-        charge: is told (noise multiplier, count) of each Gaussian mechanism before it is asked for.
         say: is told what came of it.
 
     Raises:
@@ -65,11 +65,10 @@ class SummedStatistics:
         asked: int,
         schema: Schema,
         scenario: Scenario,
-        source: Normal,
-        charge: Callable[[float, int], None],
+        source: Randomness,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.sum_over, self.source, self.charge, self.say = sum_over, source, charge, say
+        self.sum_over, self.source, self.say = sum_over, source, say
         self.plan = Plan.of(schema, scenario)
         self.protection, self.config = self.plan.protection, scenario.preprocessing
         self.questions = Questions(self.plan, asked)
@@ -125,7 +124,8 @@ class SummedStatistics:
             hidden += [*total.numeric, *total.categorical]
         if hidden and self.protection.noisy:
             raise DataError(
-                f"the noise that privacy.statistics_epsilon asks for hides all that clients hold of {hidden[0]}"
+                "the noise that privacy.statistics_epsilon asks for hides all that clients hold of "
+                f"{hidden[0]}"
                 f"{f' and {len(hidden) - 1} more columns' if len(hidden) > 1 else ''}",
                 hint="raise privacy.statistics_epsilon; more rows and sites help, and so does "
                 "secure.aggregation, with which sites share one noise instead of each adding its own",
@@ -134,8 +134,6 @@ class SummedStatistics:
 
     def _noisy_sum(self, question: Values, layout: Layout) -> tuple[dict[str, NDArray[np.float64]], int]:
         """Ask for a pass that is one Gaussian mechanism, or for one without noise."""
-        if self.protection.noisy:
-            self.charge(self.protection.multiplier, 1)
         summed = self.sum_over(question, layout.size)
         by_server = self.protection.noisy and not self.protection.at_client
         vector = layout.noised(summed.vector, self.source) if by_server else summed.vector

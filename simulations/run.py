@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
+_LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
@@ -231,7 +232,8 @@ def serve(
         folder.resume()
     with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        _serve(grid, Federation(scenario, population.schema, sites), hooks, outcomes.append, {})
+        federation = Federation(scenario, population.schema, sites, source="system")
+        _serve(grid, federation, hooks, outcomes.append, {})
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 
@@ -280,7 +282,8 @@ def _hooks(
         folder.write_overview(overview(population, fitted))
 
     checkpoints = Checkpoints(folder.path / _CHECKPOINTS, scenario)
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, interrupts.stop)
+    ledger = folder.path / _LEDGER
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
 
 
 def _leave_behind(
@@ -310,6 +313,7 @@ def _leave_behind(
             "best_round": progress.best_round,
             "best_score": progress.score,
             **({} if exact is None else {"closed_form": exact}),
+            **({} if outcome.privacy is None else {"privacy": outcome.privacy}),
             **(where or {}),
         },
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.config import Scenario
 from common.errors import ConfigError, ShoalError, nearest
+from simulations.privacy_checks import privacy_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
 _CHEAP_ROWS = 200_000
@@ -60,6 +61,7 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_cohort_problems(scenario),
         *_transport_problems(scenario),
         *_cluster_problems(scenario),
+        *privacy_problems(scenario),
     ]
 
 

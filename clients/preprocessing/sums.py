@@ -12,14 +12,15 @@ from clients.preprocessing.contribution import Contribution
 from common.config import Scenario
 from common.errors import DisclosureError
 from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.noise import Normal, client_share
+from common.preprocessing.sums.noise import client_share
 from common.preprocessing.sums.plan import Plan
 from common.preprocessing.sums.questions import PASS, Questions
+from common.privacy.noise import Randomness
 from common.schema import Schema, Shard
 
 
 def summand(
-    shard: Shard, schema: Schema, scenario: Scenario, question: Mapping[str, Any], source: Normal
+    shard: Shard, schema: Schema, scenario: Scenario, question: Mapping[str, Any], source: Randomness
 ) -> NDArray[np.int64]:
     """Return what a client adds to the sum that is asked for.
 

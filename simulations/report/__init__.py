@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulations.report.plot import Figure
 from simulations.report.view import view
@@ -15,21 +17,42 @@ if TYPE_CHECKING:
 
     from simulations.results.folder import RunFolder
 
-__all__ = ["render"]
+__all__ = ["Part", "render", "render_page"]
 
 
 def render(run: RunFolder) -> str:
     """Return the report of a run, of whatever it has told so far, as one HTML document."""
-    return _template().render(
-        **view(run),
-        style=_file("report.css"),
-        script=_file("report.js"),
-        plotly=_plotly(),
-    )
+    return _rendered("report.html.j2", view(run))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section of a page of its own: a figure, a table, or both.
+
+    Attributes:
+        title: its heading; note: a sentence below it, or "".
+        figure: `None` for none; columns: headings of the table; rows: its cells as text.
+    """
+
+    title: str
+    note: str = ""
+    figure: Figure | None = None
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def render_page(title: str, notes: Sequence[str], parts: Sequence[Part]) -> str:
+    """Return a page that is not about a single run, in the look of the report, as one HTML document."""
+    return _rendered("page.html.j2", {"title": title, "notes": notes, "parts": parts})
+
+
+def _rendered(name: str, content: Mapping[str, Any]) -> str:
+    shared = {"style": _file("report.css"), "script": _file("report.js"), "plotly": _plotly()}
+    return _environment().get_template(name).render(**content, **shared)
 
 
 @lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -40,7 +63,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["figure_json"] = _figure_json
-    return environment.get_template("report.html.j2")
+    return environment
 
 
 def _file(name: str) -> str:

@@ -137,7 +137,7 @@ def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, cl
     loaded, agreed = _scenario(scenario, settings), read_schema(schema)
     os.environ.update(worker_environment(loaded.resources.threads_per_worker))
     population = SitePopulation(agreed, load_site(data, agreed, loaded), client, clients)
-    return make_client_app(Resident(loaded, population))
+    return make_client_app(Resident(loaded, population, "system"))
 
 
 def _scenario(name: str, settings: str) -> Scenario:

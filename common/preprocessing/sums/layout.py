@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.preprocessing.sums.noise import Normal
+from common.privacy.noise import Randomness
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Layout:
         pieces = np.split(vector.astype(np.float64) / self.unit, ends[:-1])
         return {block.name: piece for block, piece in zip(self.blocks, pieces, strict=True)}
 
-    def noised(self, vector: NDArray[np.int64], source: Normal, share: float = 1.0) -> NDArray[np.int64]:
+    def noised(self, vector: NDArray[np.int64], source: Randomness, share: float = 1.0) -> NDArray[np.int64]:
         """Return the vector with noise, rounded to whole numbers, which are 1 / unit.
 
         Args:
@@ -72,5 +72,5 @@ class Layout:
         deviations = np.repeat(
             [self.stddev(block.name) for block in self.blocks], [block.length for block in self.blocks]
         )
-        drawn = source.standard_normal(self.size) * deviations * share * self.unit
+        drawn = source.normal(self.size) * deviations * share * self.unit
         return np.asarray(vector + np.rint(drawn), np.int64)

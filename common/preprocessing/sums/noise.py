@@ -7,9 +7,9 @@ each block by Δ_j / sqrt(s_j): the noise is then z everywhere, and the vector m
 sqrt(Σ_j s_j) = 1. So a pass is one Gaussian mechanism of noise multiplier z, whatever the shares.
 `layout` gives the Δ_j and proves them; docs/preprocessing.md has the proofs in full.
 
-k passes with multiplier z are together one Gaussian mechanism with multiplier z / sqrt(k), whose epsilon is
-known exactly: Borja Balle, Yu-Xiang Wang, "Improving the Gaussian Mechanism for Differential Privacy",
-ICML 2018, theorem 8. Each pass may depend on the published results of those before (adaptive composition).
+The passes are charged to the same account as training (`Protection.charges`), and z is solved for so that by
+themselves they spend `privacy.statistics_epsilon` as that account adds up. Each pass may depend on what those
+before published: accounts of Gaussian mechanisms hold for such adaptive composition.
 """
 
 from __future__ import annotations
@@ -17,26 +17,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final, Literal
 
 from common.config import Scenario
 from common.errors import ConfigError
+from common.privacy.accounting import Charge, solve_noise
 from common.schema import Schema
 
 Unit = Literal["none", "client", "local", "record"]
 # Part of privacy.delta for a name of one unit that is published against all odds (`names_threshold`).
 _NAMES_SHARE: Final = 1e-3
-
-
-class Normal(Protocol):
-    """A source of standard normal numbers, such as `numpy.random.Generator`."""
-
-    def standard_normal(self, size: int) -> NDArray[np.float64]:
-        """Draw `size` of them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +36,13 @@ class Protection:
     Attributes:
         unit: whom the noise protects; "none" where there is none.
         multiplier: of the noise of each pass, 0 without.
-        passes: how many passes have noise; together they spend `statistics_epsilon`.
+        charges: what all passes together cost, at most: for the account of the run.
         delta: chance that a name which only one unit has is published.
     """
 
     unit: Unit = "none"
     multiplier: float = 0.0
-    passes: int = 0
+    charges: tuple[Charge, ...] = ()
     delta: float = 0.0
 
     @property
@@ -95,31 +85,25 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
         )
     refined = bool(schema.names("numeric") or schema.names("sequence"))
     passes = 1 + refined + bool(named)
-    multiplier = solve_multiplier(privacy.statistics_epsilon, privacy.delta * (1 - _NAMES_SHARE), passes)
-    return Protection(privacy.unit, multiplier, passes, privacy.delta * _NAMES_SHARE)
+    solved = solve_noise(
+        lambda z: (_charge(z, passes, scenario),),
+        privacy.statistics_epsilon,
+        privacy.delta * (1 - _NAMES_SHARE),
+        privacy.accountant,
+    )
+    # That a client takes part is no secret to the server, and it could hold anything: two vectors of it
+    # differ by up to twice what one moves a sum by.
+    sides = 2 if privacy.unit == "local" else 1
+    charges = (_charge(solved, passes, scenario),)
+    return Protection(privacy.unit, solved * sides, charges, privacy.delta * _NAMES_SHARE)
 
 
-def gaussian_delta(epsilon: float, multiplier: float, passes: int = 1) -> float:
-    """Return the smallest delta at which `passes` Gaussian mechanisms are (epsilon, delta)-private.
-
-    Args:
-        epsilon: at least 0; multiplier: noise over sensitivity of each; passes: how many.
-    """
-    mu = math.sqrt(passes) / multiplier
-    normal = NormalDist()
-    below = normal.cdf(-mu / 2 - epsilon / mu)
-    # e^ε may be larger than a float holds where the probability that it multiplies is 0
-    second = math.exp(epsilon + math.log(below)) if below > 0 else 0.0
-    return max(0.0, normal.cdf(mu / 2 - epsilon / mu) - second)
-
-
-def solve_multiplier(epsilon: float, delta: float, passes: int) -> float:
-    """Return the smallest noise multiplier, to 1 in 10⁹, of `passes` passes for (epsilon, delta)."""
-    low, high = 1e-4, 1e8
-    while high > low * (1 + 1e-9):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if gaussian_delta(epsilon, middle, passes) > delta else (low, middle)
-    return high
+def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
+    """Return what is charged; of the kind of neighbours that the rounds have (`Charge`)."""
+    fixed = scenario.strategy.sampling == "fixed" and scenario.strategy.clients_per_round > 0
+    if scenario.privacy.unit == "client" and fixed:
+        return Charge(multiplier, passes, "fixed", share=1.0)
+    return Charge(multiplier, passes)
 
 
 def client_share(asked: int, scenario: Scenario) -> float:

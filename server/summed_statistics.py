@@ -49,6 +49,10 @@ _LEAST_VARIANCE: Final = 1 / 1024
 class SummedStatistics:
     """Asks for the sums of one federation.
 
+    Attributes:
+        largest: rows that no site has more of, once `total` was asked for: up to twice the largest site's,
+            or under noise, which tells no site's size, `privacy.full_weight_rows`.
+
     Args:
         sum_over: asks the clients; asked: how many it asks.
         schema, scenario: of the run.
@@ -69,6 +73,7 @@ class SummedStatistics:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.sum_over, self.source, self.say = sum_over, source, say
+        self.scenario, self.largest = scenario, 0
         self.plan = Plan.of(schema, scenario)
         self.protection, self.config = self.plan.protection, scenario.preprocessing
         self.questions = Questions(self.plan, asked)
@@ -94,6 +99,7 @@ class SummedStatistics:
                 "are needed",
                 hint="with fewer sites, what is fitted would tell of one; lower min_sites only if it may",
             )
+        self.largest = _largest(parts) or self.scenario.privacy.full_weight_rows
         moments = self._moments(parts, layout)
         names = self._names(parts, layout) if self.plan.reach else {}
         found = Statistics(
@@ -247,6 +253,12 @@ class SummedStatistics:
 
     def _whole(self, mass: Any) -> int:
         return max(0, round(float(mass) * self.scale))
+
+
+def _largest(parts: Parts) -> int:
+    """Return a power of two that no site's rows exceed; 0 where sites do not tell."""
+    sizes = np.flatnonzero(parts.get("sizes", np.zeros(1)))
+    return 1 << int(sizes[-1]) if sizes.size else 0
 
 
 def _sketch(counts: NDArray[np.float64], places: NDArray[np.float64]) -> Sketch:

@@ -19,7 +19,7 @@ from clients.preprocessing.names import Held, marked
 from clients.preprocessing.statistics import class_counts, told_of
 from common.preprocessing.sums.buckets import bucket_count
 from common.preprocessing.sums.names import NameTable
-from common.preprocessing.sums.plan import MOMENT_UNIT, Plan
+from common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, Plan
 from common.schema import Shard
 
 Parts = dict[str, NDArray[np.float64]]
@@ -92,7 +92,11 @@ class Contribution:
 
     def _tabled(self) -> Parts:
         shard, rows = self.shard, self.shard.rows
-        parts: Parts = {"sites": np.ones(1), "rows": np.array([rows / (rows if self.plan.scaled else 1)])}
+        parts: Parts = {
+            "sites": np.ones(1),
+            "sizes": np.eye(LARGEST_SIZE)[(rows - 1).bit_length()],
+            "rows": np.array([rows / (rows if self.plan.scaled else 1)]),
+        }
         classes = class_counts(shard.labels, self.plan.schema.num_classes, self._few)
         parts["classes"] = np.array(classes, np.float64) / (rows if self.plan.scaled else 1)
         told = []

@@ -2,8 +2,8 @@
 
 Passes, each a vector of integers whose length both sides know:
 
-1. `numbers`: how many sites and rows; rows of each class; a histogram of each numeric column and channel,
-   with the missing values beside it; the pixel type; buckets of names (`buckets`).
+1. `numbers`: how many sites, of what size to a power of two, and rows; rows of each class; a histogram of each
+   numeric column and channel, with the missing values beside it; the pixel type; buckets of names (`buckets`).
 2. `moments`: of each numeric column and channel within the range that pass 1 found.
 3. `names`, without noise: tables of the names whose buckets are common to sites (`names`).
 4. `counts`, under noise only: rows of each name that pass 3 found.
@@ -39,8 +39,11 @@ from common.schema import Schema
 
 EXACT: Final = Grid(0.01)
 COARSE: Final = Grid(0.1)  # under noise: wide bins hold more rows, against the same noise
-COUNT_UNIT: Final = 1 << 16  # steps in 1 of counts with noise, and of shares of a client's rows
-MOMENT_UNIT: Final = 1 << 24  # steps in 1 of moments
+# Steps in 1. Sums of counts stay below 2^31, the ring of secure aggregation, up to 33 million rows.
+ROW_UNIT: Final = 1 << 6  # of counts of rows with noise
+SHARE_UNIT: Final = 1 << 16  # of shares of a client's rows
+MOMENT_UNIT: Final = 1 << 24  # of moments, which are sent as several numbers each where the ring is small
+LARGEST_SIZE: Final = 40  # sites have fewer than 2 ** LARGEST_SIZE rows
 CLIENT_NAMES: Final = 1000  # names in a column that one client may add to, where a client is protected
 _NAME_BYTES: Final = {"categorical": 128, "text": 32}
 _FEW_SHARE: Final = 0.1  # of the squared budget of the first pass: for rows, classes and pixels
@@ -108,6 +111,10 @@ class Plan:
         }
 
     @property
+    def _count_unit(self) -> int:
+        return SHARE_UNIT if self.scaled else ROW_UNIT
+
+    @property
     def hashes(self) -> int:
         """Rows of buckets: half under noise, of which each row of buckets needs a part."""
         return HASHES // 2 if self.protection.noisy else HASHES
@@ -127,12 +134,13 @@ class Plan:
             for c, most in self.most_names.items()
         ]
         if not self.protection.noisy:
-            sites = (Block("sites", 1), Block("told", len(self.schema.names("numeric"))))
+            told = Block("told", len(self.schema.names("numeric")))
+            sites = (Block("sites", 1), Block("sizes", LARGEST_SIZE), told)
             return Layout((*sites, *few, *histograms, *buckets), 1)
         # totals of many rows bear more noise than histograms and buckets, whose numbers are of fewer
         rest = (1 - _FEW_SHARE) / (bool(histograms) + bool(buckets)) if histograms or buckets else 0.0
         blocks = (*_shared(few, 1 - rest * (bool(histograms) + bool(buckets))), *_shared(histograms, rest))
-        return Layout((*blocks, *_shared(buckets, rest)), COUNT_UNIT, self.protection.multiplier)
+        return Layout((*blocks, *_shared(buckets, rest)), self._count_unit, self.protection.multiplier)
 
     def moments(self) -> Layout:
         """Return the layout of the pass of moments."""
@@ -144,7 +152,7 @@ class Plan:
     def counts(self, names: Mapping[str, int]) -> Layout:
         """Return the layout of the pass of counts; names: column → how many were found in it."""
         blocks = [Block(column, names[column], math.sqrt(most)) for column, most in self.reach.items()]
-        return Layout(_shared(blocks, 1.0), COUNT_UNIT, self.protection.multiplier)
+        return Layout(_shared(blocks, 1.0), self._count_unit, self.protection.multiplier)
 
     def clip(self, layout: Layout, block: str, spread: float) -> int:
         """Return where one site's count of a bucket or name is cut, so that none makes a name common alone.

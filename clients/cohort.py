@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from clients.attacks.adversary import Adversary
 from clients.local_settings import LocalTask, local_settings
 from clients.resident import Resident, Rows
 from clients.update.pipeline import finite
@@ -105,9 +106,13 @@ def train_cohort(
     weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
     protection = protect(resident.scenario, config, resident.source)
-    trained = train(
-        resident, weights, work, protection, lambda client, error: parts.append(Part([client], None, error))
-    )
+
+    def fail(client: int, error: Exception) -> None:
+        parts.append(Part([client], None, error))
+
+    trained = train(resident, weights, work, protection, fail)
+    if resident.adversary is not None:
+        trained = _altered(resident, resident.adversary, config, weights, protection, trained, fail)
     if config.get("reduce"):
         mean = _Mean()
         for one in trained:
@@ -169,19 +174,24 @@ _Work = list[_Ready]
 
 def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> tuple[_Work, list[Part]]:
     """Load clients' rows and settings; those that cannot be loaded have failed."""
-    seed, number = resident.scenario.seed, int(cast("int", config.get("server-round", 0)))
+    seed, number = resident.scenario.seed, _round(config)
     work: _Work = []
     failed = []
     for client in clients:
+        origin = Origin(seed, number, client)
         try:
-            rows: Rows = resident.rows(client)["train"]
+            rows: Rows = resident.training_rows(origin)
             settings = local_settings(resident.scenario, config, number, client)
         except Exception as error:
             failed.append(Part([client], None, error))
         else:
             rng = generator(seed, "shuffle", round=number, client=client)
-            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), Origin(seed, number, client)))
+            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), origin))
     return work, failed
+
+
+def _round(config: ConfigRecord) -> int:
+    return int(cast("int", config.get("server-round", 0)))
 
 
 _Fail = Callable[[int, Exception], None]
@@ -258,6 +268,34 @@ def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
         stack.append(ready)
     if stack:
         yield stack
+
+
+def _altered(
+    resident: Resident,
+    adversary: Adversary,
+    config: ConfigRecord,
+    weights: list[NDArray[Any]],
+    protection: Protection,
+    trained: Iterator[_Trained],
+    fail: _Fail,
+) -> Iterator[_Trained]:
+    """Let malicious clients change what they send, after all that an honest client does to it."""
+    # Where updates leave, they are changes of nothing.
+    base = [np.zeros_like(w) for w in weights] if protection.pipeline.as_updates else weights
+
+    def honest(clients: Sequence[int]) -> list[list[NDArray[Any]]]:
+        fellows, _ = _open(resident, config, clients)
+        found = _one_by_one(resident, weights, fellows, protection, lambda client, error: None)
+        return [one.weights for one in found]
+
+    number = _round(config)
+    for one in trained:
+        origin = Origin(resident.scenario.seed, number, one.client)
+        sent = adversary.altered(base, one.weights, origin, honest)
+        if records.all_finite(sent):
+            yield replace(one, weights=sent)
+        else:
+            fail(one.client, NonFiniteError.forged())
 
 
 @dataclass(slots=True)

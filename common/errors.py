@@ -132,6 +132,11 @@ class NonFiniteError(TrainingError):
             hint='set update.clip_norm, lower training.learning_rate, or use update.compress = "int8"',
         )
 
+    @classmethod
+    def forged(cls) -> NonFiniteError:
+        """Return the error of a malicious client's update that the model's type cannot hold."""
+        return cls("the forged update is not finite", hint="lower the numbers in attack.args")
+
 
 class TooFewRepliesError(TrainingError):
     """Fewer clients than server.min_success answered, so the round was not applied."""

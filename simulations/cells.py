@@ -6,16 +6,21 @@ a table that was killed goes on where it was; one that fails is told and leaves 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from common.config import Scenario
-from common.config_file import dump_toml
 from common.errors import ConfigError, ShoalError
 from simulations import load_scenario
 from simulations.results import RunFolder, list_folders
+from simulations.results.text import duration
 from simulations.validation import validate
+
+_ENDED: Final = ("finished", "stopped early")
+_TO_GO_ON: Final = ("killed", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,71 +44,72 @@ class Done:
     error: str = ""
 
 
-def load_cells(source: str, cells: Sequence[Cell], settings: Sequence[str], folder: Path) -> list[Scenario]:
+def load_cells(source: str, cells: Sequence[Cell], settings: Sequence[str]) -> list[Scenario]:
     """Return the scenario of each cell, all checked before the first one runs.
 
     Args:
         source: scenario file or built-in name; settings: overrides that all cells share.
-        folder: that gets a folder a cell.
 
     Raises:
         ConfigError: with the problems of all cells.
     """
     loaded, problems = [], []
     for cell in cells:
-        place = f"output.directory={str(folder / cell.name)!r}"
         try:
-            scenario = load_scenario(source, [*settings, *cell.settings, place])
+            scenario = load_scenario(source, [*settings, *cell.settings])
         except ConfigError as error:
             problems += [f"{cell.name}: {problem}" for problem in error.problems]
             continue
         problems += [f"{cell.name}: {problem}" for problem in validate(scenario, deep=False)]
-        loaded.append(scenario)
+        loaded.append(scenario.model_copy(update={"name": f"{scenario.name}-{cell.name}"}))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), source=source)
     return loaded
 
 
-def run_cells(cells: Sequence[Cell], scenarios: Sequence[Scenario], say: Callable[[str], None]) -> list[Done]:
+def run_cells(
+    cells: Sequence[Cell], scenarios: Sequence[Scenario], folder: Path, say: Callable[[str], None]
+) -> list[Done]:
     """Run the cells that are not finished yet, one after another.
 
     Args:
         cells: of the table; scenarios: theirs, as `load_cells` returned them.
-        say: is told of each cell.
+        folder: that gets a run folder a cell; say: is told of each cell.
     """
-    from simulations.run import run_scenario  # imports Flower and Ray
-
     done = []
     for number, (cell, scenario) in enumerate(zip(cells, scenarios, strict=True), start=1):
-        where = f"{number}/{len(cells)} {cell.name}"
-        found = _finished(scenario)
-        if found is not None:
-            say(f"{where}: done before")
-        else:
-            say(f"{where}: running")
-            try:
-                found = RunFolder.open(run_scenario(scenario))
-            except ShoalError as error:
-                say(f"{where}: {type(error).__name__}: {error.message}")
-                done.append(Done(cell, None, f"{type(error).__name__}: {error.message}"))
-                continue
-        done.append(Done(cell, found))
+        started = time.monotonic()
+        try:
+            found = Done(cell, finished_run(scenario, folder))
+        except ShoalError as error:
+            found = Done(cell, None, f"{type(error).__name__}: {error.message}")
+        said = "done" if found.run is not None else " ".join(found.error.split())
+        say(f"[{number}/{len(cells)}] {cell.name}: {said}  {duration(time.monotonic() - started)}")
+        done.append(found)
     return done
 
 
-def _finished(scenario: Scenario) -> RunFolder | None:
-    """Return a finished run of this very scenario, if there is one where it would go."""
-    for run in list_folders(scenario.output.directory):
-        try:
-            same = dump_toml(_settled(run.scenario())) == dump_toml(_settled(scenario))
-            if same and run.status() in ("finished", "stopped early"):
+def finished_run(scenario: Scenario, folder: Path) -> RunFolder:
+    """Return a finished run of a scenario in a folder: one that is there, one that goes on, or a new one.
+
+    Raises:
+        ShoalError: the run failed.
+    """
+    from simulations.run import resume_run, run_scenario  # imports Flower and Ray
+
+    output = scenario.output.model_copy(update={"directory": str(folder)})
+    scenario = scenario.model_copy(update={"output": output})
+    for run in list_folders(folder):
+        if _same(run.scenario(), scenario):
+            if run.status() in _ENDED:
                 return run
-        except ShoalError:  # a damaged run is not this one
-            continue
-    return None
+            if run.status() in _TO_GO_ON:
+                resume_run(run, run.scenario())
+                return run
+    return RunFolder(run_scenario(scenario))
 
 
-def _settled(scenario: Scenario) -> Scenario:
-    """Return the scenario without what a run itself fills in, or what does not change a result."""
-    resources = scenario.resources.model_copy(update={"path": "auto", "workers": 0, "backend": "ray"})
-    return scenario.model_copy(update={"resources": resources})
+def _same(one: Scenario, other: Scenario) -> bool:
+    """Tell whether two runs give the same bits: where they run and what they leave behind may differ."""
+    apart = {"resources": True, "output": True}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)

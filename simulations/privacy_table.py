@@ -75,7 +75,7 @@ def run_privacy_table(
         ConfigError: a cell cannot be run as asked; RunError: the first one gave no result.
     """
     cells = privacy_cells(units, budgets)
-    done = run_cells(cells, load_cells(source, cells, settings, folder), say)
+    done = run_cells(cells, load_cells(source, cells, settings), folder, say)
     first = done[0].run
     if first is None:
         raise RunError(f"the run without a promise gave nothing to compare with: {done[0].error}")
@@ -83,9 +83,9 @@ def run_privacy_table(
     if metric is None:
         raise RunError("no site has enough test rows for a metric, so nothing can be compared")
     rows = [_priced(cell, metric) for cell in done]
-    content = {"scenario": first.scenario().name, "metric": metric, "settings": settings, "rows": rows}
+    content = {"scenario": Path(source).stem, "metric": metric, "settings": settings, "rows": rows}
     write_atomically(folder / "table.json", json.dumps(plain(content), indent=2))
-    _write_html(folder / "table.html", first.scenario().name, metric, rows)
+    _write_html(folder / "table.html", Path(source).stem, metric, rows)
     return metric, rows
 
 

@@ -28,7 +28,18 @@ def validate(scenario: Scenario, deep: bool) -> list[str]:
     return _collect(_deep_check, scenario)
 
 
+def check_pilot(scenario: Scenario) -> list[str]:
+    """Return one line for each thing that a scenario may ask of a simulation only, not of real sites."""
+    if scenario.attack.kind == "none":
+        return []
+    return [
+        f'attack.kind = "{scenario.attack.kind}": an attack is for simulations, never for a real site: '
+        "take [attack] out of the scenario"
+    ]
+
+
 def _registry_checks(scenario: Scenario) -> list[str]:
+    import clients.attacks
     import common.models
     import server.strategies
     import simulations.datasets
@@ -38,6 +49,7 @@ def _registry_checks(scenario: Scenario) -> list[str]:
         *_collect(lambda _: common.models.check(scenario.model), scenario),
         *_collect(lambda _: common.models.check_loss(scenario.training), scenario),
         *_collect(lambda _: server.strategies.check(scenario.strategy), scenario),
+        *_collect(lambda _: clients.attacks.check(scenario.attack), scenario),
     ]
 
 
@@ -222,9 +234,11 @@ def _deep_check(scenario: Scenario) -> list[str]:
 
     import common.models
     import server.preprocessing
+    from clients.attacks.adversary import make_adversary
     from clients.preprocessing.statistics import local_statistics
     from clients.shard import split
 
+    make_adversary(scenario, population)  # raises where attack and data do not fit
     schema = population.schema
     parts = (
         split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)

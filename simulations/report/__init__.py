@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network, readable on a screen and on a phone."""
+"""Reports, of a run and of an attack table: one HTML file each that needs no network, also for a phone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     import jinja2
 
     from simulations.results.folder import RunFolder
+    from simulations.robustness.table import Table
 
-__all__ = ["Part", "render", "render_page"]
+__all__ = ["Part", "render", "render_attacks", "render_page"]
 
 
 def render(run: RunFolder) -> str:
     """Return the report of a run, of whatever it has told so far, as one HTML document."""
     return _rendered("report.html.j2", view(run))
+
+
+def render_attacks(table: Table) -> str:
+    """Return the page of an attack table as one HTML document."""
+    from simulations.report.attacks import view as attacks_view
+
+    return _rendered("attacks.html.j2", attacks_view(table))
 
 
 @dataclass(frozen=True, slots=True)

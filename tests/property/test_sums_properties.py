@@ -1,4 +1,4 @@
-"""Sums over clients give what a fit on pooled rows gives, and one row or client moves them by what is stated."""
+"""Sums over clients give what a fit on pooled rows gives; one row or client moves them by what is stated."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def column(**rows: int) -> Shard:
 
 
 def test_names_of_enough_sites_are_found_with_their_rows_and_no_others() -> None:
-    """By hand, min_count 5: "both" has 10 + 20 rows at two sites, "one" is at one only, "few" and "less" have 4
-    rows at each site, together enough to be left out without telling of a few."""
+    """By hand, min_count 5: "both" has 10 + 20 rows at two sites, "one" is at one only, "few" and "less" have
+    4 rows at each site, together enough to be left out without telling of a few."""
     shards = [
         column(both=10, one=30, few=4, less=4, other=6),
         column(both=20, few=4, less=4, other=6),

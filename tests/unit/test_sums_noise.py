@@ -59,7 +59,7 @@ def test_neighbours_are_those_of_the_rounds() -> None:
 
 
 def test_what_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(ConfigError, match="privacy.unit is"):
+    with pytest.raises(ConfigError, match=r"privacy\.unit is"):
         protection(TABLE, scenario_with(privacy={"statistics_epsilon": 1.0}))
     with pytest.raises(ConfigError, match="categories and words of c"):
         protection(TABLE, scenario_with(privacy=privacy("local")))
@@ -112,8 +112,8 @@ def shards(count: int, rows: int) -> list[Shard]:
 
 
 def test_many_rows_show_through_the_noise_and_few_do_not() -> None:
-    """Of 40,000 rows, mean, spread, median and missing share are near the truth at epsilon 1, the names of each
-    site, 5 % of its rows, are not kept, and the same seed gives the same."""
+    """Of 40,000 rows, mean, spread, median and missing share are near the truth at epsilon 1; the names of
+    each site, 5 % of its rows, are not kept, and the same seed gives the same."""
     sections = {"preprocessing": {"min_count": 5, "min_sites": 2}}
     scenario = scenario_with(privacy=privacy("record"), **sections)
     held = shards(4, 10_000)
@@ -132,7 +132,7 @@ def test_many_rows_show_through_the_noise_and_few_do_not() -> None:
         != total
     )
     few = [Shard({k: v[:50] for k, v in s.columns.items()}, s.labels[:50]) for s in held]
-    with pytest.raises(DataError, match="noise that privacy.statistics_epsilon"):
+    with pytest.raises(DataError, match=r"noise that privacy\.statistics_epsilon"):
         total_of(few, TABLE, scenario)
 
 
@@ -141,7 +141,7 @@ def test_noise_for_clients_needs_many_of_them() -> None:
     scenario = scenario_with(privacy=privacy("client", statistics_epsilon=8.0))
     total = total_of(shards(400, 40), NUMBERS_ONLY, scenario)
     assert total.numeric["x"].moments.mean == pytest.approx(50, abs=5)
-    with pytest.raises(DataError, match="noise that privacy.statistics_epsilon"):
+    with pytest.raises(DataError, match=r"noise that privacy\.statistics_epsilon"):
         total_of(shards(4, 40), NUMBERS_ONLY, scenario)
 
 

@@ -2,8 +2,8 @@
 
 Passes, each a vector of integers whose length both sides know:
 
-1. `numbers`: how many sites, of what size to a power of two, and rows; rows of each class; a histogram of each
-   numeric column and channel, with the missing values beside it; the pixel type; buckets of names (`buckets`).
+1. `numbers`: how many sites, of what size to a power of two, and rows; rows of each class; a histogram of
+   each numeric column and channel, with the missing values beside it; the pixel type; buckets of names.
 2. `moments`: of each numeric column and channel within the range that pass 1 found.
 3. `names`, without noise: tables of the names whose buckets are common to sites (`names`).
 4. `counts`, under noise only: rows of each name that pass 3 found.

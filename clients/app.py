@@ -17,19 +17,19 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.alone import train_alone
 from clients.cohort import Part, train_cohort, trial
 from clients.preprocessing.statistics import local_statistics
-from clients.preprocessing.sums import summand
+from clients.preprocessing.sums import summand_of
 from clients.resident import Resident, Rows
+from clients.secure import SecureClient
 from common import metrics, records
 from common.errors import DisclosureError
-from common.preprocessing.sums.noise import is_asked_for_sums
-from common.preprocessing.sums.questions import number_of_pass
-from common.privacy.noise import randomness
 from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
 from common.schema import Split
 from common.seeds import generator
 
 # (client index, the server's config, the server's weights or None) → the reply's content
 Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
+# (client index, the request's content, the client's state) → the reply's content
+StatefulHandler = Callable[[int, RecordDict, RecordDict], RecordDict]
 
 
 class ResidentClientApp(ClientApp):
@@ -53,6 +53,7 @@ class ResidentClientApp(ClientApp):
         if not isinstance(sent, ArrayRecord) or config is None:
             return None
         if message_type == records.TRAIN:
+            self._client.refuse_in_clear()
             parts = train_cohort(self._client.resident, config, sent, clients)
         elif message_type == records.EVALUATE:
             parts = self._client.evaluate_cohort(config, sent, clients)
@@ -81,20 +82,36 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
     app.evaluate("test")(_handler(client.test))
+    secure = SecureClient(resident)
+    app.query("secure_keys")(_stateful(secure.keys))
+    app.query("secure_shares")(_stateful(secure.shares))
+    app.train("secure")(_stateful(secure.train))
+    app.query("secure_vector")(_stateful(secure.vector))
+    app.query("secure_unmask")(_stateful(secure.unmask))
     if pooled:
         app.train("pooled")(_handler(client.train_pooled))
     return app
 
 
 def _handler(answer: Handler) -> ClientAppCallable:
-    """Wrap a handler: unpack the request, time it, and check what leaves."""
+    """Wrap a handler that needs no state."""
+
+    def unpacked(client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+        sent = content.get(ARRAYS)
+        arrays = sent if isinstance(sent, ArrayRecord) else None
+        return answer(client, content.config_records[CONFIG], arrays)
+
+    return _stateful(unpacked)
+
+
+def _stateful(answer: StatefulHandler) -> ClientAppCallable:
+    """Wrap a handler: time it, and check what leaves."""
 
     def handle(message: Message, context: Context) -> Message:
         started = time.perf_counter()
-        content = message.content
-        sent = content.get(ARRAYS)
+        sent = message.content.get(ARRAYS)
         arrays = sent if isinstance(sent, ArrayRecord) else None
-        reply = answer(int(context.node_config["partition-id"]), content.config_records[CONFIG], arrays)
+        reply = answer(int(context.node_config["partition-id"]), message.content, context.state)
         reply.metric_records[METRICS_RECORD]["seconds"] = time.perf_counter() - started
         records.check_reply(message.metadata.message_type, reply, arrays)
         return Message(reply, reply_to=message)
@@ -135,6 +152,7 @@ class _Client:
 
     def statistics(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Aggregates of the training rows, under the disclosure rule."""
+        self.refuse_in_clear()
         splits = self.resident.raw(client)
         statistics = local_statistics(splits["train"], self.resident.schema, self.scenario.preprocessing)
         reply = statistics.to_records()
@@ -144,14 +162,8 @@ class _Client:
 
     def sums(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """What this client adds to a sum of statistics; how many rows it has does not leave."""
-        if not is_asked_for_sums(self.scenario):
-            raise DisclosureError("the scenario asks for no sums of statistics")
-        number = number_of_pass(config)
-        source = randomness(
-            self.resident.source, self.scenario.seed, "statistics-noise", round=number, client=client
-        )
-        rows = self.resident.raw(client)["train"]
-        vector = summand(rows, self.resident.schema, self.scenario, config, source)
+        self.refuse_in_clear()
+        vector = summand_of(self.resident, client, config)
         reply = _reply({})
         reply[SUMMAND] = records.weights_to_record([vector])
         return reply
@@ -166,10 +178,22 @@ class _Client:
         """Train from the server's weights for one round; the new weights leave."""
         if arrays is None:
             raise ValueError("the server sent no weights")
+        self.refuse_in_clear()
         part = train_cohort(self.resident, config, arrays, [client])[0]
         if part.content is None:
             raise part.error or RuntimeError("local training gave nothing")
         return part.content
+
+    def refuse_in_clear(self) -> None:
+        """Refuse what would leave by itself where only sums may.
+
+        Raises:
+            DisclosureError: they may.
+        """
+        if self.scenario.secure.aggregation:
+            raise DisclosureError(
+                "secure.aggregation is true: updates and statistics leave this client under masks only"
+            )
 
     def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the validation rows."""

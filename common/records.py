@@ -14,12 +14,18 @@ evaluate                  arrays, config              metrics; clients
 evaluate.test             arrays, config              metrics
 train.local               arrays, config              metrics (the model stays with the client)
 train.pooled              arrays, config              arrays, metrics (simulation only)
+query.secure_keys         secure                      metrics (seconds), keys (public ones)
+query.secure_shares       secure                      metrics (seconds), shares (sealed for other clients)
+train.secure              arrays, config, secure      metrics (seconds), masked (numbers modulo 2^32)
+query.secure_vector       config, secure              metrics (seconds), masked (numbers modulo 2^32)
+query.secure_unmask       secure                      metrics (seconds), unmask (shares of masks)
 ========================  ==========================  ==========================================
 
 With privacy.unit = "client" the arrays in a reply to "train" are not the new weights but the clipped update.
 
 A reply to "train" or "evaluate" may stand for several clients of one process: its arrays and metrics are
-then their mean by examples, and `clients` is a table of the metrics of each.
+then their mean by examples, and `clients` is a table of the metrics of each. The last five are the stages of
+secure aggregation (docs/secure-aggregation.md).
 """
 
 from __future__ import annotations
@@ -43,6 +49,11 @@ EVALUATE: Final = "evaluate"
 TEST: Final = "evaluate.test"
 LOCAL: Final = "train.local"
 POOLED: Final = "train.pooled"
+SECURE_KEYS: Final = "query.secure_keys"
+SECURE_SHARES: Final = "query.secure_shares"
+SECURE_TRAIN: Final = "train.secure"
+SECURE_VECTOR: Final = "query.secure_vector"
+SECURE_UNMASK: Final = "query.secure_unmask"
 
 Weights = NDArray[Any]  # one array of a model's weights
 
@@ -51,6 +62,12 @@ CONFIG: Final = "config"
 CLIENTS: Final = "clients"
 TRIAL_RECORD: Final = "trial"
 SUMMAND: Final = "summand"  # one array of whole numbers, as common/preprocessing/sums lays it out
+SECURE: Final = "secure"  # in requests: the session, and what the stage needs
+KEYS: Final = "keys"
+SHARES: Final = "shares"
+MASKED: Final = "masked"
+UNMASK: Final = "unmask"
+SECURE_SESSION: Final = "secure-session"  # in a client's `Context.state`, while one is open
 METRICS_RECORD: Final = "metrics"
 EXAMPLES: Final = "num-examples"
 UPDATE_BYTES: Final = "update-bytes"  # of a compressed update, where one stands for it in full
@@ -78,8 +95,21 @@ REPLIES: Final[Mapping[str, frozenset[str]]] = {
     TEST: frozenset(_TESTED),
     LOCAL: frozenset(_TESTED | {"steps"}),
     POOLED: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
+    SECURE_KEYS: frozenset({"seconds"}),
+    SECURE_SHARES: frozenset({"seconds"}),
+    SECURE_TRAIN: frozenset({"seconds"}),
+    SECURE_VECTOR: frozenset({"seconds"}),
+    SECURE_UNMASK: frozenset({"seconds"}),
+}
+# stage of secure aggregation → the record beside the metrics, and all keys that it has
+_STAGES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    SECURE_KEYS: (KEYS, frozenset({"mask", "share"})),
+    SECURE_SHARES: (SHARES, frozenset({"for", "sealed"})),
+    SECURE_UNMASK: (UNMASK, frozenset({"seeds-of", "seeds", "keys-of", "keys"})),
 }
 _WITH_ARRAYS: Final = frozenset({TRAIN, POOLED})
+SECURE_STAGES: Final = (SECURE_KEYS, SECURE_SHARES, SECURE_TRAIN, SECURE_VECTOR, SECURE_UNMASK)
+_MASKED: Final = frozenset({SECURE_TRAIN, SECURE_VECTOR})
 _TOGETHER: Final = frozenset({TRAIN, EVALUATE})
 _STATISTICS_PREFIX: Final = "statistics"
 
@@ -160,6 +190,11 @@ def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
     return weights_to_record([view(record[k]).astype(like[k].dtype, copy=False) for k in like])
 
 
+def without_session(state: RecordDict) -> RecordDict:
+    """Return a client's state without the secrets of a session of secure aggregation."""
+    return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})
+
+
 def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:
     """Refuse a client's reply that carries anything beyond what its message type allows.
 
@@ -184,6 +219,10 @@ def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None
             _check_summand(record)
         elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type in _TOGETHER:
             _check_table(record, allowed)
+        elif name == MASKED and isinstance(record, ArrayRecord) and message_type in _MASKED:
+            _check_masked(record)
+        elif isinstance(record, ConfigRecord) and (name, frozenset(record)) == _STAGES.get(message_type):
+            pass
         elif name == TRIAL_RECORD and message_type == TRIAL:
             if set(record) != {"reason"}:
                 raise DisclosureError('the record "trial" may carry "reason" only')
@@ -209,6 +248,12 @@ def _check_summand(record: ArrayRecord) -> None:
     arrays = record_to_weights(record)
     if len(arrays) != 1 or arrays[0].dtype != np.int64 or arrays[0].ndim != 1:
         raise DisclosureError("what is told for a sum is not one vector of whole numbers")
+
+
+def _check_masked(record: ArrayRecord) -> None:
+    arrays = [(array.dtype, len(array.shape)) for array in record.values()]
+    if arrays != [("uint32", 1)]:
+        raise DisclosureError("a masked input is one vector of numbers modulo 2^32 and nothing else")
 
 
 def _check_table(record: ConfigRecord, allowed: frozenset[str]) -> None:

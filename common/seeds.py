@@ -27,6 +27,7 @@ Purpose = Literal[
     "noise",  # noise added to updates
     "server-noise",  # noise added to sums at the server
     "statistics-noise",  # noise added to sums of statistics, by clients or the server
+    "secure-noise",  # a client's share of noise in secure aggregation
     "batches",  # which rows each step of DP-SGD takes
     "gradient-noise",  # noise added to gradients in DP-SGD
     "attack",  # what malicious clients make up, and who they are

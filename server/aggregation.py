@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from common import records
 from common.arrays import view
 from common.config import Scenario
+from common.errors import TrainingError
 from common.flower_shim import number_message
-from common.privacy.noise import SLACK, Randomness, Source, randomness, with_noise
+from common.privacy.noise import SLACK, Source, randomness, with_noise
 from common.privacy.plan import Plan, divided
 from common.records import ARRAYS, CLIP_NORM, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
+from common.secure.layout import Noise
 from server.sites import FIRST_NODE_ID
 
 _CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value that its paper uses throughout
@@ -42,6 +44,14 @@ class Aggregation(Protocol):
             number: the round; accepted: replies without an error.
             start: the weights that the clients started from.
         """
+        ...
+
+    def noise(self) -> Noise:
+        """Return the noise that a secure sum must have when the server gets it."""
+        ...
+
+    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
+        """Return the replies that the strategy sees, of a secure sum with its noise."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -64,6 +74,20 @@ class Plain:
         """Return the replies as they are."""
         return list(accepted)
 
+    def noise(self) -> Noise:
+        """None."""
+        return Noise()
+
+    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
+        """Return one reply: the start plus the weighted mean.
+
+        Raises:
+            TrainingError: the weights of all clients together are not positive.
+        """
+        if total.weight <= 0:
+            raise TrainingError("the clients' weights add up to nothing, so their updates have no mean")
+        return [_as_reply(_moved(start, total.updates, total.weight), total)]
+
     def state(self) -> dict[str, Any]:
         """Nothing."""
         return {}
@@ -74,10 +98,11 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What clients' clipped updates come to.
+    """What clients' updates come to.
 
     Attributes:
         updates: Σ weight · update, one float64 array a weight of the model; zero where it is an integer.
+        weight: Σ weight, of those that were told.
         within: sum over clients of 1/2 for an update within the clipping norm, and -1/2 for one that was
             cut (adaptive clipping only).
         loss: mean training loss by weight, NaN without clients: told, not covered by the promise.
@@ -85,6 +110,7 @@ class Sum:
     """
 
     updates: list[NDArray[np.float64]]
+    weight: float
     within: float
     loss: float
     examples: float
@@ -102,7 +128,7 @@ def sum_of(accepted: Sequence[Message], start: ArrayRecord) -> Sum:
         weight += numbers[WEIGHT]
         loss += numbers[WEIGHT] * numbers[TRAIN_LOSS]
         examples += numbers[EXAMPLES]
-    return Sum(updates, within, loss / weight if weight else math.nan, examples)
+    return Sum(updates, weight, within, loss / weight if weight else math.nan, examples)
 
 
 class PrivateMean:
@@ -145,23 +171,27 @@ class PrivateMean:
         """Return one reply: the start plus the private mean of the updates."""
         total = sum_of(accepted, start)
         draws = randomness(self._source, self._seed, "server-noise", round=number)
-        stddev = self._noise * self._clip_norm * SLACK
-        moved = []
-        for update, array in zip(total.updates, start.values(), strict=True):
-            before = view(array)
-            if not np.issubdtype(before.dtype, np.floating):
-                moved.append(before)  # integers have no update to speak of
-                continue
-            noisy = with_noise(update.reshape(-1), stddev, draws).reshape(update.shape)
-            moved.append((before + noisy / self._cohort).astype(before.dtype))
+        stddev = self.noise().update
+        noisy = [
+            with_noise(update.reshape(-1), stddev, draws).reshape(update.shape) for update in total.updates
+        ]
+        within = total.within + float(draws.normal(1)[0]) * self.noise().within
+        return self.of_sum(replace(total, updates=noisy, within=within), start)
+
+    def noise(self) -> Noise:
+        """Return the noise of a sum; a secure sum has it from the clients, in shares."""
+        return Noise(self._noise * self._clip_norm * SLACK, self._count_noise)
+
+    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
+        """Return one reply: the start plus the noisy sum over the cohort; the clipping norm may move."""
+        moved = _moved(start, total.updates, self._cohort)
         if self._privacy.clipping == "adaptive":
-            self._adapt(total.within, draws)
+            self._adapt(total.within)
         return [_as_reply(moved, total)]
 
-    def _adapt(self, within: float, draws: Randomness) -> None:
-        """Move the clipping norm towards the quantile; one client changes `within` by at most 1/2."""
-        noisy = within + float(draws.normal(1)[0]) * self._count_noise
-        share = min(max(noisy / self._cohort + 0.5, 0.0), 1.0)
+    def _adapt(self, within: float) -> None:
+        """Move the clipping norm towards the quantile, by a noisy count that one client changes by 1/2."""
+        share = min(max(within / self._cohort + 0.5, 0.0), 1.0)
         self._clip_norm *= math.exp(-_CLIP_RATE * (share - self._privacy.target_quantile))
 
     def state(self) -> dict[str, Any]:
@@ -183,6 +213,15 @@ def make_aggregation(scenario: Scenario, plan: Plan | None, clients: int, source
     if plan is not None and scenario.privacy.unit == "client":
         return PrivateMean(scenario, plan, clients, source)
     return Plain()
+
+
+def _moved(start: ArrayRecord, updates: Sequence[NDArray[np.float64]], divisor: float) -> list[NDArray[Any]]:
+    """Return the start plus updates / divisor; integers have no update to speak of and stay."""
+    before = [view(array) for array in start.values()]
+    return [
+        (w + u / divisor).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
+        for w, u in zip(before, updates, strict=True)
+    ]
 
 
 def _numbers(reply: Message) -> dict[str, float]:

@@ -37,7 +37,7 @@ from server.schedule import learning_rate
 from server.sites import Sites
 from server.strategies.state import left_out_of, restore, state_of
 from server.summed_statistics import SummedStatistics
-from server.sums import ClearSum
+from server.sums import ClearSum, MaskedSum, SumOver
 
 TrainingPath = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
@@ -69,12 +69,14 @@ class Fitted:
         spec: the preprocessing; total: the statistics of all of them together.
         statistics: by client index, aggregates only; empty where clients told sums.
         rows: client index → split → number of rows; empty where clients told sums.
+        largest: training rows that no client has more of, where clients told sums; else 0.
     """
 
     spec: PreprocessingSpec
     total: Statistics
     statistics: Mapping[int, Statistics]
     rows: Mapping[int, Mapping[str, int]]
+    largest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,8 @@ class _Server:
         if checkpoints is not None and every and (over or stop or progress.round % every == 0):
             fields = {name: getattr(progress, name) for name in Progress.__slots__}
             strategy_state = state_of(strategy)
-            clients = dict(self.client_states)
+            # Secrets of a client that was lost in a secure round shall not reach a disk.
+            clients = {node: records.without_session(s) for node, s in self.client_states.items()}
             state = {
                 "progress": fields,
                 "strategy": strategy_state,
@@ -301,8 +304,12 @@ class _Server:
     def fit_sums(self, clients: Sequence[int]) -> Fitted:
         """Fit the preprocessing from sums over clients, with noise where it is asked for."""
         self.say(f"statistics: sums over {len(clients)} clients")
+        if self.scenario.secure.aggregation:
+            sum_over: SumOver = MaskedSum(self.grid, self.sites, clients, self.scenario)
+        else:
+            sum_over = ClearSum(self.grid, self.sites, clients, self.scenario, self.say)
         told = SummedStatistics(
-            ClearSum(self.grid, self.sites, clients, self.scenario, self.say),
+            sum_over,
             len(clients),
             self.schema,
             self.scenario,
@@ -310,11 +317,15 @@ class _Server:
             self.say,
         )
         total = told.total()
-        return Fitted(preprocessing.fit_total(total, self.schema, self.scenario.preprocessing), total, {}, {})
+        spec = preprocessing.fit_total(total, self.schema, self.scenario.preprocessing)
+        return Fitted(spec, total, {}, {}, told.largest)
 
     def base_config(self, fitted: Fitted) -> BaseConfig:
         """Return what every message to a client holds beside the weights."""
-        config: dict[str, str | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
+        if self.scenario.secure.aggregation:
+            # No client has more rows: so weights by rows are at most 1, and as unequal as without.
+            config["full-weight-rows"] = float(fitted.largest)
         if self.scenario.training.class_weights == "balanced":
             weights = preprocessing.class_weights(fitted.total, self.schema)
             if weights is not None:
@@ -334,7 +345,11 @@ class _Server:
     def path(self, config: BaseConfig, initial: ArrayRecord) -> TrainingPath:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
-        alone = self.scenario.resources.transport == "grpc" or self.cohort_size() < _LEAST_COHORT
+        alone = (
+            self.scenario.resources.transport == "grpc"
+            or self.scenario.secure.aggregation  # each client masks its own update
+            or self.cohort_size() < _LEAST_COHORT
+        )
         if wanted == "sequential" or (wanted == "auto" and alone):
             return "sequential"
         asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})

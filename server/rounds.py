@@ -21,7 +21,7 @@ from common.errors import BudgetError, TrainingError
 from common.events import ClientRow, Phase, RoundRow
 from common.privacy.noise import Source
 from common.profiling import span
-from common.records import TRAIN_LOSS
+from common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
 from common.schema import Task
 from server.aggregation import Aggregation, Plain
 from server.cohort_grid import CohortGrid
@@ -29,11 +29,12 @@ from server.exchange import Exchange, ask_enough
 from server.ledger import Ledger, NoLedger
 from server.sampling import cohort, train_cohort
 from server.schedule import learning_rate
+from server.secure.training import train_securely
 from server.sites import Sites
 from server.strategies.catalog import needs_every_update
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
-BaseConfig = Mapping[str, str | list[float]]
+BaseConfig = Mapping[str, str | float | list[float]]
 
 
 @dataclass(slots=True)
@@ -154,13 +155,12 @@ class RoundLoop:
         scenario, count = self.scenario, self.sites.count
         clients = train_cohort(scenario.strategy, scenario.seed, number, count, self.source)
         self.ledger.charge(number, clients)
-        exchange = self._ask_to_train(progress, number, clients)
+        exchange, replies, examples = self._collect(progress, number, clients)
         self.ledger.hear(exchange.rows)
         progress.epsilon = self.ledger.epsilon
+        if not replies:  # nobody was drawn
+            return exchange, {}
         with span("aggregate"):
-            replies = self.aggregation.replies(number, exchange.accepted, progress.arrays)
-            if not replies:  # nobody was drawn
-                return exchange, {}
             arrays, aggregated = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise TrainingError(
@@ -168,17 +168,42 @@ class RoundLoop:
                 hint="some strategies need more clients in a round; run.log has Flower's own words",
             )
         progress.arrays = records.with_types_of(arrays, progress.arrays)
-        return exchange, _numbers(aggregated)
+        return exchange, {**_numbers(aggregated), EXAMPLES: examples}
 
-    def _ask_to_train(self, progress: Progress, number: int, clients: Sequence[int]) -> Exchange:
+    def _collect(
+        self, progress: Progress, number: int, clients: Sequence[int]
+    ) -> tuple[Exchange, list[Message], float]:
+        """Let a cohort train; return what was exchanged, what the strategy sees, and rows trained on."""
+        messages = self._training(progress, number, clients)
+        if self.scenario.secure.aggregation:
+            content = messages[0].content  # the same for all, as no strategy of single updates is let in
+            clip_norm = self.aggregation.config().get(CLIP_NORM)
+            done = train_securely(
+                self.grid,
+                self.sites,
+                self.scenario,
+                clients,
+                number,
+                content,
+                range=clip_norm,
+                noise=self.aggregation.noise(),
+            )
+            return done.exchange, self.aggregation.of_sum(done.sum, progress.arrays), done.sum.examples
+        what = f"round {number}, training"
+        exchange = self._ask(messages, "train", number, what) if messages else Exchange([], [])
+        with span("aggregate"):
+            replies = self.aggregation.replies(number, exchange.accepted, progress.arrays)
+        return exchange, replies, sum(row.examples for row in exchange.rows if not row.error)
+
+    def _training(self, progress: Progress, number: int, clients: Sequence[int]) -> list[Message]:
+        """Return what the strategy asks of a cohort."""
         if not clients:
-            return Exchange([], [])
+            return []
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         asked = {"learning-rate": learning_rate(self.scenario.training, number)}
         config = ConfigRecord({**self.config, **asked, **self.aggregation.config(), "reduce": self._reduce})
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
-        messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
-        return self._ask(messages, "train", number, f"round {number}, training")
+        return list(self.strategy.configure_train(number, progress.arrays.copy(), config, view))
 
     def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
@@ -236,7 +261,7 @@ class RoundLoop:
             round=number,
             cohort=len(trained.rows),
             succeeded=len(succeeded),
-            examples=sum(row.examples for row in succeeded),
+            examples=int(train_metrics.get(EXAMPLES, 0)),
             learning_rate=learning_rate(self.scenario.training, max(1, number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,

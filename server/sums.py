@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from common import records
 from common.config import Scenario
 from common.errors import DisclosureError
-from common.preprocessing.sums.questions import Values
+from common.preprocessing.sums.questions import Values, number_of_pass
+from common.preprocessing.sums.wide import DIGITS, gathered, is_wide
 from common.records import CONFIG
 from server.exchange import ask_enough
+from server.secure.protocol import Task, secure_sum
 from server.sites import Sites
+
+_WHOLE = 2**31 - 1  # largest number of one client
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,37 @@ class ClearSum:
         for reply in exchange.accepted:
             vector += vector_of(reply.content, size)
         return Summed(vector, exchange.answered)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedSum:
+    """Adds clients' vectors under masks, so that the server gets their sum only.
+
+    Attributes:
+        grid, sites: reach the clients; clients: indices of those asked.
+        scenario: says how many must answer.
+    """
+
+    grid: Grid
+    sites: Sites
+    clients: Sequence[int]
+    scenario: Scenario
+
+    def __call__(self, question: Values, size: int) -> Summed:
+        """Ask and add, as `SumOver` says."""
+        wide = is_wide(question)
+        task = Task(
+            records.SECURE_VECTOR,
+            RecordDict({CONFIG: ConfigRecord(question)}),
+            # as many levels as the range is large: whole numbers stay what they are
+            {"purpose": "statistics", "range": float(_WHOLE), "levels": _WHOLE, "noise": [0.0]},
+            DIGITS * size if wide else size,
+            "statistics",
+            "preprocessing statistics, secure aggregation",
+        )
+        number = number_of_pass(question)
+        found = secure_sum(self.grid, self.sites, self.scenario, self.clients, number, task)
+        return Summed(gathered(found.total) if wide else found.total, len(found.survivors))
 
 
 def vector_of(reply: RecordDict, size: int) -> NDArray[np.int64]:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.preprocessing.contribution import Contribution
+from clients.resident import Resident
 from common.config import Scenario
 from common.errors import DisclosureError
 from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.noise import client_share
+from common.preprocessing.sums.noise import client_share, is_asked_for_sums
 from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.questions import PASS, Questions
-from common.privacy.noise import Randomness
+from common.preprocessing.sums.questions import PASS, Questions, number_of_pass
+from common.privacy.noise import Randomness, randomness
 from common.schema import Schema, Shard
 
 
@@ -38,6 +39,20 @@ def summand(
     if layout is None or not plan.protection.at_client:
         return vector
     return layout.noised(vector, source, client_share(asked.asked, scenario))
+
+
+def summand_of(resident: Resident, client: int, question: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return what one of a process' clients adds to the sum that is asked for.
+
+    Raises:
+        DisclosureError: the question is not one that is answered, or the scenario asks for no sums.
+    """
+    scenario = resident.scenario
+    if not is_asked_for_sums(scenario):
+        raise DisclosureError("the scenario asks for no sums of statistics")
+    number = number_of_pass(question)
+    source = randomness(resident.source, scenario.seed, "statistics-noise", round=number, client=client)
+    return summand(resident.raw(client)["train"], resident.schema, scenario, question, source)
 
 
 def _answer(

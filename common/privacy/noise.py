@@ -117,13 +117,3 @@ def with_noise(values: NDArray[Any], stddev: float, draws: Randomness) -> NDArra
     step = 2.0 ** (math.floor(math.log2(stddev)) - _GRID_BITS)
     noise = np.rint(draws.normal(values.size) * (stddev / step))
     return np.asarray((np.rint(values.astype(np.float64) / step) + noise) * step)
-
-
-def lattice_noise(size: int, stddev: float, draws: Randomness) -> NDArray[np.int64]:
-    """Return Gaussian noise rounded to integers, (size,).
-
-    Args:
-        size: numbers; stddev: standard deviation before rounding, in the integers' unit.
-        draws: gives the noise.
-    """
-    return np.rint(draws.normal(size) * stddev).astype(np.int64)

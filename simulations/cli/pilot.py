@@ -122,7 +122,9 @@ def client_(
         typer.Option(
             "--refuse",
             metavar="KIND",
-            click_type=click.Choice(["statistics", "train", "evaluate", "test", "local"]),
+            click_type=click.Choice(
+                ["statistics", "train", "evaluate", "test", "local", "secure-train", "secure-vector"]
+            ),
             help="Do not answer this kind of message; may be repeated.",
         ),
     ] = None,

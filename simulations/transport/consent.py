@@ -20,6 +20,11 @@ KINDS: Final = {
     "evaluate": records.EVALUATE,
     "test": records.TEST,
     "local": records.LOCAL,
+    "secure-keys": records.SECURE_KEYS,
+    "secure-shares": records.SECURE_SHARES,
+    "secure-train": records.SECURE_TRAIN,
+    "secure-vector": records.SECURE_VECTOR,
+    "secure-unmask": records.SECURE_UNMASK,
 }
 _WIDTH: Final = 100
 _TRAINED: Final = {
@@ -104,9 +109,23 @@ def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
         else f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
         f"than {least} rows (docs/preprocessing.md)",
         "train": _TRAINED[scenario.privacy.unit],
+        "secure-keys": "public keys of the session",
+        "secure-shares": "shares of secrets, sealed for other clients",
+        "secure-train": "the model's update under masks, of which only the sum over all clients can be read",
+        "secure-vector": "statistics under masks, of which only the sum over all clients can be read "
+        "(docs/preprocessing.md)",
+        "secure-unmask": "shares that take the masks off the sum",
     }
+    # With secure aggregation updates leave under masks only, and nothing is masked without.
+    left_out = (
+        {"train", "statistics"}
+        if scenario.secure.aggregation
+        else {n for n in KINDS if n.startswith("secure-")}
+    )
+    if not scenario.output.compare:
+        left_out.add("local")
+    asked = [name for name in KINDS if name not in left_out]
     kinds = KINDS | ({"statistics": records.SUMS} if is_asked_for_sums(scenario) else {})
-    asked = [name for name in KINDS if name != "local" or scenario.output.compare]
     return {
         name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[kinds[name]]))]))
         for name in asked
@@ -121,8 +140,8 @@ def _pairs(pairs: dict[str, str]) -> list[str]:
         for line in textwrap.wrap(
             text,
             _WIDTH,
-            initial_indent=f"  {key:<12}",
-            subsequent_indent=" " * 14,
+            initial_indent=f"  {key:<15}",
+            subsequent_indent=" " * 17,
             break_long_words=False,
             break_on_hyphens=False,
         )

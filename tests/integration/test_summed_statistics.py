@@ -17,7 +17,7 @@ from common.preprocessing.segment import segment
 from common.preprocessing.sums.names import cut
 from common.preprocessing.sums.plan import Plan
 from common.preprocessing.sums.questions import Questions
-from common.records import CONFIG, METRICS_RECORD, SUMMAND, SUMS
+from common.records import CONFIG, MASKED, METRICS_RECORD, SECURE_VECTOR, SUMS
 from server.app import Hooks, Outcome
 from server.sums import vector_of
 from simulations import datasets, load_scenario
@@ -63,11 +63,12 @@ def test_secure_sums_give_the_same_preprocessing_and_as_good_a_model(clear: Outc
     assert not outcome.fitted.statistics
     assert not outcome.fitted.rows
     assert {row.train_rows for row in outcome.sites} == {-1}
-    for request, reply in seen:
-        assert request.metadata.message_type != records.STATISTICS
-        if request.metadata.message_type == SUMS:
-            assert set(reply.content) == {METRICS_RECORD, SUMMAND}
-            assert set(reply.content[METRICS_RECORD]) == {"seconds"}
+    answers = [reply.content for request, reply in seen if request.metadata.message_type == SECURE_VECTOR]
+    assert len(answers) == 3 * 5  # numbers, moments and names of five sites
+    for content in answers:
+        assert set(content) == {METRICS_RECORD, MASKED}
+        assert set(content[METRICS_RECORD]) == {"seconds"}
+    assert not {records.STATISTICS, SUMS} & {request.metadata.message_type for request, _ in seen}
 
 
 def test_noise_for_rows_costs_little_where_there_are_many_rows(clear: Outcome) -> None:

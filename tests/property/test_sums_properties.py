@@ -20,6 +20,7 @@ from common.preprocessing.sums.grid import Grid
 from common.preprocessing.sums.layout import Layout
 from common.preprocessing.sums.names import NameTable
 from common.preprocessing.sums.plan import Plan
+from common.preprocessing.sums.wide import gathered, spread
 from common.schema import Column, Schema, Shard
 from server.preprocessing import fit, fit_total
 
@@ -223,3 +224,12 @@ def test_a_summed_table_of_names_reads_back(sites: list[dict[str, int]]) -> None
     assert found in (wanted, None)
     if len(wanted) <= 5:
         assert found == wanted
+
+
+@given(
+    numbers=st.lists(st.lists(st.integers(-(2**50), 2**50), min_size=3, max_size=3), min_size=1, max_size=9)
+)
+def test_digits_add_up_modulo_32_bits_to_sums_of_64(numbers: list[list[int]]) -> None:
+    vectors = np.array(numbers, np.int64)
+    digits = np.sum([spread(vector).astype(np.uint32) for vector in vectors], axis=0, dtype=np.uint32)
+    assert (gathered(digits.view(np.int32).astype(np.int64)) == vectors.sum(axis=0)).all()

@@ -11,7 +11,6 @@ from scipy import stats
 from common.privacy.noise import (
     Randomness,
     SystemRandomness,
-    lattice_noise,
     randomness,
     with_noise,
 )
@@ -75,11 +74,3 @@ def test_noise_around_a_sum_has_the_deviation_asked_for() -> None:
     found = with_noise(np.full(N, 7.0), stddev, randomness("system", 1, "server-noise")) - 7.0
     assert abs(found.std() - stddev) < 5 * stddev / math.sqrt(2 * N)
     assert abs(found.mean()) < 5 * stddev / math.sqrt(N)
-
-
-def test_lattice_noise_is_whole_and_as_wide_as_asked_for() -> None:
-    """Rounding adds 1/12 to the variance: 9 + 1/12, and the sample variance deviates by v √(2/n)."""
-    found = lattice_noise(N, 3.0, randomness("seeded", 1, "server-noise"))
-    assert found.dtype == np.int64
-    variance = 9 + 1 / 12
-    assert abs(found.var() - variance) < 5 * variance * math.sqrt(2 / N)

@@ -23,6 +23,7 @@ from common.config import Scenario
 from common.errors import ConfigError
 from common.privacy.accounting import Charge, solve_noise
 from common.schema import Schema
+from common.secure import graph
 
 Unit = Literal["none", "client", "local", "record"]
 # Part of privacy.delta for a name of one unit that is published against all odds (`names_threshold`).
@@ -115,7 +116,8 @@ def client_share(asked: int, scenario: Scenario) -> float:
     """
     if not scenario.secure.aggregation:
         return 1.0
-    return 1 / math.sqrt(max(1, math.ceil((1 - scenario.secure.max_dropout) * asked)))
+    config = scenario.secure
+    return 1 / math.sqrt(graph.choose(asked, config.max_dropout, config.max_colluding).least)
 
 
 def names_threshold(protection: Protection, stddev: float, reach: int) -> float:

@@ -7,6 +7,7 @@ result do not depend on who computed it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from clients.update.pipeline import finite
 from clients.update.step import Origin
 from common import records
 from common.errors import NonFiniteError
+from common.privacy.record import record_plan, require_budget
 from common.profiling import span
 from common.records import (
     ARRAYS,
@@ -178,7 +180,7 @@ def _one_by_one(
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
-            new, loss, steps = resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+            new, loss, steps = _train(resident, weights, task, ready.origin)
         except Exception as error:
             fail(client, error)
             continue
@@ -189,6 +191,20 @@ def _one_by_one(
             yield _Trained(client, len(task.y), loss, steps, seconds, [w[0] for w in left])
         else:
             fail(client, NonFiniteError.after_update())
+
+
+def _train(
+    resident: Resident, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
+) -> tuple[list[NDArray[Any]], float, int]:
+    """Train one client. With DP-SGD its loss is NaN: the true one would tell of rows without noise."""
+    scenario = resident.scenario
+    if scenario.privacy.unit != "record":
+        return resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+    plan = record_plan(scenario.privacy, scenario.training, len(task.y))
+    require_budget(plan, origin.round)
+    noise, batches = resident.draws("gradient-noise", origin), resident.draws("batches", origin)
+    new, steps = resident.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
+    return new, math.nan, steps
 
 
 def _stacked(resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail) -> Iterator[_Trained]:

@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from clients.shard import split, split_indices
 from clients.update.pipeline import make_pipeline
+from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.privacy.draws import Draws, SeededDraws
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
+from common.seeds import Purpose
 
 if TYPE_CHECKING:
+    from clients.private_sgd import PrivateTrainer
     from clients.stacked import StackedTrainer
     from clients.trainer import Trainer
 
@@ -48,6 +52,7 @@ class Resident:
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
+        self._private: PrivateTrainer | None = None
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
@@ -60,7 +65,7 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            self._trainer = self._stacked = None
+            self._trainer = self._stacked = self._private = None
             self._cache.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
@@ -108,9 +113,26 @@ class Resident:
         return self._stacked
 
     @property
+    def private(self) -> PrivateTrainer:
+        """The trainer of DP-SGD, with the model of `trainer`."""
+        if self._private is None:
+            from clients.private_sgd import PrivateTrainer
+
+            privacy = self.scenario.privacy
+            self._private = PrivateTrainer(self.trainer, privacy.clip_norm, privacy.microbatch)
+        return self._private
+
+    @property
     def traces(self) -> int:
         """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
-        return sum(t.traces for t in (self._trainer, self._stacked) if t is not None)
+        return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
+
+    def draws(self, purpose: Purpose, origin: Origin) -> Draws:
+        """Return what a client draws its noise or its batches from in a round: here what the seed gives.
+
+        The server of a pilot knows the seed: a site that is to be protected from it needs draws of its own.
+        """
+        return SeededDraws(origin.rng(purpose))
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

@@ -16,7 +16,8 @@ ShoalError                    1   anything that shoal refuses
 ├── RunError                 15   a run folder is missing, damaged or not what was expected
 │   ├── CheckpointError      16   a checkpoint cannot be written, or none can be used
 │   └── StorageError         18   a file of a run cannot be written
-└── TransportError           17   server and client cannot talk to each other, or one said what it may not
+├── TransportError           17   server and client cannot talk to each other, or one said what it may not
+└── BudgetError              19   the privacy budget is spent
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
 """
@@ -179,6 +180,13 @@ class TransportError(ShoalError):
 
     exit_code = 17
     help = "docs/transport.md tells what each side needs, and what the other side checks."
+
+
+class BudgetError(ShoalError):
+    """The privacy budget is spent: what was asked for would cost more than is left."""
+
+    exit_code = 19
+    help = "Results up to there are kept. More takes a new run, with a larger privacy.epsilon or more noise."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -282,6 +282,8 @@ class _Server:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
         alone = self.scenario.resources.transport == "grpc" or self.cohort_size() < _LEAST_COHORT
+        # DP-SGD makes a gradient of each row: a stack of clients would hold those of all their rows at once.
+        alone = alone or self.scenario.privacy.unit == "record"
         if wanted == "sequential" or (wanted == "auto" and alone):
             return "sequential"
         asked = ConfigRecord({**config, "learning-rate": self.scenario.training.learning_rate})

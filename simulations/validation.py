@@ -60,7 +60,44 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_cohort_problems(scenario),
         *_transport_problems(scenario),
         *_cluster_problems(scenario),
+        *_privacy_problems(scenario),
     ]
+
+
+def _privacy_problems(scenario: Scenario) -> list[str]:
+    return _record_problems(scenario) if scenario.privacy.unit == "record" else []
+
+
+def _record_problems(scenario: Scenario) -> list[str]:
+    """Check what DP-SGD at the clients needs."""
+    privacy = scenario.privacy
+    problems = []
+    if privacy.epsilon is None and privacy.noise_multiplier is None:
+        problems.append(
+            'privacy.unit = "record" needs privacy.epsilon (the noise is then solved for) or '
+            "privacy.noise_multiplier"
+        )
+    if privacy.epsilon is not None and (privacy.statistics_epsilon or 0) >= privacy.epsilon:
+        problems.append(
+            f"privacy.statistics_epsilon = {privacy.statistics_epsilon:g} leaves nothing of "
+            f"privacy.epsilon = {privacy.epsilon:g} to the training: set it lower"
+        )
+    if scenario.resources.path == "stacked":
+        problems.append(
+            'resources.path: "stacked" is not to be had with privacy.unit = "record", which needs a gradient '
+            'of each row, of all clients of a stack at once: set it to "auto"'
+        )
+    if scenario.model.precision != "float32":
+        problems.append(
+            f'model.precision: with "{scenario.model.precision}" a row\'s gradient may become infinite '
+            'before privacy.unit = "record" clips it: set it to "float32"'
+        )
+    if scenario.strategy.name == "QFedAvg":
+        problems.append(
+            'strategy.name: QFedAvg weighs clients by their training loss, which privacy.unit = "record" '
+            "does not let out: set another"
+        )
+    return problems
 
 
 def _transport_problems(scenario: Scenario) -> list[str]:

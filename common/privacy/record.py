@@ -132,7 +132,7 @@ def _epsilon(z: float, delta: float, accountant: Accountant, q: float, steps: in
     if not steps:
         return 0.0
     with _quiet():
-        spent: float = _fresh(accountant).compose(_event(z, q, steps)).get_epsilon(delta)
+        spent = float(_fresh(accountant).compose(_event(z, q, steps)).get_epsilon(delta))
     return spent
 
 

@@ -89,7 +89,9 @@ def clip(clients: int, turns: int) -> dict[str, list[float]]:
     return _in_turns(round_of(residents[0]), round_of(residents[1]), turns)
 
 
-def _in_turns(without: Callable[[], object], given: Callable[[], object], turns: int) -> dict[str, list[float]]:
+def _in_turns(
+    without: Callable[[], object], given: Callable[[], object], turns: int
+) -> dict[str, list[float]]:
     """Return the seconds of both, one after the other, so that they meet the same noise."""
     for work in (without, given):  # traces, then warms up
         work()

@@ -19,6 +19,7 @@ BENCHMARKS: Final = {
     "peers": "beside stock Flower, pfl-research and FedJAX",
     "transport": "over TLS, beside Flower's own deployment",
     "growth": "over more clients, workers and rounds",
+    "private": "with and without differential privacy",
 }
 
 

@@ -22,6 +22,7 @@ ORDER: Final = {
     "growth-workers": "make bench BENCH=growth",
     "growth-rounds": "make bench BENCH=growth",
     "growth-server": "make bench BENCH=growth",
+    "private": "make bench BENCH=private",
 }
 
 

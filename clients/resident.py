@@ -20,10 +20,12 @@ from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.privacy.noise import Source
+from common.privacy.record import RecordPlan, record_plan
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
+    from clients.private_sgd import PrivateTrainer
     from clients.stacked import StackedTrainer
     from clients.trainer import Trainer
 
@@ -61,6 +63,7 @@ class Resident:
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
+        self._private: PrivateTrainer | None = None
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
@@ -75,7 +78,7 @@ class Resident:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
             if self.adversary is not None:
                 self.adversary.use_spec(self._encoder.spec.input_spec)
-            self._trainer = self._stacked = None
+            self._trainer = self._stacked = self._private = None
             self._cache.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
@@ -130,9 +133,23 @@ class Resident:
         return self._stacked
 
     @property
+    def private(self) -> PrivateTrainer:
+        """The trainer of DP-SGD, with the model of `trainer`."""
+        if self._private is None:
+            from clients.private_sgd import PrivateTrainer
+
+            privacy = self.scenario.privacy
+            self._private = PrivateTrainer(self.trainer, privacy.clip_norm, privacy.microbatch)
+        return self._private
+
+    @property
     def traces(self) -> int:
         """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
-        return sum(t.traces for t in (self._trainer, self._stacked) if t is not None)
+        return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
+
+    def record_plan(self, rows: int) -> RecordPlan:
+        """Return how a client with so many training rows keeps the promise to each of them."""
+        return record_plan(self.scenario.privacy, self.scenario.training, rows)
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -51,7 +52,8 @@ def summand(
         return _protected(resident, update, told, fixed, noise)
     update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
     full = float(cast(float, config["full-weight-rows"]))
-    return Summand(update, min(told[EXAMPLES] / full, 1.0), told[TRAIN_LOSS])
+    loss = told[TRAIN_LOSS]  # with DP-SGD there is none: it would tell of rows
+    return Summand(update, min(told[EXAMPLES] / full, 1.0), loss if math.isfinite(loss) else 0.0)
 
 
 def _protected(

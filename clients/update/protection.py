@@ -40,17 +40,17 @@ class Protection:
         full = self.privacy.full_weight_rows
         return min(rows / full, 1.0) if self.privacy.weights == "bounded" else 1.0
 
-    def within(self, start: Sequence[NDArray[Any]], trained: Updates) -> NDArray[np.float64] | None:
-        """Return 1/2 for each update within the clipping norm and -1/2 for others; `None` if not asked.
+    def within(self, start: Sequence[NDArray[Any]], trained: Updates) -> list[float] | list[None]:
+        """Return 1/2 for each update within the clipping norm and -1/2 for others; `None` where not asked.
 
         Args:
             start: the server's weights; trained: the clients' own, each (clients, ...).
         """
         if self.clip_norm is None or self.privacy.clipping == "fixed":
-            return None
+            return [None] * len(trained[0])
         pairs = zip(trained, start, strict=True)
         moved = [w - w0 for w, w0 in pairs if np.issubdtype(w.dtype, np.floating)]
-        return np.where(norms(moved) <= self.clip_norm, 0.5, -0.5)
+        return [0.5 if norm <= self.clip_norm else -0.5 for norm in norms(moved)]
 
 
 def protect(scenario: Scenario, config: ConfigRecord, source: Source) -> Protection:

@@ -22,10 +22,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
 _TURNS: Final = {"mlp": 40, "cnn": 5, "lstm": 5, "clip": 40}
 _NOTES: Final = (
     "A ratio is the median over turns of the seconds with protection over the mean of those without before "
-    "and after it, in one process of one thread. Batches have 32 rows; DP-SGD draws "
-    "them and its noise in that time.",
-    "The MLP needs no row's gradient; the CNN's and the LSTM's are made of up to 256 rows at once, and are as "
-    "large as the model for each row.",
+    "and after it, in one process of one thread. Batches have 32 rows; DP-SGD draws them "
+    "and its noise in that time.",
+    "The MLP needs no row's gradient; the CNN's and the LSTM's are made of up to 256 rows at once, and are "
+    "as large as the model for each row.",
 )
 
 

@@ -14,18 +14,16 @@ from benchmarks.private_side import ratio
 
 # What is measured → arguments of `benchmarks/private_side.py`, and the aim.
 CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "DP-SGD, MLP 30-64-1, 1,800 rows in batches of 32": (
-        {"kind": "record", "task": "mlp", "clients": 30, "batch": 32},
-        "≤ 2",
-    ),
-    "DP-SGD, CNN 1.66 M, batches of 32": ({"kind": "record", "task": "cnn", "clients": 5, "batch": 32}, ""),
-    "DP-SGD, LSTM 400 k, batches of 32": ({"kind": "record", "task": "lstm", "clients": 5, "batch": 32}, ""),
+    "DP-SGD, MLP 30-64-1": ({"kind": "record", "task": "mlp", "clients": 30, "batch": 32}, "≤ 2"),
+    "DP-SGD, CNN 1.66 M": ({"kind": "record", "task": "cnn", "clients": 5, "batch": 32}, ""),
+    "DP-SGD, LSTM 400 k": ({"kind": "record", "task": "lstm", "clients": 5, "batch": 32}, ""),
     "clipped updates, stacks of the MLP, 100 clients": ({"kind": "clip", "clients": 100}, "≤ 1.15"),
 }
 _TURNS: Final = {"mlp": 40, "cnn": 5, "lstm": 5, "clip": 40}
 _NOTES: Final = (
     "A ratio is the median over turns of the seconds with protection over the mean of those without before "
-    "and after it, in one process of one thread. DP-SGD draws its batches and its noise in that time.",
+    "and after it, in one process of one thread. Batches have 32 rows; DP-SGD draws them "
+    "and its noise in that time.",
     "The MLP needs no row's gradient; the CNN's and the LSTM's are made of up to 256 rows at once, and are "
     "as large as the model for each row.",
 )

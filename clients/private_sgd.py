@@ -109,7 +109,11 @@ class PrivateTrainer:
             self._call([tf.convert_to_tensor(array) for array in arrays])
         trained = self._model.get_weights()
         if not all_finite(trained):
-            raise NonFiniteError.after_training(float("nan"), steps, settings.learning_rate)
+            raise NonFiniteError(
+                f"local training gave weights that are not finite after {steps} steps with learning rate "
+                f"{settings.learning_rate:g}",
+                hint="lower training.learning_rate, or add less noise (a larger privacy.epsilon)",
+            )
         return trained, steps
 
     def _check(self, row: NDArray[Any]) -> None:
@@ -132,30 +136,21 @@ class PrivateTrainer:
                 )
         if changed := self._changed_by(np.zeros_like(row)):
             raise ModelError(
-                f"{', '.join(changed)}: training changes more than trainable weights here, such as the "
-                "moving averages of batch norm, which mix rows and are neither clipped nor noised",
+                f"training changes {', '.join(changed)} otherwise than by a gradient: the moving averages "
+                "of batch norm and the like mix rows, and are neither clipped nor noised",
                 hint="use LayerNormalization or GroupNormalization, which look at one row at a time",
             )
         self._checked = True
 
     def _changed_by(self, row: NDArray[Any]) -> list[str]:
-        """Return names of the layers that a training step changes otherwise than by its gradient."""
-        model = self._model
-        others = model.non_trainable_variables
+        """Return what a training step changes otherwise than by its gradient, by names of variables."""
+        others = self._model.non_trainable_variables
         state = [tf.convert_to_tensor(v.value) for v in others]
-        weights = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
-        _, after = model.stateless_call(weights, state, tf.convert_to_tensor(row), training=True)
+        weights = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
+        _, after = self._model.stateless_call(weights, state, tf.convert_to_tensor(row), training=True)
         seeds = {id(v) for v in self._seeds}
-        moved = {
-            id(v)
-            for v, old, new in zip(others, state, after, strict=True)
-            if new is not old and id(v) not in seeds
-        }
-        return [
-            f"{layer.name} ({type(layer).__name__})"
-            for layer in model._flatten_layers(include_self=False)
-            if isinstance(layer, keras.Layer) and any(id(v) in moved for v in layer._non_trainable_variables)
-        ]
+        moved = [v for v, old, new in zip(others, state, after, strict=True) if new is not old]
+        return [v.path for v in moved if id(v) not in seeds]
 
     def _call(self, tensors: list[tf.Tensor]) -> None:
         """Run a block of steps, traced once for blocks and clients of any size."""

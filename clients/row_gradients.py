@@ -162,17 +162,15 @@ class DenseRows:
     @staticmethod
     def fits(model: keras.Model) -> bool:
         """Tell whether the model is such a chain, with a loss that is the mean over rows."""
-        graph = type(model).__module__.startswith(
-            "keras."
-        )  # not a class of the user's own, with its own call
-        if not graph or not _mean_over_rows(model.loss):
+        keras_own = type(model).__module__.startswith("keras.")  # not the user's, with a call of its own
+        if not keras_own or not model.built or not _mean_over_rows(model.loss):
             return False
-        layers = model._flatten_layers(include_self=False, recursive=False)
-        # Each layer has one input and is used once, by the next one: neither shared nor in branches.
-        return len(model.inputs) == len(model.outputs) == 1 and all(
-            type(layer) in _ROW_BY_ROW and len(layer._inbound_nodes) == 1 and _is_simple(layer)
-            for layer in layers
-            if isinstance(layer, keras.Layer)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            return False
+        # Each operation has one input and is used once, by the next one: neither shared nor in branches.
+        return all(
+            type(one) in _ROW_BY_ROW and len(one._inbound_nodes) == 1 and _is_simple(one)
+            for one in keras.Model(model.inputs, model.outputs).operations
         )
 
     def clipped_sum(self, batches: Batches, begin: tf.Tensor, end: tf.Tensor) -> list[tf.Tensor]:
@@ -231,7 +229,8 @@ def _is_simple(layer: Any) -> bool:
 def _mean_over_rows(loss: Any) -> bool:
     """Tell whether a loss is one of Keras' that is a number a row, averaged."""
     classes = {getattr(keras.losses, entry.kind) for entry in LOSSES.values()}
-    return loss in LOSSES or (type(loss) in classes and loss.reduction == "sum_over_batch_size")
+    by_name = isinstance(loss, str) and loss in LOSSES
+    return by_name or (type(loss) in classes and loss.reduction == "sum_over_batch_size")
 
 
 def _factors(squares: tf.Tensor, clip: float) -> tf.Tensor:

@@ -187,7 +187,7 @@ class SecureClient:
         state: RecordDict,
     ) -> RecordDict:
         """Return whole numbers with this client's share of noise, under its masks."""
-        asked, config = _asked(content), self._resident.scenario
+        asked = _asked(content)
         members = set(cast("list[int]", asked["members"]))
         mine = [v for v in session.neighbours if v in members]
         if client not in members or len(mine) + 1 < session.threshold:
@@ -195,17 +195,7 @@ class SecureClient:
                 f"{len(mine)} of {len(session.neighbours)} neighbours have given shares, which with this "
                 f"client's are fewer than the threshold of {session.threshold}"
             )
-        least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
-        origin, purpose = (
-            Origin(config.seed, cast(int, asked["round"]), client),
-            str(asked.get("purpose", "train")),
-        )
-        source = self._noises(origin, purpose)
-        start = 0
-        for size, stddev in noise:
-            if stddev > 0:
-                whole[start : start + size] += noise_share(source, stddev / math.sqrt(least), size)
-            start += size
+        self._add_noise(client, whole, noise, session, asked)
         vector, own = to_ring(whole), KeyPair.of(session.mask_key)
         public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
         same = digest(content)
@@ -213,6 +203,29 @@ class SecureClient:
         add_masks(vector, [Mask(session.seed), *pairwise])
         session.after("input", members=tuple(mine)).save(state)
         return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})})
+
+    def _add_noise(
+        self,
+        client: int,
+        whole: NDArray[np.int64],
+        noise: Sequence[tuple[int, float]],
+        session: Session,
+        asked: ConfigRecord,
+    ) -> None:
+        """Add this client's share to whole numbers, in place.
+
+        Args:
+            noise: runs of numbers, each with the standard deviation, in levels, that their sum shall have
+                once only as many clients are left as have to be.
+        """
+        config = self._resident.scenario
+        least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
+        origin = Origin(config.seed, cast(int, asked["round"]), client)
+        source, start = self._noises(origin, str(asked.get("purpose", "train"))), 0
+        for size, stddev in noise:
+            if stddev > 0:
+                whole[start : start + size] += noise_share(source, stddev / math.sqrt(least), size)
+            start += size
 
 
 def _asked(content: RecordDict) -> ConfigRecord:

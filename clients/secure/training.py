@@ -36,7 +36,7 @@ def summand(
 
     Raises:
         ShoalError: as the training does.
-        DisclosureError: privacy.unit "client" is wanted, but there is no noise.
+        DisclosureError: privacy.unit "client" is wanted, but there is less noise than the scenario says.
     """
     alone = ConfigRecord({**config, "reduce": False})
     part = train_cohort(resident, alone, arrays, [client])[0]
@@ -71,6 +71,12 @@ def _protected(
     """
     if noise.update <= 0:
         raise DisclosureError('privacy.unit is "client", but the server asks for an update without noise')
+    least = (privacy.noise_multiplier or 0.0) * fixed.range
+    if noise.update < least * (1 - 1e-9):
+        raise DisclosureError(
+            f"the server asks for noise of {noise.update:g} in the sum; by privacy.noise_multiplier it is "
+            f"{least:g}"
+        )
     bounded = privacy.weights == "bounded"
     if bounded and noise.weight <= 0:
         raise DisclosureError("weights by rows tell of rows, but the server asks for them without noise")

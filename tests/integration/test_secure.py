@@ -468,7 +468,12 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     The standard error of a standard deviation from d numbers is 1 / √(2 d); four are allowed.
     """
     z, norm_ = 0.5, 0.1
-    scenario = scenario_of("secure.aggregation=true", "privacy.unit=client", f"privacy.clip_norm={norm_}")
+    scenario = scenario_of(
+        "secure.aggregation=true",
+        "privacy.unit=client",
+        f"privacy.clip_norm={norm_}",
+        f"privacy.noise_multiplier={z}",
+    )
     identify_process(1)
     sites, resident = Sites(CLIENTS, population.name), Resident(scenario, population)
     app, content = make_client_app(resident), train_content(resident, scenario)
@@ -491,8 +496,12 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     expected = z * norm_ * np.sqrt(CLIENTS / 7)
     assert abs(rest.std() / expected - 1) < 4 / np.sqrt(2 * len(rest))
     assert abs(rest.mean()) < 4 * expected / np.sqrt(len(rest))
-    with pytest.raises(TooFewRepliesError, match="without noise"):
-        train_securely(grid, sites, scenario, range(CLIENTS), 1, content)
+    for noise, says in (
+        (Noise(), "without noise"),
+        (Noise(update=0.04), "noise of 0.04 in the sum; .* 0.05"),
+    ):
+        with pytest.raises(TooFewRepliesError, match=says):
+            train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise)
 
 
 @pytest.mark.slow

@@ -123,3 +123,13 @@ def test_ten_clients_bring_back_what_they_were_sent() -> None:
     found = transport.shoal(numbers=1_000, rounds=3)
     assert len(found["seconds"]) == 3
     assert found["rate"] > 0
+
+
+def test_a_secure_session_of_the_benchmark_gives_the_sum_of_those_that_stay() -> None:
+    """It checks the sum and who was lost itself; 30 of 100 may be."""
+    from benchmarks import secure
+
+    found = secure.session(secure.Case(clients=100, lost=10, numbers=1_000), 1)
+    assert found["neighbours"] == 60
+    assert found["seconds"][0] > found["clear"][0]
+    assert len(secure.masks(neighbours=3, numbers=1_000, times=2)["cpu"]) == 2

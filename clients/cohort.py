@@ -110,7 +110,7 @@ def train_cohort(
     work, parts = _open(resident, config, clients)
     weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
-    protection = protect(resident.scenario, config, resident.source)
+    protection = protect(resident, config)
 
     def fail(client: int, error: Exception) -> None:
         parts.append(Part([client], None, error))
@@ -147,7 +147,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     reason = why_not(resident.trainer.model)
     if not reason:
         work, _ = _open(resident, config, [client])
-        protection = protect(resident.scenario, config, resident.source)
+        protection = protect(resident, config)
 
         def seconds(train: Callable[..., Iterator[_Trained]], times: int) -> float:
             return _seconds(lambda: train(resident, weights, work * times, protection, _raise)) / times
@@ -242,8 +242,11 @@ def _train(
 def _beside(
     resident: Resident, protection: Protection, origin: Origin, rows: int, within: float | None
 ) -> dict[str, float]:
-    """Return what a client tells beside its weights: of its update, where that leaves, or of its budget."""
-    if resident.scenario.privacy.unit == "record":
+    """Return what a client tells beside its weights: of its update, where that leaves, or of its budget.
+
+    What DP-SGD has spent follows from the number of rows, so it is not told where that is not.
+    """
+    if resident.scenario.privacy.unit == "record" and not resident.scenario.secure.aggregation:
         plan = resident.record_plan(rows)
         spent, after = (epsilon_after(plan, number) for number in (origin.round, origin.round + 1))
         return {EPSILON: spent, EPSILON_NEXT: after}

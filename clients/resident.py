@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.preprocessing.sums.noise import protection
+from common.privacy.accounting import Charge
 from common.privacy.noise import Source
+from common.privacy.plan import Plan, make_plan
 from common.privacy.record import RecordPlan, record_plan
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
@@ -149,7 +153,17 @@ class Resident:
 
     def record_plan(self, rows: int) -> RecordPlan:
         """Return how a client with so many training rows keeps the promise to each of them."""
-        return record_plan(self.scenario.privacy, self.scenario.training, rows)
+        before = self._statistics_charges
+        return record_plan(self.scenario.privacy, self.scenario.training, rows, before)
+
+    @property
+    def client_plan(self) -> Plan:
+        """How the promise to whole clients is kept, by this client's own scenario."""
+        return make_plan(self.scenario, len(self.population), self._statistics_charges)
+
+    @cached_property
+    def _statistics_charges(self) -> tuple[Charge, ...]:
+        return protection(self.schema, self.scenario).charges
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

@@ -22,6 +22,7 @@ from server.sites import Sites
 # Numbers that replies of a type must have; those of other types, how many examples they speak for.
 _NEEDED = {
     records.STATISTICS: ("train-rows", "validation-rows", "test-rows"),
+    records.SUMS: (),  # not even how many rows a client has
     records.TRIAL: ("sequential-seconds", "stacked-seconds"),
     **dict.fromkeys(records.SECURE_STAGES, ("seconds",)),
 }

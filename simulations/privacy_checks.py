@@ -22,7 +22,8 @@ def privacy_problems(scenario: Scenario) -> list[str]:
 def _unused(scenario: Scenario) -> list[str]:
     """Find keys that would look like a promise."""
     privacy = scenario.privacy
-    given = [name for name in ("epsilon", "noise_multiplier") if getattr(privacy, name) is not None]
+    names = ("epsilon", "noise_multiplier", "statistics_epsilon")
+    given = [name for name in names if getattr(privacy, name) is not None]
     return [
         f'privacy.{name} = {getattr(privacy, name):g} does nothing while privacy.unit is "none": set it to '
         f'"client", "local" or "record"'

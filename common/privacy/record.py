@@ -17,6 +17,7 @@ from functools import lru_cache
 from common.config import PrivacyConfig, TrainingConfig
 from common.errors import BudgetError
 from common.privacy.accounting import Accountant, Charge, epsilon, solve_noise
+from common.privacy.plan import delta_of_names
 
 # A target is met from below, in sums of floats that may differ by an ulp between machines.
 _ROUNDING = 1e-6
@@ -68,10 +69,10 @@ def record_plan(
     q = min(1.0, training.batch_size / rows)
     steps = training.local_steps or training.local_epochs * math.ceil(rows / training.batch_size)
     budget = math.inf if privacy.epsilon is None else privacy.epsilon
-    noise = privacy.noise_multiplier
+    noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
     if noise is None:
-        noise = _solved(q, steps * training.rounds, before, budget, privacy.delta, privacy.accountant)
-    return RecordPlan(noise, q, steps, training.rounds, privacy.delta, budget, privacy.accountant, before)
+        noise = _solved(q, steps * training.rounds, before, budget, delta, privacy.accountant)
+    return RecordPlan(noise, q, steps, training.rounds, delta, budget, privacy.accountant, before)
 
 
 def epsilon_after(plan: RecordPlan, rounds: int) -> float:

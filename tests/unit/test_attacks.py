@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from clients.attacks.colluding import Alie, MinMax, z_max
 from clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
 from clients.attacks.poisoning import Backdoor, LabelFlip
 from clients.attacks.trigger import mark
+from clients.resident import Resident
 from clients.update.step import Origin
 from common.config import AttackConfig
 from common.errors import ConfigError
 from common.schema import Column, InputSpec, Schema
 from common.seeds import generator
-from simulations import datasets, load_scenario
+from simulations import cli, datasets, load_scenario
+from simulations.baselines import PooledResident
 from simulations.validation import check_pilot, validate
 
 SCENE = Scene(clients=10, malicious=2, spec=InputSpec("vector", (4,)), classes=3)
@@ -261,6 +264,42 @@ def test_validation_finds_it_without_and_with_the_data() -> None:
         make_adversary(deep, datasets.load_population(deep))
 
 
-def test_a_pilot_has_no_attack() -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("client", "digits", "--server", "127.0.0.1:1", "--data", "x.csv", "--schema", "y.json"),
+        ("serve", "digits", "--schema", "y.json", "--client", "north"),
+    ],
+)
+def test_a_pilot_has_no_attack(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert check_pilot(load_scenario("digits")) == []
-    assert "never for a real site" in check_pilot(load_scenario("digits", ["attack.kind=sign-flip"]))[0]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--insecure", "--set", "attack.kind=sign-flip"])
+    assert caught.value.code == ConfigError.exit_code
+    assert "an attack is for simulations, never for a real site" in capsys.readouterr().err
+
+
+def test_a_real_site_s_resident_plays_no_attack() -> None:
+    """Even if a scenario with one got so far: only `PooledResident`, the simulation's, has an adversary."""
+    scenario = load_scenario("digits", ["attack.kind=label-flip"])
+    population = datasets.load_population(scenario)
+    assert Resident(scenario, population).adversary is None
+    assert PooledResident(scenario, population).adversary is not None
+
+
+# --- documentation
+
+
+def docs_row(name: str) -> str:
+    """The line of the table in docs/robustness.md."""
+    entry = ATTACKS[name]
+    args = ", ".join(
+        f"`{n}`" if a.default is None else f"`{n}` = {a.default:g}" for n, a in entry.arguments.items()
+    )
+    return f"| `{name}` | {entry.summary} | {args or '–'} | {entry.note or '–'} |"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_page_has_a_row_for_it(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "robustness.md"
+    assert docs_row(name) in page.read_text(encoding="utf-8").splitlines()

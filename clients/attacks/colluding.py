@@ -67,7 +67,8 @@ class MinMax(Colluding):
     """Moves as far as it can without being further from an honest update than two of those are apart.
 
     Source: Shejwalkar, Houmansadr: Manipulating the Byzantine: Optimizing Model Poisoning Attacks and
-    Defenses for Federated Learning, NDSS 2021 (Min-Max, without knowledge of the rule or of others' updates), with the inverse standard deviation as direction.
+    Defenses for Federated Learning, NDSS 2021 (Min-Max, without knowledge of the rule or of others' updates),
+    with the inverse standard deviation as direction.
 
     Deviation: the largest γ is found exactly, from a quadratic inequality a client, not by halving steps.
     With one malicious client there is no distance, and what is sent is honest.

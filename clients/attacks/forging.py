@@ -31,7 +31,8 @@ class SignFlip(Attack):
 class Scaling(Attack):
     """Sends its update many times over, so that the mean of the round becomes about its own model.
 
-    Source: Bagdasaryan, Veit, Hua, Estrin, Shmatikov: How To Backdoor Federated Learning, AISTATS 2020 ("model replacement"), with a server's learning rate of 1.
+    Source: Bagdasaryan, Veit, Hua, Estrin, Shmatikov: How To Backdoor Federated Learning, AISTATS 2020
+    ("model replacement"), with a server's learning rate of 1.
 
     Deviation: what replaces the model is the client's honest one, which fits its own rows only; kind
     backdoor has the backdoored one.

@@ -11,9 +11,17 @@ from common.errors import ConfigError
 from simulations import load_scenario
 from simulations.report import render_attacks
 from simulations.report.attacks import headline, view
-from simulations.robustness.grid import Choice, attackers, default_attacks, make_cells, parse
+from simulations.robustness.grid import (
+    Choice,
+    attackers,
+    default_attacks,
+    default_defences,
+    make_cells,
+    parse,
+)
 from simulations.robustness.measure import classes
 from simulations.robustness.table import Row, Table
+from simulations.validation import validate
 
 
 def test_names_and_arguments_are_read() -> None:
@@ -69,6 +77,14 @@ def test_a_regression_has_no_backdoor_by_default() -> None:
     assert "sign-flip" in names
     assert "backdoor" not in names
     assert "backdoor" in [choice.name for choice in default_attacks(load_scenario("digits"))]
+
+
+def test_fltrust_is_for_rounds_of_all_clients() -> None:
+    drawn = load_scenario("digits", ["strategy.clients_per_round=4"])
+    assert "FLTrust" not in [choice.name for choice in default_defences(drawn)]
+    assert "FLTrust" in [choice.name for choice in default_defences(load_scenario("digits"))]
+    wrong = load_scenario("digits", ["strategy.clients_per_round=4", "strategy.name=FLTrust"])
+    assert "FLTrust needs its trusted client in every round" in validate(wrong, deep=False)[0]
 
 
 def test_predictions_become_classes() -> None:

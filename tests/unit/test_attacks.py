@@ -28,7 +28,8 @@ from simulations import cli, datasets, load_scenario
 from simulations.baselines import PooledResident
 from simulations.validation import check_pilot, validate
 
-SCENE = Scene(clients=10, malicious=2, spec=InputSpec("vector", (4,)), classes=3)
+SPEC = InputSpec("vector", (4,))
+SCENE = Scene(clients=10, malicious=2, classes=3)
 ORIGIN = Origin(seed=1, round=4, client=7)
 UPDATES = np.array([[1.0, -2.0], [3.0, 2.0]])
 
@@ -116,7 +117,7 @@ def poison(attack: Attack, scene: Scene = SCENE, y: np.ndarray | None = None) ->
     x, labels = rows()
     labels = labels if y is None else y
     kept = x.copy(), labels.copy()
-    new_x, new_y = attack.poison(x, labels, scene, np.random.default_rng(3))
+    new_x, new_y = attack.poison(x, labels, SPEC, scene, np.random.default_rng(3))
     np.testing.assert_array_equal(x, kept[0])
     np.testing.assert_array_equal(labels, kept[1])
     assert new_y.dtype == labels.dtype
@@ -131,7 +132,7 @@ def test_label_flip() -> None:
     assert flipped.tolist() == [0 if k == 1 else k for k in y]
     # a regression: 1, 2, 5 become 5, 4, 1
     numbers = np.array([1.0, 2.0, 5.0] * 3, np.float32)
-    regression = Scene(10, 2, SCENE.spec, 0)
+    regression = Scene(10, 2, 0)
     assert poison(LabelFlip(), regression, numbers)[3].tolist() == [5.0, 4.0, 1.0] * 3
 
 
@@ -178,7 +179,7 @@ def test_only_malicious_clients_do_anything() -> None:
     weights = [np.ones((2, 2), np.float32), np.int32(3)]
     for client, same in ((6, True), (7, False)):
         origin = Origin(1, 1, client)
-        found = adversary.poisoned(x, y, origin)
+        found = adversary.poisoned(x, y, SPEC, origin)
         assert (found[0] is x) == same
     flips = Adversary(SignFlip(), frozenset({7}), SCENE)
     trained = [np.full((2, 2), 1.5, np.float32), np.int32(4)]

@@ -80,8 +80,6 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            if self.adversary is not None:
-                self.adversary.use_spec(self._encoder.spec.input_spec)
             self._trainer = self._stacked = self._private = None
             self._cache.clear()
             self._cache_bytes = 0
@@ -118,7 +116,7 @@ class Resident:
         rows = self.rows(origin.client)["train"]
         if self.adversary is None:
             return rows
-        return Rows(*self.adversary.poisoned(rows.x, rows.y, origin))
+        return Rows(*self.adversary.poisoned(rows.x, rows.y, self.encoder.spec.input_spec, origin))
 
     @property
     def trainer(self) -> Trainer:

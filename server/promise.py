@@ -59,9 +59,7 @@ def promised(
         "clipping": privacy.clipping,
         "sampling": _sampling(scenario, plan),
         "neighbours": _neighbours(scenario, plan),
-        "holds": _TRUST[
-            "masked" if scenario.secure.aggregation and privacy.unit == "client" else privacy.unit
-        ],
+        "holds": _TRUST["masked" if masked else privacy.unit],
         "noise_source": SOURCES[source],
         "covers": covers,
         "not_covered": outside,

@@ -191,6 +191,11 @@ def _training_problems(scenario: Scenario) -> list[str]:
 
 def _cohort_problems(scenario: Scenario) -> list[str]:
     clients, strategy = scenario.partition.clients, scenario.strategy
+    if strategy.name == "FLTrust" and (strategy.clients_per_round or strategy.sampling == "poisson"):
+        return [
+            "strategy.name: FLTrust needs its trusted client in every round, but the cohort is drawn: set "
+            'strategy.clients_per_round = 0 and strategy.sampling = "fixed"'
+        ]
     if clients is None:
         return []
     drawn = (

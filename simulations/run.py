@@ -35,6 +35,7 @@ from simulations.engine.worker import Federation as WorkerFederation
 from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
+from simulations.results.audit_log import AUDIT_LOG, AuditLog
 from simulations.results.folder import EndStatus
 from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
@@ -126,9 +127,29 @@ def _run(
     ):
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
+        wrap = _watch(closing, folder, scenario, Sites(len(population), population.name))
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        where = coordinate(scenario, population, hooks, outcomes.append, trace=trace)
+        where = coordinate(scenario, population, hooks, outcomes.append, wrap, trace=trace)
         _leave_behind(folder, scenario, population.schema, outcomes[0], population, where)
+
+
+@contextmanager
+def _audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[AuditLog]:
+    log = AuditLog(folder.path / AUDIT_LOG, {"side": "server", "run": folder.name, **about})
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _watch(closing: ExitStack, folder: RunFolder, scenario: Scenario, sites: Sites) -> Callable[[Grid], Grid]:
+    """Return what puts the audit log between the server and the Grid, where the scenario wants one."""
+    if not scenario.output.audit:
+        return lambda grid: grid
+    from simulations.audit_grid import AuditGrid  # imports the codec
+
+    log = closing.enter_context(_audit_log(folder, {"clients": sites.count}))
+    return lambda grid: AuditGrid(grid, sites, log)
 
 
 def coordinate(
@@ -199,9 +220,10 @@ def _serve(
 def serve(
     scenario: Scenario,
     population: Population,
-    over: Callable[[Sites], TransportGrid | SuperLinkGrid],
+    over: Callable[[Sites, AuditLog], TransportGrid | SuperLinkGrid],
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
+    wrap: Callable[[Grid, Sites, AuditLog], Grid] = lambda grid, sites, log: grid,
 ) -> Path:
     """Run a scenario over clients elsewhere, and return its run folder.
 
@@ -210,9 +232,10 @@ def serve(
     Args:
         scenario: the configuration.
         population: names and schema of the clients; it is never asked for rows.
-        over: makes the Grid over the clients.
+        over: makes the Grid over the clients, which may log what goes through it.
         observers: as in `run_scenario`.
         resume: a run to go on with, as `resume_run` does.
+        wrap: puts what logs between the server and a Grid that does not.
 
     Raises:
         ShoalError: as `run_scenario`.
@@ -221,17 +244,25 @@ def serve(
     resources = scenario.resources.model_copy(update={"transport": "grpc"})
     scenario = scenario.model_copy(update={"resources": resources})
     sites = Sites(len(population), population.name)
-    grid = over(sites)
+    names = [population.name(client) for client in range(sites.count)]
     if resume is None:
         folder = RunFolder.create(scenario)
-        write_atomically(folder.path / _SERVED, json.dumps([population.name(c) for c in range(sites.count)]))
+        write_atomically(folder.path / _SERVED, json.dumps(names))
     else:
         _refuse_ended(resume)
         folder = resume
         folder.resume()
-    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
+    with (
+        _log_to(folder.path / "run.log"),
+        _closing(folder) as outcomes,
+        _audit_log(folder, {"clients": names}) as log,
+        Interrupts() as interrupts,
+    ):
+        grid = over(sites, log)
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        _serve(grid, Federation(scenario, population.schema, sites), hooks, outcomes.append, {})
+        _serve(
+            wrap(grid, sites, log), Federation(scenario, population.schema, sites), hooks, outcomes.append, {}
+        )
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 

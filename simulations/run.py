@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, Context, RecordDict
@@ -36,7 +37,7 @@ from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
 from simulations.results.audit_log import AUDIT_LOG, AuditLog
-from simulations.results.folder import EndStatus
+from simulations.results.folder import SERVED, EndStatus
 from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _CHECKPOINTS = "checkpoints"  # folder in the run folder
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
         CheckpointError: none of its checkpoints can be used, or the data have changed since.
         RunError: the run is over, or still going on.
     """
-    if (folder.path / _SERVED).exists():
+    if (folder.path / SERVED).exists():
         raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
     _refuse_ended(folder)
     population = datasets.load_population(scenario)
@@ -127,9 +127,9 @@ def _run(
     ):
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
-        wrap = _watch(closing, folder, scenario, Sites(len(population), population.name))
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        where = coordinate(scenario, population, hooks, outcomes.append, wrap, trace=trace)
+        with _watch(folder, scenario, Sites(len(population), population.name)) as wrap:
+            where = coordinate(scenario, population, hooks, outcomes.append, wrap, trace=trace)
         _leave_behind(folder, scenario, population.schema, outcomes[0], population, where)
 
 
@@ -142,14 +142,16 @@ def _audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[Audit
         log.close()
 
 
-def _watch(closing: ExitStack, folder: RunFolder, scenario: Scenario, sites: Sites) -> Callable[[Grid], Grid]:
-    """Return what puts the audit log between the server and the Grid, where the scenario wants one."""
+@contextmanager
+def _watch(folder: RunFolder, scenario: Scenario, sites: Sites) -> Iterator[Callable[[Grid], Grid]]:
+    """Give what puts the audit log between the server and the Grid, where the scenario wants one."""
     if not scenario.output.audit:
-        return lambda grid: grid
+        yield lambda grid: grid
+        return
     from simulations.audit_grid import AuditGrid  # imports the codec
 
-    log = closing.enter_context(_audit_log(folder, {"clients": sites.count}))
-    return lambda grid: AuditGrid(grid, sites, log)
+    with _audit_log(folder, {"clients": sites.count}) as log:
+        yield lambda grid: AuditGrid(grid, sites, log)
 
 
 def coordinate(
@@ -224,6 +226,7 @@ def serve(
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
     wrap: Callable[[Grid, Sites, AuditLog], Grid] = lambda grid, sites, log: grid,
+    about: Mapping[str, object] = MappingProxyType({}),
 ) -> Path:
     """Run a scenario over clients elsewhere, and return its run folder.
 
@@ -236,6 +239,7 @@ def serve(
         observers: as in `run_scenario`.
         resume: a run to go on with, as `resume_run` does.
         wrap: puts what logs between the server and a Grid that does not.
+        about: what the audit log tells of how clients are reached.
 
     Raises:
         ShoalError: as `run_scenario`.
@@ -247,22 +251,19 @@ def serve(
     names = [population.name(client) for client in range(sites.count)]
     if resume is None:
         folder = RunFolder.create(scenario)
-        write_atomically(folder.path / _SERVED, json.dumps(names))
+        write_atomically(folder.path / SERVED, json.dumps(names))
     else:
         _refuse_ended(resume)
         folder = resume
         folder.resume()
-    with (
-        _log_to(folder.path / "run.log"),
-        _closing(folder) as outcomes,
-        _audit_log(folder, {"clients": names}) as log,
-        Interrupts() as interrupts,
-    ):
-        grid = over(sites, log)
+    with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
+        federation = Federation(scenario, population.schema, sites)
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        _serve(
-            wrap(grid, sites, log), Federation(scenario, population.schema, sites), hooks, outcomes.append, {}
-        )
+        with _audit_log(
+            folder, {"clients": names, **about}
+        ) as log:  # it ends before the report tells its root
+            grid = over(sites, log)
+            _serve(wrap(grid, sites, log), federation, hooks, outcomes.append, {})
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 
@@ -378,7 +379,7 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
     if any((folder.path / _CHECKPOINTS).glob("round-*.zip")):
-        served = (folder.path / _SERVED).exists()
+        served = (folder.path / SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
         print(f"go on after the last checkpoint with: {command}", file=sys.stderr)
 

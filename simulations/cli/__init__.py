@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from common.errors import ShoalError
-from simulations.cli import audit, pilot, running, runs  # noqa: F401  importing them registers their commands
+from simulations.cli import audit, handover, pilot, running, runs  # noqa: F401  importing them registers their commands
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from common.errors import IntegrityError
-from common.purposes import purpose
 from simulations.results.journal import Journal, now, plain
 
 AUDIT_LOG: Final = "audit.jsonl"  # in a run folder: the server's
@@ -122,6 +121,8 @@ class AuditLog:
         Raises:
             OSError: it could not be written; then it is not in the log.
         """
+        from common.purposes import purpose  # imports Flower, which checking a log does not need
+
         fields = {
             "direction": passed.direction,
             "peer": passed.peer,

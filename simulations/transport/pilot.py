@@ -118,7 +118,7 @@ def run_server(
         def over(sites: Sites, log: AuditLog) -> TransportGrid:
             return TransportGrid(server, sites, make_run(_RUN_ID), scenario.resources.compression, log)
 
-        return serve(scenario, population, over, observers, resume)
+        return serve(scenario, population, over, observers, resume, about={"tls": credentials is not None})
     finally:
         server.close()
 
@@ -185,7 +185,8 @@ def run_client(
         if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
             raise DisclosureError("not approved: nothing has left this site")
         begin = {"side": "client", "client": welcome.client, "clients": welcome.clients, "server": address}
-        logs.append(AuditLog(log, {**begin, "scenario": scenario.name, "agreement": mine}))
+        more = {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
+        logs.append(AuditLog(log, begin | more))
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
         return _ShowsModel(Worker(lambda: make_client_app(Resident(scenario, population)), federation))

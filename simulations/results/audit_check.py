@@ -139,15 +139,15 @@ def compare(one: Chain, other: Chain) -> Differences:
     """Compare a client's log with the server's, in either order.
 
     A message is known by direction, kind, round and SHA-256. One that was sent twice, after a broken
-    connection, counts once.
+    connection, counts once. A client's log may hold other runs too: these are left aside.
 
     Raises:
-        RunError: they are not the logs of one federation's server and of one of its clients.
+        RunError: they are not the logs of one run's server and of one of its clients.
     """
     server, client = (one, other) if _begin(one).get("side") == "server" else (other, one)
-    name = _client_name(server, client)
+    about, there = _of_run(client, _begin(server).get("run_id"))
+    name = _client_name(server, client, about)
     here = [entry for entry in server.messages() if entry["peer"] == name]
-    there = client.messages()
     lost = [*_not_in(server, here, there), *_not_in(client, there, here)]
     return Differences(
         unsent=[item for item in lost if item[1]["direction"] == "received"],
@@ -170,10 +170,23 @@ def _begin(chain: Chain) -> Entry:
     return chain.entries[0] if chain.entries else {}
 
 
-def _client_name(server: Chain, client: Chain) -> str:
-    names, index = _begin(server).get("clients"), _begin(client).get("client")
+def _of_run(client: Chain, run_id: object) -> tuple[Entry, list[Entry]]:
+    """Return the first beginning of a run in a client's log, and the messages of that run."""
+    about: Entry = {}
+    ours, messages = False, []
+    for entry in client.entries:
+        if entry["event"] == "begin":
+            ours = entry.get("side") == "client" and entry.get("run_id") == run_id
+            about = entry if ours and not about else about
+        elif entry["event"] == "message" and ours:
+            messages.append(entry)
+    return about, messages
+
+
+def _client_name(server: Chain, client: Chain, about: Entry) -> str:
+    names, index = _begin(server).get("clients"), about.get("client")
     if not isinstance(names, list) or _begin(server).get("side") != "server":
         raise RunError(f"neither {server.path} nor {client.path} is the log of a pilot's server")
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise RunError(f"{client.path} is not the log of one of the clients in {server.path}")
+        raise RunError(f"{client.path} holds nothing of the run in {server.path}")
     return str(names[index])

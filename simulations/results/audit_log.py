@@ -107,13 +107,17 @@ class AuditLog:
             )
         self._number = 0 if before is None else int(before["number"]) + 1
         self._root = FIRST if before is None else str(before["hash"])
-        self._append("begin", {**begin, **({"torn_bytes": len(torn)} if torn else {})})
-        self.sync()
+        self.begin({**begin, **({"torn_bytes": len(torn)} if torn else {})})
 
     @property
     def root(self) -> str:
         """The hash of the last entry, which stands for all of the log."""
         return self._root
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Log that what follows is of another run than what came before."""
+        self._append("begin", about)
+        self.sync()
 
     def note(self, passed: Passed) -> None:
         """Log a message: one to be sent before it is, one that came before it is used.

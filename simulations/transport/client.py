@@ -66,7 +66,8 @@ class TransportClient:
 
         Args:
             address: "host:port" of the server; credentials: `None` for a server without TLS.
-            make_worker: makes what runs the ClientApp, when the server has told who we are.
+            make_worker: makes what runs the ClientApp, when the server has told who we are, and again when
+                it runs another run.
             version: of shoal; name: of this client, where no certificate says it.
             on_passed: is told of each task that comes before it is worked on, and of each answer before it
                 leaves.
@@ -86,6 +87,7 @@ class TransportClient:
         self._patience_s = patience_s
         self._worker: Runs | None = None
         self._client = -1
+        self._run_id = ""
         self._state: RecordDict | None = None
         self._answers: dict[str, _Answer] = {}
         self._welcomed = False
@@ -164,8 +166,9 @@ class TransportClient:
 
     def _begin(self, welcome: wire.Welcome) -> None:
         self._welcomed = True
-        if self._worker is None:
+        if self._worker is None or welcome.run_id != self._run_id:  # of another run, nothing is kept
             self._worker, self._client = self._make_worker(welcome), welcome.client
+            self._run_id, self._state, self._answers = welcome.run_id, None, {}
 
     def _receive(self, header: wire.Payload, stream: Iterator[wire.FromServer]) -> RecordDict:
         unpacking = Unpacking(header, self._most_bytes)

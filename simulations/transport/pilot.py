@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 from flwr.app import ArrayRecord, RecordDict
@@ -30,7 +31,8 @@ from simulations.datasets.site import SitePopulation
 from simulations.engine.environment import worker_environment
 from simulations.engine.worker import Answer, Federation, Job, Worker
 from simulations.results import RunFolder
-from simulations.results.audit_log import FIRST, AuditLog, Passed
+from simulations.results.audit_check import read_chain
+from simulations.results.audit_log import AUDIT_LOG, FIRST, AuditLog, Passed
 from simulations.run import serve
 from simulations.transport import wire_pb2 as wire
 from simulations.transport.client import TransportClient
@@ -98,9 +100,9 @@ def run_server(
     Raises:
         TransportError: the address cannot be had, or no client came.
     """
-    server = TransportServer(
-        address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
-    )
+    run_id = _run_id(resume)
+    common = agreement(scenario, schema)
+    server = TransportServer(address, credentials, policy, version("shoal"), common, run_id)
     try:
         identify_process(_RUN_ID)
         if metrics:
@@ -114,13 +116,21 @@ def run_server(
             )
         say(f"{len(there)} of {len(policy.names)} clients are there")
         population = Absent(schema, policy.names)
+        about = {"tls": credentials is not None, "run_id": run_id}
 
         def over(sites: Sites, log: AuditLog) -> TransportGrid:
             return TransportGrid(server, sites, make_run(_RUN_ID), scenario.resources.compression, log)
 
-        return serve(scenario, population, over, observers, resume, about={"tls": credentials is not None})
+        return serve(scenario, population, over, observers, resume, about=about)
     finally:
         server.close()
+
+
+def _run_id(resume: RunFolder | None) -> str:
+    """Return the id of a run to go on with, or a new one."""
+    log = None if resume is None else resume.path / AUDIT_LOG
+    entries = read_chain(log).entries if log is not None and log.exists() else ()
+    return str(entries[0].get("run_id", "")) if entries else uuid4().hex
 
 
 class _ShowsModel:
@@ -185,8 +195,12 @@ def run_client(
         if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
             raise DisclosureError("not approved: nothing has left this site")
         begin = {"side": "client", "client": welcome.client, "clients": welcome.clients, "server": address}
-        more = {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
-        logs.append(AuditLog(log, begin | more))
+        begin |= {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
+        begin |= {"run_id": welcome.run_id}
+        if logs:
+            logs[0].begin(begin)
+        else:
+            logs.append(AuditLog(log, begin))
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
         return _ShowsModel(Worker(lambda: make_client_app(Resident(scenario, population)), federation))

@@ -124,6 +124,7 @@ class TransportServer:
         policy: Policy,
         version: str,
         agreement: str = "",
+        run_id: str = "",
     ) -> None:
         """Start to listen.
 
@@ -132,6 +133,7 @@ class TransportServer:
             credentials: of the server; `None` only with `policy.insecure`.
             policy: who may take part; version: of shoal, told to clients.
             agreement: hash of what clients must have in common with the server; they check it.
+            run_id: names the run to the clients, for their logs.
 
         Whoever logs sets `on_passed`, which is told of each task before it goes and of each reply before it
         counts, on the event loop.
@@ -145,6 +147,7 @@ class TransportServer:
         self._policy = policy
         self._version = version
         self._agreement = agreement
+        self._run_id = run_id
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
         self._tasks: dict[str, _Task] = {}
@@ -360,7 +363,11 @@ class TransportServer:
         _log.info("%s is there", name)
         count = len(self._policy.names)
         welcome = wire.Welcome(
-            version=self._version, client=session.client, clients=count, agreement=self._agreement
+            version=self._version,
+            client=session.client,
+            clients=count,
+            agreement=self._agreement,
+            run_id=self._run_id,
         )
         session.outgoing.put_nowait(iter([_raw(welcome=welcome)]))
         for task in self._tasks.values():

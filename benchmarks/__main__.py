@@ -18,6 +18,7 @@ BENCHMARKS: Final = {
     "floor": "beside the bare loop of the same optimisation steps",
     "peers": "beside stock Flower, pfl-research and FedJAX",
     "transport": "over TLS, beside Flower's own deployment",
+    "audit": "with and without an audit log",
     "growth": "over more clients, workers and rounds",
 }
 

@@ -16,6 +16,7 @@ ORDER: Final = {
     "peers": "make bench BENCH=peers",
     "floor": "make bench BENCH=floor",
     "transport": "make bench BENCH=transport",
+    "audit": "make bench BENCH=audit",
     "growth-cohort": "make bench BENCH=growth",
     "growth-population": "make bench BENCH=growth",
     "growth-size": "make bench BENCH=growth",

@@ -107,8 +107,9 @@ def secure_aggregation(facts: Facts) -> str:
     if not secure.aggregation:
         return "No secure aggregation: the server saw each site's statistics and updates by themselves."
     return (
-        "Secure aggregation was on: masks for sums over sites, with up to "
-        f"{secure.max_dropout:.0%} lost and up to {secure.max_colluding:.0%} colluding sites."
+        "Secure aggregation: updates and statistics were summed under masks, and the server got sums over "
+        f"sites. It allows for up to {secure.max_dropout:.0%} of a cohort lost and up to "
+        f"{secure.max_colluding:.0%} of the sites colluding with the server. Metrics came by site."
     )
 
 
@@ -152,6 +153,8 @@ def audit(facts: Facts) -> str:
     chain = facts.chain
     if chain is None:
         return f"{NOT_RECORDED}: the run wrote no audit log (output.audit)."
+    if chain.fault is not None and chain.fault.what == "torn end":
+        return f"The audit log ends in half a line: its process was killed, or is writing. Root {chain.root}."
     if chain.fault is not None:
         return f"The audit log does not hold: line {chain.fault.line}, {chain.fault.what}."
     return (

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Literal
 
 from common.errors import IntegrityError
-from simulations.results.journal import Journal, now, plain
+from simulations.results.journal import Journal, now
 
 AUDIT_LOG: Final = "audit.jsonl"  # in a run folder: the server's
 FIRST: Final = "0" * 64  # what the first entry holds as the hash of the one before
@@ -63,8 +64,8 @@ class Passed:
 
 
 def seal(fields: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Return an entry as a line without its end, and its hash."""
-    body = json.dumps(plain(fields), ensure_ascii=False, allow_nan=False).encode()
+    """Return an entry, of what JSON can hold as it is, as a line without its end, and its hash."""
+    body = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     digest = sha256(body).hexdigest()
     return body[:-1] + f', "hash": "{digest}"}}'.encode(), digest
 
@@ -97,6 +98,7 @@ class AuditLog:
 
     def __init__(self, path: Path, begin: Mapping[str, Any]) -> None:
         self._journal = Journal(path)
+        self._lock = Lock()  # strategies may send from several threads
         last, torn = self._journal.take()
         before = unseal(last) if last else None
         if last and before is None:
@@ -150,11 +152,14 @@ class AuditLog:
         self._journal.close()
 
     def _append(self, event: str, content: Mapping[str, Any]) -> None:
-        fields = {"number": self._number, "time": now(), "event": event, **content, "previous": self._root}
-        line, digest = seal(fields)
-        try:
-            self._journal.write(line + b"\n", sync=False)
-        except OSError:
-            self._journal.close()  # whoever logs next opens it anew, which cuts off a half line
-            raise
-        self._number, self._root = self._number + 1, digest
+        with self._lock:
+            number, root = self._number, self._root
+            line, digest = seal(
+                {"number": number, "time": now(), "event": event, **content, "previous": root}
+            )
+            try:
+                self._journal.write(line + b"\n", sync=False)
+            except OSError:
+                self._journal.close()  # whoever logs next opens it anew, which cuts off a half line
+                raise
+            self._number, self._root = number + 1, digest

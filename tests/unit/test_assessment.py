@@ -120,7 +120,7 @@ def test_privacy_is_what_the_ledger_holds(facts: Facts) -> None:
 def test_secure_aggregation_is_what_the_configuration_says(facts: Facts) -> None:
     assert told.secure_aggregation(facts).startswith("No secure aggregation")
     on = changed(facts, secure={"aggregation": True, "max_dropout": 0.1, "max_colluding": 0.25})
-    assert "up to 10% lost and up to 25% colluding" in told.secure_aggregation(on)
+    assert "up to 10% of a cohort lost and up to 25% of the sites colluding" in told.secure_aggregation(on)
 
 
 @pytest.mark.parametrize(("tls", "said"), [(True, "encrypted by TLS"), (False, "plain text")])

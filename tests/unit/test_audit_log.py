@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -155,6 +158,34 @@ def test_a_torn_last_line_is_cut_off_and_told_and_the_chain_goes_on(tmp_path: Pa
     end = content.splitlines()[-1]
     assert chain.entries[4]["event"] == "begin"
     assert chain.entries[4]["torn_bytes"] == len(end) + 1 - 40
+
+
+def test_threads_that_log_at_once_make_one_chain(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    log = AuditLog(path, SERVER)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: log.note(passed("sent", b"", number=number)), range(400)))
+    log.close()
+    chain = read_chain(path).require_whole()
+    assert sorted(entry["round"] for entry in chain.messages()) == list(range(400))
+
+
+def test_a_full_disk_leaves_a_chain_that_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    log = AuditLog(path, SERVER)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit is an OSError
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, before[1]))  # a third of a line
+        with pytest.raises(OSError, match="File too large"):
+            log.note(passed("sent", b"too much"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    log.note(passed("sent", b"again"))
+    log.close()
+    chain = read_chain(path).require_whole()
+    assert [e["sha256"] for e in chain.messages()] == [sha256(b"again").hexdigest()]
 
 
 def test_a_log_whose_last_line_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -18,13 +18,17 @@ from clients.alone import train_alone
 from clients.cohort import Part, train_cohort, trial
 from clients.preprocessing.statistics import local_statistics
 from clients.resident import Resident, Rows
+from clients.secure import SecureClient
 from common import metrics, records
+from common.errors import DisclosureError
 from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD
 from common.schema import Split
 from common.seeds import generator
 
 # (client index, the server's config, the server's weights or None) → the reply's content
 Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
+# (client index, the request's content, the client's state) → the reply's content
+StatefulHandler = Callable[[int, RecordDict, RecordDict], RecordDict]
 
 
 class ResidentClientApp(ClientApp):
@@ -48,6 +52,7 @@ class ResidentClientApp(ClientApp):
         if not isinstance(sent, ArrayRecord) or config is None:
             return None
         if message_type == records.TRAIN:
+            self._client.refuse_in_clear()
             parts = train_cohort(self._client.resident, config, sent, clients)
         elif message_type == records.EVALUATE:
             parts = self._client.evaluate_cohort(config, sent, clients)
@@ -75,20 +80,36 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
     app.evaluate("test")(_handler(client.test))
+    secure = SecureClient(resident)
+    app.query("secure_keys")(_stateful(secure.keys))
+    app.query("secure_shares")(_stateful(secure.shares))
+    app.train("secure")(_stateful(secure.train))
+    app.query("secure_vector")(_stateful(secure.vector))
+    app.query("secure_unmask")(_stateful(secure.unmask))
     if pooled:
         app.train("pooled")(_handler(client.train_pooled))
     return app
 
 
 def _handler(answer: Handler) -> ClientAppCallable:
-    """Wrap a handler: unpack the request, time it, and check what leaves."""
+    """Wrap a handler that needs no state."""
+
+    def unpacked(client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+        sent = content.get(ARRAYS)
+        arrays = sent if isinstance(sent, ArrayRecord) else None
+        return answer(client, content.config_records[CONFIG], arrays)
+
+    return _stateful(unpacked)
+
+
+def _stateful(answer: StatefulHandler) -> ClientAppCallable:
+    """Wrap a handler: time it, and check what leaves."""
 
     def handle(message: Message, context: Context) -> Message:
         started = time.perf_counter()
-        content = message.content
-        sent = content.get(ARRAYS)
+        sent = message.content.get(ARRAYS)
         arrays = sent if isinstance(sent, ArrayRecord) else None
-        reply = answer(int(context.node_config["partition-id"]), content.config_records[CONFIG], arrays)
+        reply = answer(int(context.node_config["partition-id"]), message.content, context.state)
         reply.metric_records[METRICS_RECORD]["seconds"] = time.perf_counter() - started
         records.check_reply(message.metadata.message_type, reply, arrays)
         return Message(reply, reply_to=message)
@@ -146,10 +167,20 @@ class _Client:
         """Train from the server's weights for one round; the new weights leave."""
         if arrays is None:
             raise ValueError("the server sent no weights")
+        self.refuse_in_clear()
         part = train_cohort(self.resident, config, arrays, [client])[0]
         if part.content is None:
             raise part.error or RuntimeError("local training gave nothing")
         return part.content
+
+    def refuse_in_clear(self) -> None:
+        """Refuse an update that would leave by itself where only sums may.
+
+        Raises:
+            DisclosureError: they may.
+        """
+        if self.scenario.secure.aggregation:
+            raise DisclosureError("secure.aggregation is true: updates leave this client under masks only")
 
     def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the validation rows."""

@@ -20,6 +20,11 @@ PURPOSES: Final[Mapping[str, str]] = {
     records.TEST: "test a trained model on local test rows",
     records.LOCAL: "train and test a model that stays with the client, to compare",
     records.POOLED: "train on pooled rows, to compare (simulation only)",
+    records.SECURE_KEYS: "agree on masks for a secure sum: public keys",
+    records.SECURE_SHARES: "agree on masks for a secure sum: shares, sealed for other clients",
+    records.SECURE_TRAIN: "train the global model on local rows, the update under masks",
+    records.SECURE_VECTOR: "a vector of aggregates under masks, for a secure sum",
+    records.SECURE_UNMASK: "take the masks off a secure sum: shares of those that must go",
 }
 UNKNOWN: Final = "of a kind that shoal does not know"
 _ROUND: Final = "server-round"  # where Flower's strategies put it
@@ -38,6 +43,9 @@ def purpose(message_type: str, round_number: int | None) -> str:
 
 def round_of(request: RecordDict) -> int | None:
     """Return the round that a request belongs to; `None` if it does not say so."""
-    config = request.get(records.CONFIG)
-    found = config.get(_ROUND) if isinstance(config, ConfigRecord) else None
-    return found if isinstance(found, int) else None
+    for name, key in ((records.CONFIG, _ROUND), (records.SECURE, "round")):
+        record = request.get(name)
+        found = record.get(key) if isinstance(record, ConfigRecord) else None
+        if isinstance(found, int):
+            return found
+    return None

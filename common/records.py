@@ -13,10 +13,18 @@ evaluate                  arrays, config              metrics; clients
 evaluate.test             arrays, config              metrics
 train.local               arrays, config              metrics (the model stays with the client)
 train.pooled              arrays, config              arrays, metrics (simulation only)
+query.secure_keys         secure                      metrics (seconds), keys (public ones)
+query.secure_shares       secure                      metrics (seconds), shares (sealed for other clients)
+train.secure              arrays, config, secure      metrics (seconds), masked (numbers modulo 2^32)
+query.secure_vector       config, secure              metrics (seconds), masked (numbers modulo 2^32)
+query.secure_unmask       secure                      metrics (seconds), unmask (shares of masks)
 ========================  ==========================  ==========================================
 
+With privacy.unit = "client" the arrays in a reply to "train" are not the new weights but the clipped update.
+
 A reply to "train" or "evaluate" may stand for several clients of one process: its arrays and metrics are
-then their mean by examples, and `clients` is a table of the metrics of each.
+then their mean by examples, and `clients` is a table of the metrics of each. The last five are the stages of
+secure aggregation (docs/secure-aggregation.md).
 """
 
 from __future__ import annotations
@@ -39,6 +47,11 @@ EVALUATE: Final = "evaluate"
 TEST: Final = "evaluate.test"
 LOCAL: Final = "train.local"
 POOLED: Final = "train.pooled"
+SECURE_KEYS: Final = "query.secure_keys"
+SECURE_SHARES: Final = "query.secure_shares"
+SECURE_TRAIN: Final = "train.secure"
+SECURE_VECTOR: Final = "query.secure_vector"
+SECURE_UNMASK: Final = "query.secure_unmask"
 
 Weights = NDArray[Any]  # one array of a model's weights
 
@@ -46,11 +59,22 @@ ARRAYS: Final = "arrays"
 CONFIG: Final = "config"
 CLIENTS: Final = "clients"
 TRIAL_RECORD: Final = "trial"
+SECURE: Final = "secure"  # in requests: the session, and what the stage needs
+KEYS: Final = "keys"
+SHARES: Final = "shares"
+MASKED: Final = "masked"
+UNMASK: Final = "unmask"
+SECURE_SESSION: Final = "secure-session"  # in a client's `Context.state`, while one is open
 METRICS_RECORD: Final = "metrics"
 EXAMPLES: Final = "num-examples"
 UPDATE_BYTES: Final = "update-bytes"  # of a compressed update, where one stands for it in full
 TRACES: Final = "traces"  # graphs that the client's process has made so far
 TRAIN_LOSS: Final = "train_loss"  # the key that stock QFedAvg reads
+WEIGHT: Final = "weight"  # how much a client's update counts, in [0, 1]; where it is an update that leaves
+WITHIN: Final = "within-clip"  # 1/2 for an update within the clipping norm, -1/2 for one that was cut
+EPSILON: Final = "epsilon"  # what a client has spent on its rows so far
+EPSILON_NEXT: Final = "epsilon-next"  # what it will have spent after another round
+CLIP_NORM: Final = "clip-norm"  # in a request: what to cut updates to
 
 _INTERVALS = {f"{name}{end}" for name in METRICS for end in ("", "-low", "-high")}
 _COUNTS = {EXAMPLES, "seconds"}
@@ -60,13 +84,28 @@ _TESTED = _COUNTS | _INTERVALS | {"positives"}
 REPLIES: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
     TRIAL: frozenset(_COUNTS | {"sequential-seconds", "stacked-seconds"}),
-    TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES}),
+    TRAIN: frozenset(
+        _COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES, WEIGHT, WITHIN, EPSILON, EPSILON_NEXT}
+    ),
     EVALUATE: frozenset(_COUNTS | set(METRICS)),
     TEST: frozenset(_TESTED),
     LOCAL: frozenset(_TESTED | {"steps"}),
     POOLED: frozenset(_COUNTS | {TRAIN_LOSS, "steps"}),
+    SECURE_KEYS: frozenset({"seconds"}),
+    SECURE_SHARES: frozenset({"seconds"}),
+    SECURE_TRAIN: frozenset({"seconds"}),
+    SECURE_VECTOR: frozenset({"seconds"}),
+    SECURE_UNMASK: frozenset({"seconds"}),
+}
+# stage of secure aggregation → the record beside the metrics, and all keys that it has
+_STAGES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    SECURE_KEYS: (KEYS, frozenset({"mask", "share"})),
+    SECURE_SHARES: (SHARES, frozenset({"for", "sealed"})),
+    SECURE_UNMASK: (UNMASK, frozenset({"seeds-of", "seeds", "keys-of", "keys"})),
 }
 _WITH_ARRAYS: Final = frozenset({TRAIN, POOLED})
+SECURE_STAGES: Final = (SECURE_KEYS, SECURE_SHARES, SECURE_TRAIN, SECURE_VECTOR, SECURE_UNMASK)
+_MASKED: Final = frozenset({SECURE_TRAIN, SECURE_VECTOR})
 _TOGETHER: Final = frozenset({TRAIN, EVALUATE})
 _STATISTICS_PREFIX: Final = "statistics"
 
@@ -147,6 +186,11 @@ def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
     return weights_to_record([view(record[k]).astype(like[k].dtype, copy=False) for k in like])
 
 
+def without_session(state: RecordDict) -> RecordDict:
+    """Return a client's state without the secrets of a session of secure aggregation."""
+    return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})
+
+
 def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None) -> None:
     """Refuse a client's reply that carries anything beyond what its message type allows.
 
@@ -169,6 +213,10 @@ def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None
                 raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
         elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type in _TOGETHER:
             _check_table(record, allowed)
+        elif name == MASKED and isinstance(record, ArrayRecord) and message_type in _MASKED:
+            _check_masked(record)
+        elif isinstance(record, ConfigRecord) and (name, frozenset(record)) == _STAGES.get(message_type):
+            pass
         elif name == TRIAL_RECORD and message_type == TRIAL:
             if set(record) != {"reason"}:
                 raise DisclosureError('the record "trial" may carry "reason" only')
@@ -188,6 +236,12 @@ def _check_metrics(message_type: str, record: MetricRecord, allowed: frozenset[s
         raise DisclosureError(
             f'a reply to "{message_type}" may carry single numbers only; these are lists: {", ".join(lists)}'
         )
+
+
+def _check_masked(record: ArrayRecord) -> None:
+    arrays = [(array.dtype, len(array.shape)) for array in record.values()]
+    if arrays != [("uint32", 1)]:
+        raise DisclosureError("a masked input is one vector of numbers modulo 2^32 and nothing else")
 
 
 def _check_table(record: ConfigRecord, allowed: frozenset[str]) -> None:

@@ -23,6 +23,7 @@ from server.sites import Sites
 _NEEDED = {
     records.STATISTICS: ("train-rows", "validation-rows", "test-rows"),
     records.TRIAL: ("sequential-seconds", "stacked-seconds"),
+    **dict.fromkeys(records.SECURE_STAGES, ("seconds",)),
 }
 _MOST_REASONS = 5  # failures that an error text lists
 POOLED_NAME = "(pooled)"  # the simulation's client that holds everybody's rows

@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from clients.app import make_client_app
+from clients.attacks.adversary import make_adversary
 from common.config import Scenario
 from common.errors import CheckpointError, RunError, ShoalError, StorageError
 from common.events import Observer
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from simulations.transport.superlink import SuperLinkGrid
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
-_CHECKPOINTS = "checkpoints"  # folder in the run folder
+_MOST_NAMED = 10  # malicious clients that a message lists
+CHECKPOINTS = "checkpoints"  # folder in the run folder
+_LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -96,7 +99,7 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
         raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
     _refuse_ended(folder)
     population = datasets.load_population(scenario)
-    found = Checkpoints(folder.path / _CHECKPOINTS, scenario).load()
+    found = Checkpoints(folder.path / CHECKPOINTS, scenario).load()
     for client, rows in found[0]["rows"].items() if found is not None else ():
         now = population.rows(client) if client < len(population) else 0
         if now != sum(rows.values()):
@@ -175,6 +178,7 @@ def coordinate(
     """
     identify_process(_RUN_ID)
     sites = Sites(len(population), population.name)
+    _tell_attack(scenario, population, hooks)
     pooled = sites.node(sites.count) if scenario.output.compare else None
     total = [population.rows(i) for i in range(sites.count)] if scenario.output.compare else []
 
@@ -190,6 +194,19 @@ def coordinate(
     with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
         _serve(wrap(grid), federation, hooks, deliver, states)
         return _where(grid)
+
+
+def _tell_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
+    """Tell who is malicious, before any worker starts; raises where attack and data do not fit."""
+    adversary = make_adversary(scenario, population)
+    if adversary is None:
+        return
+    some = sorted(adversary.malicious)
+    named = ", ".join(population.name(client) for client in some[:_MOST_NAMED])
+    more = f" and {len(some) - _MOST_NAMED} more" if len(some) > _MOST_NAMED else ""
+    text = f"attack: {scenario.attack.kind} by {len(some)} of {len(population)} clients: {named}{more}"
+    for observer in hooks.observers:
+        observer.on_message(text)
 
 
 def _where(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object]:
@@ -257,11 +274,9 @@ def serve(
         folder = resume
         folder.resume()
     with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
-        federation = Federation(scenario, population.schema, sites)
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        with _audit_log(
-            folder, {"clients": names, **about}
-        ) as log:  # it ends before the report tells its root
+        federation = Federation(scenario, population.schema, sites, source="system")
+        with _audit_log(folder, {"clients": names, **about}) as log:  # its end comes before the report
             grid = over(sites, log)
             _serve(wrap(grid, sites, log), federation, hooks, outcomes.append, {})
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
@@ -311,8 +326,9 @@ def _hooks(
         write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
 
-    checkpoints = Checkpoints(folder.path / _CHECKPOINTS, scenario)
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, interrupts.stop)
+    checkpoints = Checkpoints(folder.path / CHECKPOINTS, scenario)
+    ledger = folder.path / _LEDGER
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
 
 
 def _leave_behind(
@@ -342,6 +358,7 @@ def _leave_behind(
             "best_round": progress.best_round,
             "best_score": progress.score,
             **({} if exact is None else {"closed_form": exact}),
+            **({} if outcome.privacy is None else {"privacy": outcome.privacy}),
             **(where or {}),
         },
     )
@@ -378,7 +395,7 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
 
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
-    if any((folder.path / _CHECKPOINTS).glob("round-*.zip")):
+    if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
         served = (folder.path / SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
         print(f"go on after the last checkpoint with: {command}", file=sys.stderr)

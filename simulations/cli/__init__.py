@@ -9,7 +9,15 @@ import traceback
 import typer
 
 from common.errors import ShoalError
-from simulations.cli import audit, handover, pilot, running, runs  # noqa: F401  importing them registers their commands
+from simulations.cli import (  # noqa: F401  importing them registers their commands
+    audit,
+    handover,
+    pilot,
+    robustness,
+    running,
+    runs,
+    tables,
+)
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 

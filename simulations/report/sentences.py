@@ -95,9 +95,11 @@ def privacy(facts: Facts) -> str:
     said = "; ".join(f"{n.replace('_', ' ')} {_short(told[n])}" for n in names if told.get(n) is not None)
     text = f"Unit {told.get('unit', NOT_RECORDED)}: epsilon {_short(told.get('epsilon'))} at delta "
     text += f"{_short(told.get('delta'))}; {said}." if said else f"{_short(told.get('delta'))}."
+    if told.get("holds") and told.get("neighbours"):
+        text += f" It holds {told['holds']}, for data that {told['neighbours']}."
     for key, words in (("covers", "It covers"), ("not_covered", "It does not cover")):
         if told.get(key):
-            text += f" {words}: {', '.join(map(str, told[key]))}."
+            text += f" {words}: {'; '.join(map(str, told[key]))}."
     return text
 
 
@@ -106,10 +108,16 @@ def secure_aggregation(facts: Facts) -> str:
     secure = facts.scenario.secure
     if not secure.aggregation:
         return "No secure aggregation: the server saw each site's statistics and updates by themselves."
+    kinds = {row.kind for row in facts.left} if facts.logged else set()
+    statistics = ""
+    if "query.statistics" in kinds:
+        statistics = " Statistics of preprocessing came by site, without masks."
+    elif "query.secure_vector" in kinds:
+        statistics = " Statistics of preprocessing were summed under masks too."
     return (
-        "Secure aggregation: updates and statistics were summed under masks, and the server got sums over "
-        f"sites. It allows for up to {secure.max_dropout:.0%} of a cohort lost and up to "
-        f"{secure.max_colluding:.0%} of the sites colluding with the server. Metrics came by site."
+        "Secure aggregation: updates were summed under masks, and the server got their sum over sites. It "
+        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of the "
+        f"sites colluding with the server.{statistics} Metrics came by site."
     )
 
 

@@ -19,8 +19,19 @@ KINDS: Final = {
     "evaluate": records.EVALUATE,
     "test": records.TEST,
     "local": records.LOCAL,
+    "secure-keys": records.SECURE_KEYS,
+    "secure-shares": records.SECURE_SHARES,
+    "secure-train": records.SECURE_TRAIN,
+    "secure-vector": records.SECURE_VECTOR,
+    "secure-unmask": records.SECURE_UNMASK,
 }
 _WIDTH: Final = 100
+_TRAINED: Final = {
+    "none": "the model's weights after training here",
+    "client": "what training here changes in the weights, cut to a largest size; the server adds noise",
+    "local": "the model's weights after training here, with noise added here that hides this site",
+    "record": "the model's weights after training here, with noise in each step that hides single rows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,10 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
         "clients": f"{clients} on the server's list",
         "rows": f"{rows:,} here; they are read here only",
     }
+    if scenario.privacy.unit != "none":
+        privacy = scenario.privacy
+        spends = f"epsilon = {privacy.epsilon:g}" if privacy.epsilon else "as its noise gives"
+        asks["privacy"] = f"unit {privacy.unit}, {spends} for all rounds, delta = {privacy.delta:g}"
     lines = [f'{server} asks this site to take part in "{scenario.name}":', "", *_pairs(asks)]
     lines += ["", "What will leave, and nothing else:", "", *_pairs(_leaves(scenario, schema, terms))]
     if terms.refused:
@@ -88,9 +103,18 @@ def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     beside = {
         "statistics": f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
         f"than {least} rows (docs/preprocessing.md)",
-        "train": "the model's weights after training here",
+        "train": _TRAINED[scenario.privacy.unit],
+        "secure-keys": "public keys of the session",
+        "secure-shares": "shares of secrets, sealed for other clients",
+        "secure-train": "the model's update under masks, of which only the sum over all clients can be read",
+        "secure-vector": "counts under masks, of which only the sum over all clients can be read",
+        "secure-unmask": "shares that take the masks off the sum",
     }
-    asked = [name for name in KINDS if name != "local" or scenario.output.compare]
+    # With secure aggregation updates leave under masks only, and nothing is masked without.
+    left_out = {"train"} if scenario.secure.aggregation else {n for n in KINDS if n.startswith("secure-")}
+    if not scenario.output.compare:
+        left_out.add("local")
+    asked = [name for name in KINDS if name not in left_out]
     return {
         name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[KINDS[name]]))]))
         for name in asked
@@ -105,8 +129,8 @@ def _pairs(pairs: dict[str, str]) -> list[str]:
         for line in textwrap.wrap(
             text,
             _WIDTH,
-            initial_indent=f"  {key:<12}",
-            subsequent_indent=" " * 14,
+            initial_indent=f"  {key:<15}",
+            subsequent_indent=" " * 17,
             break_long_words=False,
             break_on_hyphens=False,
         )

@@ -203,7 +203,9 @@ def run_client(
             logs.append(AuditLog(log, begin))
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
-        return _ShowsModel(Worker(lambda: make_client_app(Resident(scenario, population)), federation))
+        return _ShowsModel(
+            Worker(lambda: make_client_app(Resident(scenario, population, "system")), federation)
+        )
 
     def note(passed: Passed) -> None:
         logs[0].note(passed)

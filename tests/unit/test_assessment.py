@@ -13,7 +13,7 @@ import pytest
 from common.config import Scenario
 from simulations.report import sentences as told
 from simulations.report.assessment import DISCLAIMER, QUESTIONS, assess, assessment_markdown
-from simulations.report.facts import Facts
+from simulations.report.facts import Facts, Left
 from simulations.report.sentences import NOT_RECORDED
 from simulations.results import RunFolder
 from simulations.results.audit_log import AUDIT_LOG, AuditLog, Passed
@@ -34,8 +34,10 @@ LEDGER = {
     "clip_norm": 0.5,
     "noise_source": "operating system",
     "sampling": "poisson",
-    "covers": ["updates"],
-    "not_covered": ["statistics of preprocessing"],
+    "holds": "against everybody who sees the models",
+    "neighbours": "differ in one client",
+    "covers": ["the weights"],
+    "not_covered": ["statistics, which have no noise", "metrics"],
 }
 
 
@@ -112,15 +114,21 @@ def test_privacy_is_what_the_ledger_holds(facts: Facts) -> None:
     spent = dataclasses.replace(facts, summary={"privacy": LEDGER})
     assert told.privacy(spent) == (
         "Unit client: epsilon 2.988 at delta 1e-05; accountant rdp; noise multiplier 1.1; clip norm 0.5; "
-        "noise source operating system; sampling poisson. It covers: updates. It does not cover: statistics "
-        "of preprocessing."
+        "noise source operating system; sampling poisson. It holds against everybody who sees the models, "
+        "for data that differ in one client. It covers: the weights. It does not cover: statistics, which "
+        "have no noise; metrics."
     )
 
 
 def test_secure_aggregation_is_what_the_configuration_says(facts: Facts) -> None:
     assert told.secure_aggregation(facts).startswith("No secure aggregation")
     on = changed(facts, secure={"aggregation": True, "max_dropout": 0.1, "max_colluding": 0.25})
-    assert "up to 10% of a cohort lost and up to 25% of the sites colluding" in told.secure_aggregation(on)
+    said = told.secure_aggregation(on)
+    assert "up to 10% of a cohort lost and up to 25% of the sites colluding" in said
+    assert "Statistics" not in said  # the rows of the rounds do not tell how those came
+    for kind, how in (("query.statistics", "came by site, without"), ("query.secure_vector", "summed under")):
+        logged = dataclasses.replace(on, logged=True, left=[Left("SVI", kind, 1, 100)])
+        assert f"Statistics of preprocessing {how}" in told.secure_aggregation(logged).replace("were ", "")
 
 
 @pytest.mark.parametrize(("tls", "said"), [(True, "encrypted by TLS"), (False, "plain text")])

@@ -123,7 +123,7 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
 
 
 def test_terms() -> None:
-    assert [kind for kind in REPLIES if not Terms().refuses(kind)] == list(KINDS.values())[:5]
+    assert [kind for kind in REPLIES if not Terms().refuses(kind)] == list(KINDS.values())
     assert "does not answer" in Terms().refuses("train.pooled")  # of simulations only
     assert "does not answer" in Terms().refuses("query.shell")
     Terms(least_clients=3).check(3)
@@ -137,13 +137,22 @@ def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
     text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms(frozenset({"local"}), 3))
     words = text.replace(",", " ").replace(";", " ").split()
     for name, kind in KINDS.items():
-        if name != "local":
-            assert name in words
+        assert (name in words) == (name != "local" and not name.startswith("secure")), name
+        if name in words:
             assert REPLIES[kind] <= set(words), name
     assert f"up to {scenario.training.rounds} rounds" in text
     assert "1,234 here" in text
     assert "refuses: local" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_statement_of_a_secure_scenario_says_that_updates_leave_under_masks_only() -> None:
+    scenario = load_scenario("medical-thyroid", ["secure.aggregation=true"], builtin=BUILTIN_SCENARIOS)
+    population = datasets.load_population(scenario)
+    text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms())
+    left = [name for name in KINDS if f"  {name} " in text]
+    assert left == [name for name in KINDS if name != "train"]
+    assert "the model's update under masks" in text
 
 
 # -- compression --------------------------------------------------------------------------------

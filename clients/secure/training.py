@@ -1,0 +1,99 @@
+"""What a client adds to the sum of a round of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord
+from numpy.typing import NDArray
+
+from clients.cohort import train_cohort
+from clients.resident import Resident
+from common import records
+from common.errors import DisclosureError
+from common.privacy.plan import divided, make_plan
+from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
+from common.secure.fixed_point import FixedPoint
+from common.secure.layout import Noise, Summand, moving
+
+
+def summand(
+    resident: Resident,
+    config: ConfigRecord,
+    arrays: ArrayRecord,
+    client: int,
+    fixed: FixedPoint,
+    noise: Noise,
+) -> Summand:
+    """Train a client for a round and return what it adds.
+
+    Args:
+        resident, config, arrays, client: as for `train_cohort`. Of the config, "full-weight-rows" are the
+            training rows from which a client counts fully, where there is no privacy.unit "client".
+        fixed: how the sum is taken; noise: that the sum will have.
+
+    Raises:
+        ShoalError: as the training does.
+        DisclosureError: with privacy.unit "client", the noise is less than this client's scenario wants.
+    """
+    alone = ConfigRecord({**config, "reduce": False})
+    part = train_cohort(resident, alone, arrays, [client])[0]
+    if part.content is None:
+        raise part.error or RuntimeError("local training gave nothing")
+    record = part.content.metric_records[METRICS_RECORD]
+    told = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+    start = records.record_to_weights(arrays)
+    left = records.record_to_weights(part.content.array_records[ARRAYS])
+    if resident.scenario.privacy.unit == "client":
+        update = [left[k].astype(np.float64) for k in moving(start)]
+        return _protected(resident, update, told, fixed, noise)
+    update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
+    full = float(cast(float, config["full-weight-rows"]))
+    return Summand(update, min(told[EXAMPLES] / full, 1.0), told[TRAIN_LOSS])
+
+
+def _protected(
+    resident: Resident,
+    update: list[NDArray[Any]],
+    told: Mapping[str, float],
+    fixed: FixedPoint,
+    noise: Noise,
+) -> Summand:
+    """Keep a clipped update to the range of its sum, and leave out each number behind it that has no noise.
+
+    The clip norm is the range: no number of an update of that norm is beyond it. The noise is what this
+    client's own scenario wants: a server that asks for less gets nothing.
+    """
+    scenario = resident.scenario
+    plan, wanted = make_plan(scenario, len(resident.population)), 0.0
+    least, counted = plan.noise_multiplier, scenario.privacy.clipping == "adaptive"
+    if counted:
+        split = divided(plan.noise_multiplier, plan.share * len(resident.population))
+        least, wanted = split.update, split.count
+    if noise.update < least * fixed.range or noise.within < wanted:
+        raise DisclosureError(
+            f"the server asks for an update with noise of {noise.update / fixed.range:.3g} clipping norms; "
+            f"this client's scenario wants {least:.3g}"
+        )
+    clip(update, fixed)
+    return Summand(update, told[WEIGHT], 0.0, told.get(WITHIN, 0.0), tells_weight=False)
+
+
+def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:
+    """Scale an update, in place, to an L2 norm of at most `fixed.range`, also once it is whole numbers.
+
+    Rounding moves each of d numbers by up to half a level and so the norm by up to √d / 2 levels: that much
+    is left below the range.
+
+    Raises:
+        DisclosureError: the levels are too few for so many numbers.
+    """
+    norm = float(np.sqrt(sum(float(np.vdot(u, u)) for u in update)))
+    rounding = fixed.error * float(np.sqrt(sum(u.size for u in update)))
+    if rounding >= fixed.range:
+        raise DisclosureError("so many numbers in so few levels cannot keep to privacy.clip_norm")
+    factor = (fixed.range - rounding) / max(norm, fixed.range - rounding)
+    for u in update:
+        u *= factor

@@ -1,0 +1,26 @@
+"""Vectors, other than an update, that clients may be asked to add up under masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+
+from clients.resident import Resident
+
+# (data of this process, client index, the server's config) → a vector, of a length that follows from the
+# config and not from the data; numbers beyond the range that the server names are cut to it
+VectorFunction = Callable[[Resident, int, ConfigRecord], NDArray[np.float64]]
+
+
+def rows(resident: Resident, client: int, config: ConfigRecord) -> NDArray[np.float64]:
+    """Return the client's number of rows for training, validation and test, (3,)."""
+    splits = resident.raw(client)
+    return np.array([splits[name].rows for name in ("train", "validation", "test")], np.float64)
+
+
+# purpose → function
+VECTORS: Final[Mapping[str, VectorFunction]] = {"rows": rows}

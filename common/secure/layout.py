@@ -1,0 +1,123 @@
+"""What clients add up in a round of training: their update, and three numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.secure.fixed_point import FixedPoint
+
+TRAILING: Final = 3  # weight, weighted loss, "within the clip norm"
+LOSS_BOUND: Final = 64.0  # a larger loss is cut to it
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviations of the noise in the sum, each in the unit of its numbers; 0 adds none.
+
+    Attributes:
+        update: of each number of the update; within: of the count of updates within the clip norm.
+    """
+
+    update: float = 0.0
+    within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summand:
+    """What one client adds.
+
+    Attributes:
+        update: an array for each floating-point weight of the model.
+        weight: in [0, 1], by which update and loss are multiplied; loss: mean over the client's rows.
+        within: 1/2 if the update's norm was within the clip norm, -1/2 if it was cut, 0 if it is not told.
+        tells_weight: whether the weight itself is added up too.
+    """
+
+    update: Sequence[NDArray[Any]]
+    weight: float
+    loss: float
+    within: float = 0.0
+    tells_weight: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What clients have added up.
+
+    Attributes:
+        update: an array for each weight of the model: weight · update over the clients; zeros for those
+            that are not of floating point.
+        weight: sum of the weights that were told; loss: of weight · loss; within: of the clients' `within`.
+    """
+
+    update: list[NDArray[np.float64]]
+    weight: float
+    loss: float
+    within: float
+
+
+def moving(weights: Sequence[NDArray[Any]]) -> list[int]:
+    """Return which of a model's weights have an update: those of floating point."""
+    return [k for k, w in enumerate(weights) if np.issubdtype(w.dtype, np.floating)]
+
+
+def length(weights: Sequence[NDArray[Any]]) -> int:
+    """Return how many numbers a client adds for a model."""
+    return sum(weights[k].size for k in moving(weights)) + TRAILING
+
+
+def scales(fixed: FixedPoint) -> tuple[FixedPoint, FixedPoint, FixedPoint]:
+    """Return how weight, loss and bit become whole numbers, in as many levels as the update."""
+    return (
+        FixedPoint(1.0, fixed.levels),
+        FixedPoint(LOSS_BOUND, fixed.levels),
+        FixedPoint(1.0, fixed.levels),
+    )
+
+
+def encode(summand: Summand, fixed: FixedPoint) -> NDArray[np.int64]:
+    """Return what a client adds as whole numbers.
+
+    The weight is rounded to a level first, so that the sum of the weights is exact.
+    """
+    weight = round(summand.weight * fixed.levels) / fixed.levels
+    parts = [fixed.encode(u.reshape(-1), weight) for u in summand.update]
+    for_weight, for_loss, for_bit = scales(fixed)
+    one, loss = np.ones(1), np.array([summand.loss], np.float64)
+    tail = [
+        for_weight.encode(one * summand.tells_weight, weight),
+        for_loss.encode(loss, weight),
+        for_bit.encode(one * summand.within),
+    ]
+    return np.concatenate([*parts, *tail])
+
+
+def decode(whole: NDArray[np.int64], weights: Sequence[NDArray[Any]], fixed: FixedPoint) -> Totals:
+    """Return what clients have added up.
+
+    Args:
+        whole: the sum of what `encode` gave; weights: of the model; fixed: as it was encoded.
+    """
+    update, position = [np.zeros(w.shape) for w in weights], 0
+    for k in moving(weights):
+        size = weights[k].size
+        update[k] = fixed.decode(whole[position : position + size]).reshape(weights[k].shape)
+        position += size
+    tail = [
+        float(scale.decode(number)) for scale, number in zip(scales(fixed), whole[position:], strict=True)
+    ]
+    return Totals(update, *tail)
+
+
+def noise_stddevs(
+    noise: Noise, weights: Sequence[NDArray[Any]], fixed: FixedPoint
+) -> list[tuple[int, float]]:
+    """Return runs of numbers in the layout, each with the standard deviation of its noise in levels."""
+    _, _, for_bit = scales(fixed)
+    update = (length(weights) - TRAILING, noise.update / fixed.step)
+    return [update, (TRAILING - 1, 0.0), (1, noise.within / for_bit.step)]

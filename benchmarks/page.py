@@ -17,6 +17,7 @@ ORDER: Final = {
     "floor": "make bench BENCH=floor",
     "transport": "make bench BENCH=transport",
     "secure": "make bench BENCH=secure",
+    "audit": "make bench BENCH=audit",
     "growth-cohort": "make bench BENCH=growth",
     "growth-population": "make bench BENCH=growth",
     "growth-size": "make bench BENCH=growth",

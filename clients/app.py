@@ -82,15 +82,19 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
     app.evaluate("test")(_handler(client.test))
-    secure = SecureClient(resident)
-    app.query("secure_keys")(_stateful(secure.keys))
-    app.query("secure_shares")(_stateful(secure.shares))
-    app.train("secure")(_stateful(secure.train))
-    app.query("secure_vector")(_stateful(secure.vector))
-    app.query("secure_unmask")(_stateful(secure.unmask))
+    serve_secure(app, SecureClient(resident))
     if pooled:
         app.train("pooled")(_handler(client.train_pooled))
     return app
+
+
+def serve_secure(app: ClientApp, client: SecureClient) -> None:
+    """Let an app answer the stages of secure aggregation."""
+    app.query("secure_keys")(_stateful(client.keys))
+    app.query("secure_shares")(_stateful(client.shares))
+    app.train("secure")(_stateful(client.train))
+    app.query("secure_vector")(_stateful(client.vector))
+    app.query("secure_unmask")(_stateful(client.unmask))
 
 
 def _handler(answer: Handler) -> ClientAppCallable:

@@ -348,6 +348,8 @@ class _Server:
         alone = (
             self.scenario.resources.transport == "grpc"
             or self.scenario.secure.aggregation  # each client masks its own update
+            # DP-SGD makes a gradient of each row: a stack of clients would hold those of all at once.
+            or self.scenario.privacy.unit == "record"
             or self.cohort_size() < _LEAST_COHORT
         )
         if wanted == "sequential" or (wanted == "auto" and alone):

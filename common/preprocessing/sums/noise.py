@@ -17,17 +17,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final, Literal
+from typing import Literal
 
 from common.config import Scenario
 from common.errors import ConfigError
 from common.privacy.accounting import Charge, solve_noise
+from common.privacy.plan import delta_of_names
 from common.schema import Schema
 from common.secure import graph
 
 Unit = Literal["none", "client", "local", "record"]
-# Part of privacy.delta for a name of one unit that is published against all odds (`names_threshold`).
-_NAMES_SHARE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
     solved = solve_noise(
         lambda z: (_charge(z, passes, scenario),),
         privacy.statistics_epsilon,
-        privacy.delta * (1 - _NAMES_SHARE),
+        privacy.delta - delta_of_names(privacy),
         privacy.accountant,
     )
     # That a client takes part is no secret to the server, and it could hold anything: two vectors of it
@@ -95,7 +94,7 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
     charges = (_charge(solved, passes, scenario),)
     # as in training: a server that sees single clients is trusted with the noise that protects whole ones
     at_client = privacy.unit != "client" or scenario.secure.aggregation
-    return Protection(privacy.unit, solved * sides, charges, privacy.delta * _NAMES_SHARE, at_client)
+    return Protection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
 
 
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.attacks.adversary import Adversary
+from clients.preprocessing.contribution import Contribution
 from clients.shard import split, split_indices
 from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
-from common.preprocessing.sums.noise import protection
+from common.preprocessing.sums.plan import Plan as SumsPlan
 from common.privacy.accounting import Charge
 from common.privacy.noise import Source
 from common.privacy.plan import Plan, make_plan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from clients.trainer import Trainer
 
 _MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and copies in flight, in models' sizes
+_CONTRIBUTIONS = 16  # clients of whom the words are kept between questions about statistics
 _CACHE_BYTES = 1 << 30  # encoded rows kept by a process; more are encoded again when needed
 
 
@@ -71,6 +73,7 @@ class Resident:
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
+        self._contributions: OrderedDict[int, Contribution] = OrderedDict()
 
     def raw(self, client: int) -> dict[Split, Shard]:
         """Load a client's raw rows and divide them."""
@@ -82,6 +85,7 @@ class Resident:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
             self._trainer = self._stacked = self._private = None
             self._cache.clear()
+            self._contributions.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
 
@@ -149,6 +153,15 @@ class Resident:
         """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
         return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
 
+    def contribution(self, client: int) -> Contribution:
+        """Return what a client adds to sums of statistics; texts are cut into words once for all passes."""
+        if client not in self._contributions:
+            self._contributions[client] = Contribution(self.raw(client)["train"], self.statistics_plan)
+        self._contributions.move_to_end(client)
+        while len(self._contributions) > _CONTRIBUTIONS:
+            self._contributions.popitem(last=False)
+        return self._contributions[client]
+
     def record_plan(self, rows: int) -> RecordPlan:
         """Return how a client with so many training rows keeps the promise to each of them."""
         before = self._statistics_charges
@@ -160,8 +173,13 @@ class Resident:
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
 
     @cached_property
+    def statistics_plan(self) -> SumsPlan:
+        """How statistics are told as sums, by this client's own scenario."""
+        return SumsPlan.of(self.schema, self.scenario)
+
+    @property
     def _statistics_charges(self) -> tuple[Charge, ...]:
-        return protection(self.schema, self.scenario).charges
+        return self.statistics_plan.protection.charges
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

@@ -14,29 +14,26 @@ from common.config import Scenario
 from common.errors import DisclosureError
 from common.preprocessing.sums.layout import Layout
 from common.preprocessing.sums.noise import client_share, is_asked_for_sums
-from common.preprocessing.sums.plan import Plan
 from common.preprocessing.sums.questions import PASS, Questions, number_of_pass
 from common.privacy.noise import Randomness, randomness
-from common.schema import Schema, Shard
 
 
 def summand(
-    shard: Shard, schema: Schema, scenario: Scenario, question: Mapping[str, Any], source: Randomness
+    own: Contribution, scenario: Scenario, question: Mapping[str, Any], source: Randomness
 ) -> NDArray[np.int64]:
     """Return what a client adds to the sum that is asked for.
 
     Args:
-        shard: the training rows; schema, scenario: that both sides have.
+        own: what the client has to add; scenario: that both sides have.
         question: as `Questions` packs it.
         source: of this client's part of the noise, where clients add it.
 
     Raises:
         DisclosureError: the question is not one that is answered.
     """
-    plan = Plan.of(schema, scenario)
-    asked, own = Questions(plan, int(question["asked"])), Contribution(shard, plan)
+    asked = Questions(own.plan, int(question["asked"]))
     vector, layout = _answer(own, asked, question)
-    if layout is None or not plan.protection.at_client:
+    if layout is None or not own.plan.protection.at_client:
         return vector
     return layout.noised(vector, source, client_share(asked.asked, scenario))
 
@@ -52,7 +49,7 @@ def summand_of(resident: Resident, client: int, question: Mapping[str, Any]) -> 
         raise DisclosureError("the scenario asks for no sums of statistics")
     number = number_of_pass(question)
     source = randomness(resident.source, scenario.seed, "statistics-noise", round=number, client=client)
-    return summand(resident.raw(client)["train"], resident.schema, scenario, question, source)
+    return summand(resident.contribution(client), scenario, question, source)
 
 
 def _answer(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.preprocessing.contribution import Contribution
 from clients.preprocessing.sums import summand
 from common.config import Scenario
 from common.preprocessing import Statistics
+from common.preprocessing.sums.plan import Plan
 from common.preprocessing.sums.questions import number_of_pass
 from common.privacy.noise import randomness
 from common.schema import Schema, Shard
@@ -31,8 +33,7 @@ class ShardSum:
     def __call__(self, question: dict[str, Any], size: int) -> Summed:
         vectors = [
             summand(
-                shard,
-                self.schema,
+                Contribution(shard, Plan.of(self.schema, self.scenario)),
                 self.scenario,
                 question,
                 randomness(

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from clients.attacks.adversary import Adversary
 from clients.local_settings import LocalTask, local_settings
 from clients.resident import Resident, Rows
 from clients.update.pipeline import finite
+from clients.update.protection import Protection, protect
 from clients.update.step import Origin
 from common import records
 from common.errors import NonFiniteError
@@ -31,6 +33,8 @@ from common.records import (
     TRACES,
     TRAIN_LOSS,
     UPDATE_BYTES,
+    WEIGHT,
+    WITHIN,
 )
 from common.seeds import generator
 
@@ -60,12 +64,16 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
+    """What a client has learnt; `weight` is how much it counts in a mean, `beside` what it tells further."""
+
     client: int
     examples: int
     loss: float
     steps: int
     seconds: float
     weights: list[NDArray[Any]]
+    weight: float
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
         """Return what is told of the client beside its weights."""
@@ -74,6 +82,7 @@ class _Trained:
             TRAIN_LOSS: self.loss,
             "steps": self.steps,
             "seconds": self.seconds,
+            **self.beside,
         }
 
 
@@ -96,7 +105,14 @@ def train_cohort(
     work, parts = _open(resident, config, clients)
     weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
-    trained = train(resident, weights, work, lambda client, error: parts.append(Part([client], None, error)))
+    protection = protect(resident.scenario, config, resident.source)
+
+    def fail(client: int, error: Exception) -> None:
+        parts.append(Part([client], None, error))
+
+    trained = train(resident, weights, work, protection, fail)
+    if resident.adversary is not None:
+        trained = _altered(resident, resident.adversary, config, weights, protection, trained, fail)
     if config.get("reduce"):
         mean = _Mean()
         for one in trained:
@@ -104,15 +120,15 @@ def train_cohort(
                 mean.add(one)
         if not mean.clients:
             return parts
-        return [Part(mean.clients, mean.reply(arrays, _told(resident, weights))), *parts]
-    done = [Part([one.client], _reply(one, _told(resident, weights))) for one in trained]
+        return [Part(mean.clients, mean.reply(arrays, _told(resident, protection, weights))), *parts]
+    done = [Part([one.client], _reply(one, _told(resident, protection, weights))) for one in trained]
     return sorted([*done, *parts], key=lambda part: part.clients[0])
 
 
-def _told(resident: Resident, weights: Sequence[NDArray[Any]]) -> dict[str, float]:
-    """Return what is the same for all clients of a process."""
+def _told(resident: Resident, protection: Protection, weights: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """Return what is the same for all clients of a process; `traces` counts up to this call."""
     told: dict[str, float] = {TRACES: resident.traces}
-    size = resident.pipeline.wire_bytes(weights)
+    size = protection.pipeline.wire_bytes(weights)
     return told if size is None else {**told, UPDATE_BYTES: size}
 
 
@@ -126,9 +142,13 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     reason = why_not(resident.trainer.model)
     if not reason:
         work, _ = _open(resident, config, [client])
-        numbers["sequential-seconds"] = _seconds(lambda: _one_by_one(resident, weights, work * 2, _raise)) / 2
-        many = work * _TRIAL_CLIENTS
-        numbers["stacked-seconds"] = _seconds(lambda: _stacked(resident, weights, many, _raise)) / len(many)
+        protection = protect(resident.scenario, config, resident.source)
+
+        def seconds(train: Callable[..., Iterator[_Trained]], times: int) -> float:
+            return _seconds(lambda: train(resident, weights, work * times, protection, _raise)) / times
+
+        numbers["sequential-seconds"] = seconds(_one_by_one, 2)
+        numbers["stacked-seconds"] = seconds(_stacked, _TRIAL_CLIENTS)
     return RecordDict(
         {METRICS_RECORD: records.metric_record(numbers), "trial": ConfigRecord({"reason": reason})}
     )
@@ -154,26 +174,31 @@ _Work = list[_Ready]
 
 def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> tuple[_Work, list[Part]]:
     """Load clients' rows and settings; those that cannot be loaded have failed."""
-    seed, number = resident.scenario.seed, int(cast("int", config.get("server-round", 0)))
+    seed, number = resident.scenario.seed, _round(config)
     work: _Work = []
     failed = []
     for client in clients:
+        origin = Origin(seed, number, client)
         try:
-            rows: Rows = resident.rows(client)["train"]
+            rows: Rows = resident.training_rows(origin)
             settings = local_settings(resident.scenario, config, number, client)
         except Exception as error:
             failed.append(Part([client], None, error))
         else:
             rng = generator(seed, "shuffle", round=number, client=client)
-            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), Origin(seed, number, client)))
+            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), origin))
     return work, failed
+
+
+def _round(config: ConfigRecord) -> int:
+    return int(cast("int", config.get("server-round", 0)))
 
 
 _Fail = Callable[[int, Exception], None]
 
 
 def _one_by_one(
-    resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail
+    resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
 ) -> Iterator[_Trained]:
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
@@ -183,22 +208,38 @@ def _one_by_one(
             fail(client, error)
             continue
         with span("reduce"):
-            left, leaves = resident.pipeline.apply(weights, [w[None] for w in new], [ready.origin])
+            own = [w[None] for w in new]
+            beside = _beside(protection, len(task.y), protection.within(weights, own), 0)
+            left, leaves = protection.pipeline.apply(weights, own, [ready.origin])
         if leaves[0]:
-            seconds = time.perf_counter() - started
-            yield _Trained(client, len(task.y), loss, steps, seconds, [w[0] for w in left])
+            seconds, weight = time.perf_counter() - started, protection.weight(len(task.y))
+            arrays = [w[0] for w in left]
+            yield _Trained(client, len(task.y), loss, steps, seconds, arrays, weight, beside)
         else:
             fail(client, NonFiniteError.after_update())
 
 
-def _stacked(resident: Resident, weights: list[NDArray[Any]], work: _Work, fail: _Fail) -> Iterator[_Trained]:
+def _beside(
+    protection: Protection, rows: int, within: NDArray[np.float64] | None, k: int
+) -> dict[str, float]:
+    """Return what a client tells where it is its update that leaves; `k`: its place in `within`."""
+    if protection.clip_norm is None:
+        return {}
+    told = {WEIGHT: protection.weight(rows)}
+    return told if within is None else {**told, WITHIN: float(within[k])}
+
+
+def _stacked(
+    resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
+) -> Iterator[_Trained]:
     for stack in _stacks(work, resident.stack_limit(weights)):
         started = time.perf_counter()
         found = resident.stacked.train(weights, [ready.task for ready in stack])
         sound = np.isfinite(found.losses) & finite(found.weights)
         with span("reduce"):
             origins = [ready.origin for ready in stack]
-            left, leaves = resident.pipeline.apply(weights, found.weights, origins)
+            within = protection.within(weights, found.weights)
+            left, leaves = protection.pipeline.apply(weights, found.weights, origins)
         seconds = (time.perf_counter() - started) / len(stack)
         for k, ready in enumerate(stack):
             task, client, loss, steps = ready.task, ready.origin.client, found.losses[k], found.steps[k]
@@ -208,8 +249,10 @@ def _stacked(resident: Resident, weights: list[NDArray[Any]], work: _Work, fail:
             elif not leaves[k]:
                 fail(client, NonFiniteError.after_update())
             else:
-                own = [w[k] for w in left]
-                yield _Trained(client, len(task.y), float(loss), int(steps), seconds, own)
+                own, rows = [w[k] for w in left], len(task.y)
+                beside = _beside(protection, rows, within, k)
+                weight = protection.weight(rows)
+                yield _Trained(client, rows, float(loss), int(steps), seconds, own, weight, beside)
 
 
 def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
@@ -227,9 +270,41 @@ def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
         yield stack
 
 
+def _altered(
+    resident: Resident,
+    adversary: Adversary,
+    config: ConfigRecord,
+    weights: list[NDArray[Any]],
+    protection: Protection,
+    trained: Iterator[_Trained],
+    fail: _Fail,
+) -> Iterator[_Trained]:
+    """Let malicious clients change what they send, after all that an honest client does to it."""
+    # Where updates leave, they are changes of nothing.
+    base = [np.zeros_like(w) for w in weights] if protection.pipeline.as_updates else weights
+
+    def honest(clients: Sequence[int]) -> list[list[NDArray[Any]]]:
+        fellows, _ = _open(resident, config, clients)
+        found = _one_by_one(resident, weights, fellows, protection, lambda client, error: None)
+        return [one.weights for one in found]
+
+    number = _round(config)
+    for one in trained:
+        origin = Origin(resident.scenario.seed, number, one.client)
+        sent = adversary.altered(base, one.weights, origin, honest)
+        if records.all_finite(sent):
+            yield replace(one, weights=sent)
+        else:
+            fail(one.client, NonFiniteError.forged())
+
+
 @dataclass(slots=True)
 class _Mean:
-    """The mean of clients' weights by examples, summed as they come: one model's memory for any number."""
+    """The weighted mean of what clients have learnt, summed as it comes: one model's memory for any number.
+
+    They are weighted by examples; where their updates leave, as the protection says, and summed in float64,
+    so that rounding does not add to what one client can change.
+    """
 
     clients: list[int] = field(default_factory=list)
     rows: list[_Trained] = field(default_factory=list)
@@ -238,30 +313,28 @@ class _Mean:
 
     def add(self, one: _Trained) -> None:
         if not self.sums:
-            kinds = [np.result_type(w.dtype, np.float32) for w in one.weights]
+            least = np.float64 if WEIGHT in one.beside else np.float32
+            kinds = [np.result_type(w.dtype, least) for w in one.weights]
             self.sums = [np.zeros(w.shape, kind) for w, kind in zip(one.weights, kinds, strict=True)]
             self.scratch = [np.empty_like(total) for total in self.sums]
         for total, scratch, w in zip(self.sums, self.scratch, one.weights, strict=True):
-            np.multiply(w, one.examples, out=scratch, casting="same_kind")
+            np.multiply(w, one.weight, out=scratch, casting="same_kind")
             np.add(total, scratch, out=total)
         self.clients.append(one.client)
-        self.rows.append(_Trained(one.client, one.examples, one.loss, one.steps, one.seconds, []))
+        self.rows.append(replace(one, weights=[]))
 
     def reply(self, like: ArrayRecord, told: Mapping[str, float]) -> RecordDict:
         """Return the mean, its metrics, and a table of what each client told."""
         rows = sorted(self.rows, key=lambda row: row.client)
-        examples = sum(row.examples for row in rows)
+        weight = sum(row.weight for row in rows)
         means = [
-            (total / examples).astype(array.dtype)
+            (total / weight).astype(array.dtype)
             for total, array in zip(self.sums, like.values(), strict=True)
         ]
-        numbers = {
-            EXAMPLES: examples,
-            TRAIN_LOSS: sum(row.loss * row.examples for row in rows) / examples,
-            "steps": sum(row.steps for row in rows),
-            "seconds": sum(row.seconds for row in rows),
-            **told,
+        sums = {
+            name: sum(row.numbers()[name] for row in rows) for name in rows[0].numbers() if name != TRAIN_LOSS
         }
+        numbers = {**sums, TRAIN_LOSS: sum(row.loss * row.weight for row in rows) / weight, **told}
         table = records.client_table(
             [row.client for row in rows], [{**row.numbers(), **told} for row in rows]
         )

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.attacks.adversary import Adversary
 from clients.shard import split, split_indices
-from clients.update.pipeline import make_pipeline
+from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.privacy.noise import Source
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
 
@@ -38,13 +40,24 @@ class Rows:
 
 
 class Resident:
-    """The data, encoder and trainer that one process works with."""
+    """The data, encoder and trainer that one process works with.
 
-    def __init__(self, scenario: Scenario, population: Population) -> None:
+    Attributes:
+        adversary: plays the malicious clients; `None` wherever real sites stand behind the data.
+    """
+
+    adversary: Adversary | None = None
+
+    def __init__(self, scenario: Scenario, population: Population, source: Source = "seeded") -> None:
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            scenario, population: of the run; source: of noise and of what it depends on.
+        """
         self.scenario = scenario
+        self.source = source
         self.population = population
         self.schema: Schema = population.schema
-        self.pipeline = make_pipeline(scenario.update)
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
@@ -60,6 +73,8 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
+            if self.adversary is not None:
+                self.adversary.use_spec(self._encoder.spec.input_spec)
             self._trainer = self._stacked = None
             self._cache.clear()
             self._cache_bytes = 0
@@ -90,6 +105,13 @@ class Resident:
         while self._cache_bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._cache_bytes -= _size(self._cache.popitem(last=False)[1])
         return found
+
+    def training_rows(self, origin: Origin) -> Rows:
+        """Return the rows that a client trains on in a round: its own, or what an attack makes of them."""
+        rows = self.rows(origin.client)["train"]
+        if self.adversary is None:
+            return rows
+        return Rows(*self.adversary.poisoned(rows.x, rows.y, origin))
 
     @property
     def trainer(self) -> Trainer:

@@ -215,9 +215,9 @@ class PrivacyConfig(Section):
 
     unit: Literal["none", "client", "local", "record"] = Field(
         "none",
-        description="Whom the promise protects: client is all that one client holds, with noise at the server; "
-        "local the same, with noise at the client, against the server too; record is one row, with noise in "
-        "each step of local training (DP-SGD).",
+        description="Whom the promise protects: client is all that one client holds, with noise at the "
+        "server; local the same, with noise at the client, against the server too; record is one row, with "
+        "noise in each step of local training (DP-SGD).",
     )
     epsilon: float | None = Field(
         None,
@@ -242,15 +242,16 @@ class PrivacyConfig(Section):
     )
     weights: Literal["uniform", "bounded"] = Field(
         "uniform",
-        description="How much a client counts (unit client): all the same, or by rows up to full_weight_rows.",
+        description="How much a client counts (unit client): all the same, or by rows up to "
+        "full_weight_rows.",
     )
     full_weight_rows: int = Field(
         100, ge=1, description="Training rows from which a client counts fully (weights bounded)."
     )
     accountant: Literal["rdp", "pld"] = Field(
         "rdp",
-        description="How epsilon is added up: by Rényi divergences, or by privacy loss distributions, which is "
-        "tighter and slower.",
+        description="How epsilon is added up: by Rényi divergences, or by privacy loss distributions, which "
+        "is tighter and slower.",
     )
     statistics_epsilon: float | None = Field(
         None,
@@ -264,7 +265,7 @@ class PrivacyConfig(Section):
 
 
 class SecureConfig(Section):
-    """Secure aggregation: the server learns sums over clients and nothing of a single one (docs/privacy.md)."""
+    """Secure aggregation: the server learns sums over clients, and nothing of a single one."""
 
     aggregation: bool = Field(False, description="Whether updates and statistics are summed under masks.")
     range: float = Field(

@@ -13,6 +13,7 @@ ShoalError                    1   anything that shoal refuses
 │   └── TooFewRepliesError   12   too few clients answered to apply a round
 ├── WorkerError              13   a worker process could not be started or kept
 ├── DisclosureError          14   a message held something that may not leave the client
+├── BudgetError              19   the privacy budget does not allow what was asked
 ├── RunError                 15   a run folder is missing, damaged or not what was expected
 │   ├── CheckpointError      16   a checkpoint cannot be written, or none can be used
 │   └── StorageError         18   a file of a run cannot be written
@@ -131,6 +132,11 @@ class NonFiniteError(TrainingError):
             hint='set update.clip_norm, lower training.learning_rate, or use update.compress = "int8"',
         )
 
+    @classmethod
+    def forged(cls) -> NonFiniteError:
+        """Return the error of a malicious client's update that the model's type cannot hold."""
+        return cls("the forged update is not finite", hint="lower the numbers in attack.args")
+
 
 class TooFewRepliesError(TrainingError):
     """Fewer clients than server.min_success answered, so the round was not applied."""
@@ -151,6 +157,13 @@ class DisclosureError(ShoalError):
 
     exit_code = 14
     help = "common/records.py lists what each kind of message may carry."
+
+
+class BudgetError(ShoalError):
+    """The privacy budget does not allow what was asked."""
+
+    exit_code = 19
+    help = "docs/privacy.md tells what spends a budget: rounds, noise, sampling and statistics."
 
 
 class RunError(ShoalError):

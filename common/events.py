@@ -6,6 +6,7 @@ progress display and the report are made of.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -27,10 +28,12 @@ class RoundRow:
         train_loss: example-weighted mean of the clients' mean loss while training; NaN in round 0.
         metrics: validation metric → example-weighted mean over clients, of the model after this
             round; empty where the round was not evaluated.
-        best: whether this is the best round so far by the monitored metric.
+        best: whether this is the best round so far by the monitored metric; under a promise of privacy,
+            where nothing is chosen by it, the last one evaluated.
         bytes_up: payload from clients to server; bytes_down: from server to clients.
         seconds: wall time from the end of the last round; phases: the same by phase of
             `common/profiling.py`.
+        epsilon: of the privacy budget that is spent after this round; NaN where nothing is promised.
     """
 
     round: int
@@ -45,6 +48,7 @@ class RoundRow:
     bytes_down: int
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    epsilon: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

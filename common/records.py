@@ -20,6 +20,8 @@ query.secure_vector       config, secure              metrics (seconds), masked 
 query.secure_unmask       secure                      metrics (seconds), unmask (shares of masks)
 ========================  ==========================  ==========================================
 
+With privacy.unit = "client" the arrays in a reply to "train" are not the new weights but the clipped update.
+
 A reply to "train" or "evaluate" may stand for several clients of one process: its arrays and metrics are
 then their mean by examples, and `clients` is a table of the metrics of each. The last five are the stages of
 secure aggregation (docs/secure-aggregation.md).
@@ -68,6 +70,11 @@ EXAMPLES: Final = "num-examples"
 UPDATE_BYTES: Final = "update-bytes"  # of a compressed update, where one stands for it in full
 TRACES: Final = "traces"  # graphs that the client's process has made so far
 TRAIN_LOSS: Final = "train_loss"  # the key that stock QFedAvg reads
+WEIGHT: Final = "weight"  # how much a client's update counts, in [0, 1]; where it is an update that leaves
+WITHIN: Final = "within-clip"  # 1/2 for an update within the clipping norm, -1/2 for one that was cut
+EPSILON: Final = "epsilon"  # what a client has spent on its rows so far
+EPSILON_NEXT: Final = "epsilon-next"  # what it will have spent after another round
+CLIP_NORM: Final = "clip-norm"  # in a request: what to cut updates to
 
 _INTERVALS = {f"{name}{end}" for name in METRICS for end in ("", "-low", "-high")}
 _COUNTS = {EXAMPLES, "seconds"}
@@ -77,7 +84,9 @@ _TESTED = _COUNTS | _INTERVALS | {"positives"}
 REPLIES: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
     TRIAL: frozenset(_COUNTS | {"sequential-seconds", "stacked-seconds"}),
-    TRAIN: frozenset(_COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES}),
+    TRAIN: frozenset(
+        _COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES, WEIGHT, WITHIN, EPSILON, EPSILON_NEXT}
+    ),
     EVALUATE: frozenset(_COUNTS | set(METRICS)),
     TEST: frozenset(_TESTED),
     LOCAL: frozenset(_TESTED | {"steps"}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -19,18 +20,23 @@ from common.config import Scenario
 from common.errors import ConfigError
 from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
 from common.preprocessing import PreprocessingSpec, Statistics
+from common.privacy.noise import Source
+from common.privacy.plan import Plan, make_plan
 from common.records import ARRAYS, CONFIG
 from common.schema import Schema
 from server import preprocessing, strategies
+from server.aggregation import Aggregation, make_aggregation
 from server.checkpoint import Checkpoints
 from server.exchange import Exchange, ask, ask_enough, require_replies
+from server.ledger import make_ledger
+from server.promise import promised
 from server.rounds import BaseConfig, Progress, RoundLoop
 from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
 from server.strategies.state import left_out_of, restore, state_of
 
-Path = Literal["stacked", "sequential"]
+TrainingPath = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
 
 
@@ -42,12 +48,14 @@ class Federation:
         scenario: the configuration; schema: what a row looks like.
         sites: the clients.
         pooled_node: node that answers `train.pooled`, in a simulation that compares; else `None`.
+        source: of noise and cohorts: "system" where clients are elsewhere, so that nobody can foretell them.
     """
 
     scenario: Scenario
     schema: Schema
     sites: Sites
     pooled_node: int | None = None
+    source: Source = "seeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,12 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run ends with."""
+    """What a run ends with; `privacy` says what was promised, `None` if nothing was."""
 
     fitted: Fitted
     progress: Progress
     sites: Sequence[SiteRow]
+    privacy: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +91,15 @@ class Hooks:
         on_fitted: told of the preprocessing, before the first round.
         on_path: told which way clients train, where the scenario leaves it to a trial.
         checkpoints: take the state after rounds, and give it back; `None` for none.
+        ledger: file of the privacy ledger; `None` keeps it in memory.
         stop: asked after each round whether the run shall end there; is told whether more would follow.
     """
 
     observers: Sequence[Observer]
     on_fitted: Callable[[Fitted], None]
-    on_path: Callable[[Path], None] = lambda path: None
+    on_path: Callable[[TrainingPath], None] = lambda path: None
     checkpoints: Checkpoints | None = None
+    ledger: Path | None = None
     stop: Callable[[bool], bool] = lambda more: False
 
 
@@ -158,7 +169,9 @@ class _Server:
     def run(self) -> Outcome:
         training = self.scenario.training
         strategy = strategies.make(self.scenario.strategy, self.cohort_size(), training.learning_rate)
-        start, progress = self.resume(strategy) or self.start(strategy)
+        plan = self.plan()
+        aggregation = make_aggregation(self.scenario, plan, self.sites.count, self.federation.source)
+        start, progress = self.resume(strategy, aggregation) or self.start(strategy)
         loop = RoundLoop(
             self.grid,
             self.sites,
@@ -167,14 +180,27 @@ class _Server:
             self.schema.task,
             start.config,
             self.tell_round,
+            aggregation,
+            make_ledger(self.scenario, plan, self.hooks.ledger, self.federation.source, progress.epsilon),
+            self.federation.source,
             self.say,
-            lambda progress: self.after_round(progress, strategy),
+            lambda progress: self.after_round(progress, strategy, aggregation),
         )
         progress = loop.run(progress)
         tested = self.test(start, progress.best_arrays)
         for observer in self.hooks.observers:
             observer.on_sites(tested)
-        return Outcome(start.fitted, progress, tested)
+        promise = promised(self.scenario, plan, progress.epsilon, self.federation.source)
+        return Outcome(start.fitted, progress, tested, promise)
+
+    def plan(self) -> Plan | None:
+        """Return how clients' privacy is kept; `None` where nothing is promised to whole clients."""
+        if self.scenario.privacy.unit not in ("client", "local"):
+            return None
+        plan = make_plan(self.scenario, self.sites.count)
+        rounds = self.scenario.training.rounds
+        self.say(f"privacy: ε {plan.epsilon(rounds):.3g} for {rounds} rounds")
+        return plan
 
     def start(self, strategy: Strategy) -> tuple[_Start, Progress]:
         """Fit the preprocessing, build the model and choose the path."""
@@ -193,7 +219,7 @@ class _Server:
                 )
         return start, Progress.at_start(initial)
 
-    def resume(self, strategy: Strategy) -> tuple[_Start, Progress] | None:
+    def resume(self, strategy: Strategy, aggregation: Aggregation) -> tuple[_Start, Progress] | None:
         """Return where the newest checkpoint stands, and give strategy and clients what they had there."""
         checkpoints = self.hooks.checkpoints
         found = None if checkpoints is None else checkpoints.load()
@@ -203,12 +229,13 @@ class _Server:
             self.say(f"checkpoint refused: {refused}")
         start, state = _Start.of(found[0]), found[1]
         restore(strategy, state["strategy"])
+        aggregation.restore(state.get("aggregation", {}))
         self.client_states.update(state["clients"])
         progress = Progress(**state["progress"])
         self.say(f"resumed after round {progress.round}")
         return start, progress
 
-    def after_round(self, progress: Progress, strategy: Strategy) -> None:
+    def after_round(self, progress: Progress, strategy: Strategy, aggregation: Aggregation) -> None:
         """Save a checkpoint where one is due, and leave if asked to."""
         checkpoints, every = self.hooks.checkpoints, self.scenario.output.checkpoint_every
         over = progress.stopped_early or progress.round == self.scenario.training.rounds
@@ -218,7 +245,12 @@ class _Server:
             strategy_state = state_of(strategy)
             # Secrets of a client that was lost in a secure round shall not reach a disk.
             clients = {node: records.without_session(s) for node, s in self.client_states.items()}
-            state = {"progress": fields, "strategy": strategy_state, "clients": clients}
+            state = {
+                "progress": fields,
+                "strategy": strategy_state,
+                "aggregation": aggregation.state(),
+                "clients": clients,
+            }
             checkpoints.save(progress.round, state)
         if stop:
             raise KeyboardInterrupt
@@ -282,7 +314,7 @@ class _Server:
         self.say(f"model: {model.count_params():,} weights, input {spec.kind} {spec.shape}")
         return records.weights_to_record(model.get_weights())
 
-    def path(self, config: BaseConfig, initial: ArrayRecord) -> Path:
+    def path(self, config: BaseConfig, initial: ArrayRecord) -> TrainingPath:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
         wanted = self.scenario.resources.path
         alone = (
@@ -302,7 +334,7 @@ class _Server:
             raise ConfigError(f'resources.path: "stacked" cannot be had: {reason}', hint='set it to "auto"')
         taken = exchange.rows[0].metrics
         faster = taken["stacked-seconds"] < taken["sequential-seconds"]
-        found: Path = "stacked" if not reason and (faster or wanted == "stacked") else "sequential"
+        found: TrainingPath = "stacked" if not reason and (faster or wanted == "stacked") else "sequential"
         self.hooks.on_path(found)
         seconds = (taken[f"{name}-seconds"] * 1e3 for name in ("stacked", "sequential"))
         self.say(
@@ -315,7 +347,8 @@ class _Server:
         """Test the best federated model, and the baselines if asked for, at every client."""
         size = self.scenario.strategy.evaluate_clients
         clients = [int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")]
-        self.say(f"test: the best federated model at {len(clients)} clients")
+        which = "best" if self.scenario.privacy.unit == "none" else "last"
+        self.say(f"test: the {which} federated model at {len(clients)} clients")
         tests: dict[Model, Exchange] = {"federated": self.tested(best, start.config, clients)}
         if self.scenario.output.compare:
             tests |= self.baselines(start.config, start.initial, clients)

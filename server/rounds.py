@@ -9,8 +9,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -18,16 +17,19 @@ from flwr.serverapp.strategy import Strategy
 
 from common import metrics, profiling, records
 from common.config import Scenario
-from common.errors import TrainingError
+from common.errors import BudgetError, TrainingError
 from common.events import ClientRow, Phase, RoundRow
+from common.privacy.noise import Source
 from common.profiling import span
-from common.records import EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
 from common.schema import Task
+from server.aggregation import Aggregation, Plain
 from server.cohort_grid import CohortGrid
 from server.exchange import Exchange, ask_enough
-from server.sampling import cohort
+from server.ledger import Ledger, NoLedger
+from server.sampling import cohort, train_cohort
 from server.schedule import learning_rate
-from server.secure.training import train_as_one
+from server.secure.training import train_securely
 from server.sites import Sites
 from server.strategies.catalog import needs_every_update
 
@@ -44,7 +46,8 @@ class Progress:
         round: the last one that is done; 0 once the initial weights are evaluated, -1 before.
         score: the monitored metric at `best_round`, NaN before the first evaluation.
         stale: evaluations since the best one.
-        stopped_early: whether patience ran out.
+        stopped_early: whether patience or the privacy budget ran out.
+        epsilon: spent so far; NaN where nothing is promised.
     """
 
     arrays: ArrayRecord
@@ -54,6 +57,7 @@ class Progress:
     score: float = math.nan
     stale: int = 0
     stopped_early: bool = False
+    epsilon: float = math.nan
 
     @classmethod
     def at_start(cls, initial: ArrayRecord) -> Progress:
@@ -71,6 +75,8 @@ class RoundLoop:
         scenario: says how many rounds, which cohort, which monitor.
         task: decides the monitored metric.
         config: goes to the clients with every message, beside what a round adds.
+        aggregation: stands between replies and the strategy; ledger: allows rounds and charges them.
+        source: of the draw of cohorts.
         on_round: is told of every finished round; say: of a new try.
         after_round: is given where the loop stands after a round, and may end it by an exception.
     """
@@ -82,6 +88,9 @@ class RoundLoop:
     task: Task
     config: BaseConfig
     on_round: OnRound
+    aggregation: Aggregation = field(default_factory=Plain)
+    ledger: Ledger = field(default_factory=NoLedger)
+    source: Source = "seeded"
     say: Callable[[str], None] = lambda text: None
     after_round: Callable[[Progress], None] = lambda progress: None
 
@@ -100,6 +109,9 @@ class RoundLoop:
             self.after_round(progress)
         patience = self.scenario.training.early_stopping.patience
         while progress.round < self.scenario.training.rounds and not progress.stopped_early:
+            if not self.ledger.affords():
+                self._stop_before(progress)
+                break
             self._round(progress, progress.round + 1)
             progress.stopped_early = 0 < patience <= progress.stale
             self.after_round(progress)
@@ -107,6 +119,18 @@ class RoundLoop:
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
         gc.unfreeze()
         return progress
+
+    def _stop_before(self, progress: Progress) -> None:
+        """Stop before the round that would pass the privacy budget."""
+        privacy = self.scenario.privacy
+        text = (
+            f"privacy budget: epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g} does not allow "
+            f"round {progress.round + 1}"
+        )
+        if progress.round == 0:
+            raise BudgetError(text, hint="raise privacy.epsilon or privacy.noise_multiplier")
+        self.say(f"{text}: stopping")
+        progress.stopped_early = True
 
     def _initial(self, progress: Progress) -> None:
         """Evaluate the initial weights, so that curves start where training starts."""
@@ -128,40 +152,58 @@ class RoundLoop:
 
     def _train(self, progress: Progress, number: int) -> tuple[Exchange, Mapping[str, float]]:
         """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
-        scenario = self.scenario
-        size = scenario.strategy.clients_per_round
-        clients = cohort(scenario.seed, number, self.sites.count, size, "sampling")
-        view = CohortGrid(self.grid, self.sites.nodes(clients))
-        asked = {"learning-rate": learning_rate(scenario.training, number)}
-        config = ConfigRecord({**self.config, **asked, "reduce": self._reduce})
-        # A copy: some strategies (QFedAvg) take the record apart that they were given.
-        messages = self.strategy.configure_train(number, progress.arrays.copy(), config, view)
-        exchange = self._trained(messages, clients, number)
-        told = self._told(exchange)
+        scenario, count = self.scenario, self.sites.count
+        clients = train_cohort(scenario.strategy, scenario.seed, number, count, self.source)
+        self.ledger.charge(number, clients)
+        exchange, replies, examples = self._collect(progress, number, clients)
+        self.ledger.hear(exchange.rows)
+        progress.epsilon = self.ledger.epsilon
+        if not replies:  # nobody was drawn
+            return exchange, {}
         with span("aggregate"):
-            arrays, aggregated = self.strategy.aggregate_train(number, exchange.accepted)
+            arrays, aggregated = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise TrainingError(
-                f"round {number}: {self.scenario.strategy.name} gave no weights from "
-                f"{len(exchange.accepted)} updates",
+                f"round {number}: {scenario.strategy.name} gave no weights from {len(replies)} updates",
                 hint="some strategies need more clients in a round; run.log has Flower's own words",
             )
         progress.arrays = records.with_types_of(arrays, progress.arrays)
-        return exchange, {**told, **_numbers(aggregated)}
+        return exchange, {**_numbers(aggregated), EXAMPLES: examples}
 
-    def _trained(self, messages: Iterable[Message], clients: Sequence[int], number: int) -> Exchange:
-        """Let a cohort train: each client answers, or one reply stands for their secure sum."""
-        if not self.scenario.secure.aggregation:
-            return self._ask(messages, "train", number, f"round {number}, training")
-        content = next(iter(messages)).content  # the same for all, as no strategy of single updates is let in
-        return train_as_one(self.grid, self.sites, self.scenario, clients, number, content)
+    def _collect(
+        self, progress: Progress, number: int, clients: Sequence[int]
+    ) -> tuple[Exchange, list[Message], float]:
+        """Let a cohort train; return what was exchanged, what the strategy sees, and rows trained on."""
+        messages = self._training(progress, number, clients)
+        if self.scenario.secure.aggregation:
+            content = messages[0].content  # the same for all, as no strategy of single updates is let in
+            clip_norm = self.aggregation.config().get(CLIP_NORM)
+            done = train_securely(
+                self.grid,
+                self.sites,
+                self.scenario,
+                clients,
+                number,
+                content,
+                range=clip_norm,
+                noise=self.aggregation.noise(),
+            )
+            return done.exchange, self.aggregation.of_sum(done.sum, progress.arrays), done.sum.examples
+        what = f"round {number}, training"
+        exchange = self._ask(messages, "train", number, what) if messages else Exchange([], [])
+        with span("aggregate"):
+            replies = self.aggregation.replies(number, exchange.accepted, progress.arrays)
+        return exchange, replies, sum(row.examples for row in exchange.rows if not row.error)
 
-    def _told(self, exchange: Exchange) -> Mapping[str, float]:
-        """Return the examples behind a secure sum, which no client tells by itself."""
-        if not self.scenario.secure.aggregation:
-            return {}
-        metrics = exchange.accepted[0].content.metric_records[METRICS_RECORD]
-        return {EXAMPLES: float(cast(float, metrics[EXAMPLES]))}
+    def _training(self, progress: Progress, number: int, clients: Sequence[int]) -> list[Message]:
+        """Return what the strategy asks of a cohort."""
+        if not clients:
+            return []
+        view = CohortGrid(self.grid, self.sites.nodes(clients))
+        asked = {"learning-rate": learning_rate(self.scenario.training, number)}
+        config = ConfigRecord({**self.config, **asked, **self.aggregation.config(), "reduce": self._reduce})
+        # A copy: some strategies (QFedAvg) take the record apart that they were given.
+        return list(self.strategy.configure_train(number, progress.arrays.copy(), config, view))
 
     def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
@@ -186,9 +228,15 @@ class RoundLoop:
         return not needs_every_update(self.scenario.strategy)
 
     def _judge(self, progress: Progress, measured: Mapping[str, float], number: int) -> None:
-        """Keep the weights if they are the best so far; count how long none were better."""
+        """Keep the weights if they are the best so far; count how long none were better.
+
+        Under a promise of privacy the last ones are kept: choosing by what rows say would cost more of it.
+        """
         monitor = metrics.monitored(self.scenario.training, self.task)
         score = measured.get(monitor, math.nan)
+        if self.scenario.privacy.unit != "none":
+            progress.best_arrays, progress.best_round, progress.score = progress.arrays, number, score
+            return
         delta = self.scenario.training.early_stopping.min_delta
         if math.isnan(score):
             return
@@ -213,7 +261,7 @@ class RoundLoop:
             round=number,
             cohort=len(trained.rows),
             succeeded=len(succeeded),
-            examples=int(train_metrics.get(EXAMPLES, sum(row.examples for row in succeeded))),
+            examples=int(train_metrics.get(EXAMPLES, 0)),
             learning_rate=learning_rate(self.scenario.training, max(1, number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,
@@ -222,6 +270,7 @@ class RoundLoop:
             bytes_down=trained.bytes_down + evaluated.bytes_down,
             seconds=sum(phases.values()),
             phases=phases,
+            epsilon=progress.epsilon,
         )
 
 

@@ -6,7 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.config import StrategyConfig
+from common.privacy.noise import Randomness, Source, randomness
 from common.seeds import Purpose, generator
+
+
+def train_cohort(
+    strategy: StrategyConfig, seed: int, round: int, population: int, source: Source
+) -> Sequence[int]:
+    """Draw the clients that train in a round, as strategy.sampling says.
+
+    Args:
+        strategy: gives sampling and clients_per_round; seed: the run's seed.
+        round: starting at 1; population: number of clients, at least 1.
+        source: of the draw. With "system" nobody can tell who took part, which privacy by sampling needs.
+
+    Returns:
+        Client indices in ascending order; with "poisson" perhaps none.
+    """
+    size = strategy.clients_per_round
+    if size == 0 or size >= population:
+        return range(population)
+    if strategy.sampling == "fixed" and source == "seeded":
+        return cohort(seed, round, population, size, "sampling")
+    draws: Randomness = randomness(source, seed, "sampling", round=round)
+    keys = draws.random(population)
+    chosen = (
+        np.flatnonzero(keys < size / population)
+        if strategy.sampling == "poisson"
+        else np.sort(np.argpartition(keys, size)[:size])
+    )
+    found: list[int] = chosen.tolist()
+    return found
 
 
 def cohort(seed: int, round: int, population: int, size: int, purpose: Purpose) -> Sequence[int]:

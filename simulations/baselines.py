@@ -1,25 +1,27 @@
-"""What only a simulation can do: train on the pooled rows of all clients.
+"""What only a simulation can do: train on the pooled rows of all clients, and play malicious ones.
 
 The pooled rows are one more client, behind the last one's index, that no strategy ever sees. Its
 training rows are the union of all clients' training rows, and likewise for validation: no client's
-test rows are among them.
+test rows are among them. They are honest whatever the scenario's attack is.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from clients.attacks.adversary import make_adversary
 from clients.resident import Resident, Rows
 from common.config import Scenario
 from common.schema import Population, Split
 
 
 class PooledResident(Resident):
-    """A `Resident` with one more client, `pooled_client`, that holds everybody's rows."""
+    """A `Resident` with the attack, and one more client, `pooled_client`, that holds everybody's rows."""
 
     def __init__(self, scenario: Scenario, population: Population) -> None:
         super().__init__(scenario, population)
         self.pooled_client = len(population)
+        self.adversary = make_adversary(scenario, population)
 
     def rows(self, client: int) -> dict[Split, Rows]:
         """Return a client's encoded rows, or the pooled ones."""

@@ -37,6 +37,7 @@ class Progress:
 
     def __init__(self, scenario: Scenario, console: Console | None = None) -> None:
         self._scenario = scenario
+        self._private = scenario.privacy.unit != "none"
         self._console = console or make_console()
         self._rows: deque[RoundRow] = deque(maxlen=VISIBLE)
         self._seconds: deque[float] = deque(maxlen=RECENT)
@@ -70,7 +71,7 @@ class Progress:
         self._since = time.monotonic()
         if row.round:
             self._seconds.append(row.seconds)
-        if row.best:
+        if row.best and not self._private:
             self._best = row.round
         self._metric = monitored_metric(self._scenario.training, row.metrics) or self._metric
         if not self._console.is_terminal:
@@ -108,6 +109,8 @@ class Progress:
         table.add_column("train loss", justify="right")
         table.add_column(metric_name(self._metric) if self._metric else "metric", justify="right")
         table.add_column("")
+        if self._private:
+            table.add_column("ε", justify="right")
         table.add_column("clients/s", justify="right")
         table.add_column("time", justify="right")
         for row in self._rows:
@@ -127,6 +130,7 @@ class Progress:
             number(row.train_loss) if row.round else "",
             Text(number(value), style="bold green" if best else ""),
             Text("★ best" if best else "", style="green"),
+            *([number(row.epsilon)] if self._private else []),
             rate(row.succeeded, row.seconds) if row.round else "",
             duration(row.seconds),
         ]

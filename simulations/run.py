@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from clients.app import make_client_app
+from clients.attacks.adversary import make_adversary
 from common.config import Scenario
 from common.errors import CheckpointError, RunError, ShoalError, StorageError
 from common.events import Observer
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from simulations.transport.superlink import SuperLinkGrid
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
-_CHECKPOINTS = "checkpoints"  # folder in the run folder
+_MOST_NAMED = 10  # malicious clients that a message lists
+CHECKPOINTS = "checkpoints"  # folder in the run folder
+_LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
@@ -95,7 +98,7 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
         raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
     _refuse_ended(folder)
     population = datasets.load_population(scenario)
-    found = Checkpoints(folder.path / _CHECKPOINTS, scenario).load()
+    found = Checkpoints(folder.path / CHECKPOINTS, scenario).load()
     for client, rows in found[0]["rows"].items() if found is not None else ():
         now = population.rows(client) if client < len(population) else 0
         if now != sum(rows.values()):
@@ -152,6 +155,7 @@ def coordinate(
     """
     identify_process(_RUN_ID)
     sites = Sites(len(population), population.name)
+    _tell_attack(scenario, population, hooks)
     pooled = sites.node(sites.count) if scenario.output.compare else None
     total = [population.rows(i) for i in range(sites.count)] if scenario.output.compare else []
 
@@ -167,6 +171,19 @@ def coordinate(
     with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
         _serve(wrap(grid), federation, hooks, deliver, states)
         return _where(grid)
+
+
+def _tell_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
+    """Tell who is malicious, before any worker starts; raises where attack and data do not fit."""
+    adversary = make_adversary(scenario, population)
+    if adversary is None:
+        return
+    some = sorted(adversary.malicious)
+    named = ", ".join(population.name(client) for client in some[:_MOST_NAMED])
+    more = f" and {len(some) - _MOST_NAMED} more" if len(some) > _MOST_NAMED else ""
+    text = f"attack: {scenario.attack.kind} by {len(some)} of {len(population)} clients: {named}{more}"
+    for observer in hooks.observers:
+        observer.on_message(text)
 
 
 def _where(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object]:
@@ -231,7 +248,8 @@ def serve(
         folder.resume()
     with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        _serve(grid, Federation(scenario, population.schema, sites), hooks, outcomes.append, {})
+        federation = Federation(scenario, population.schema, sites, source="system")
+        _serve(grid, federation, hooks, outcomes.append, {})
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 
@@ -279,8 +297,9 @@ def _hooks(
         write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
 
-    checkpoints = Checkpoints(folder.path / _CHECKPOINTS, scenario)
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, interrupts.stop)
+    checkpoints = Checkpoints(folder.path / CHECKPOINTS, scenario)
+    ledger = folder.path / _LEDGER
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
 
 
 def _leave_behind(
@@ -310,6 +329,7 @@ def _leave_behind(
             "best_round": progress.best_round,
             "best_score": progress.score,
             **({} if exact is None else {"closed_form": exact}),
+            **({} if outcome.privacy is None else {"privacy": outcome.privacy}),
             **(where or {}),
         },
     )
@@ -346,7 +366,7 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
 
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
-    if any((folder.path / _CHECKPOINTS).glob("round-*.zip")):
+    if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
         served = (folder.path / _SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
         print(f"go on after the last checkpoint with: {command}", file=sys.stderr)

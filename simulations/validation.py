@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.config import Scenario
 from common.errors import ConfigError, ShoalError, nearest
+from simulations.privacy_checks import privacy_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
 _CHEAP_ROWS = 200_000
@@ -27,7 +28,18 @@ def validate(scenario: Scenario, deep: bool) -> list[str]:
     return _collect(_deep_check, scenario)
 
 
+def check_pilot(scenario: Scenario) -> list[str]:
+    """Return one line for each thing that a scenario may ask of a simulation only, not of real sites."""
+    if scenario.attack.kind == "none":
+        return []
+    return [
+        f'attack.kind = "{scenario.attack.kind}": an attack is for simulations, never for a real site: '
+        "take [attack] out of the scenario"
+    ]
+
+
 def _registry_checks(scenario: Scenario) -> list[str]:
+    import clients.attacks
     import common.models
     import server.strategies
     import simulations.datasets
@@ -37,6 +49,7 @@ def _registry_checks(scenario: Scenario) -> list[str]:
         *_collect(lambda _: common.models.check(scenario.model), scenario),
         *_collect(lambda _: common.models.check_loss(scenario.training), scenario),
         *_collect(lambda _: server.strategies.check(scenario.strategy), scenario),
+        *_collect(lambda _: clients.attacks.check(scenario.attack), scenario),
     ]
 
 
@@ -60,6 +73,7 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_cohort_problems(scenario),
         *_transport_problems(scenario),
         *_cluster_problems(scenario),
+        *privacy_problems(scenario),
         *_secure_problems(scenario),
     ]
 
@@ -122,6 +136,11 @@ def _secure_problems(scenario: Scenario) -> list[str]:
         problems.append(
             'privacy.unit = "local" has each client hide from the server alone, for far more noise: use '
             '"client" with secure.aggregation'
+        )
+    if scenario.strategy.sampling == "poisson":
+        problems.append(
+            'strategy.sampling = "poisson" draws by chance fewer clients than hide each other, and to leave '
+            'such rounds out would tell who was drawn: use "fixed" with secure.aggregation'
         )
     if scenario.resources.path == "stacked":
         problems.append(
@@ -275,9 +294,11 @@ def _deep_check(scenario: Scenario) -> list[str]:
 
     import common.models
     import server.preprocessing
+    from clients.attacks.adversary import make_adversary
     from clients.preprocessing.statistics import local_statistics
     from clients.shard import split
 
+    make_adversary(scenario, population)  # raises where attack and data do not fit
     schema = population.schema
     parts = (
         split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)

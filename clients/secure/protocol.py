@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 from zlib import crc32
 
@@ -21,9 +21,9 @@ from clients.resident import Resident
 from clients.secure.session import Session, forget
 from clients.secure.training import summand
 from clients.secure.vectors import VECTORS, VectorFunction
-from clients.update.step import Origin
 from common.arrays import NumpyArray
 from common.errors import DisclosureError, unknown_name
+from common.privacy.noise import randomness
 from common.profiling import span
 from common.records import (
     ARRAYS,
@@ -43,16 +43,7 @@ from common.secure.digest import digest
 from common.secure.fixed_point import FixedPoint, to_ring
 from common.secure.layout import Noise
 from common.secure.masks import Mask, add_masks
-from common.secure.noise import NormalSource, SeededSource, noise_share
-from common.seeds import generator
-
-Noises = Callable[[Origin, str], NormalSource]  # whose noise, for which sum → where it comes from
-
-
-def seeded(origin: Origin, purpose: str) -> NormalSource:
-    """Return the noise of a simulation, which a seed repeats: another one for each round and purpose."""
-    number = (crc32(purpose.encode()) << 32) + origin.round
-    return SeededSource(generator(origin.seed, "secure-noise", round=number, client=origin.client))
+from common.secure.noise import noise_share
 
 
 class SecureClient:
@@ -62,17 +53,14 @@ class SecureClient:
         self,
         resident: Resident,
         *,
-        noises: Noises = seeded,
         vectors: Mapping[str, VectorFunction] = VECTORS,
     ) -> None:
         """Prepare to answer.
 
         Args:
-            resident: data and model of this process.
-            noises: gives each client's share of noise; vectors: purpose → what may be added up.
+            resident: data and model of this process; vectors: purpose → what may be added up.
         """
         self._resident = resident
-        self._noises = noises
         self._vectors = vectors
 
     def keys(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
@@ -125,7 +113,7 @@ class SecureClient:
         asked, arrays = _asked(content), content.array_records[ARRAYS]
         session = Session.load(state, asked, "shares")
         config = content.config_records[CONFIG]
-        fixed, noise = _fixed(asked), Noise(*_stddevs(asked, 4))
+        fixed, noise = _fixed(asked), Noise(*_stddevs(asked, 2))
         own = summand(self._resident, config, arrays, client, fixed, noise)
         runs = layout.noise_stddevs(noise, record_to_weights(arrays), fixed)
         return self._masked(client, layout.encode(own, fixed), runs, session, content, state)
@@ -220,11 +208,14 @@ class SecureClient:
         """
         config = self._resident.scenario
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
-        origin = Origin(config.seed, cast(int, asked["round"]), client)
-        source, start = self._noises(origin, str(asked.get("purpose", "train"))), 0
+        # Sums of other purposes in the same round get noise of their own.
+        apart = crc32(str(asked.get("purpose", "train")).encode()) << 32
+        number = apart + cast(int, asked["round"])
+        draws = randomness(self._resident.source, config.seed, "secure-noise", round=number, client=client)
+        start = 0
         for size, stddev in noise:
             if stddev > 0:
-                whole[start : start + size] += noise_share(source, stddev / math.sqrt(least), size)
+                whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)
             start += size
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
 from clients.cohort import train_cohort
 from clients.resident import Resident
 from common import records
-from common.config import PrivacyConfig
 from common.errors import DisclosureError
-from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.privacy.plan import divided, make_plan
+from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
 from common.secure.fixed_point import FixedPoint
 from common.secure.layout import Noise, Summand, moving
 
@@ -36,63 +36,56 @@ def summand(
 
     Raises:
         ShoalError: as the training does.
-        DisclosureError: privacy.unit "client" is wanted, but there is less noise than the scenario says.
+        DisclosureError: with privacy.unit "client", the noise is less than this client's scenario wants.
     """
     alone = ConfigRecord({**config, "reduce": False})
     part = train_cohort(resident, alone, arrays, [client])[0]
     if part.content is None:
         raise part.error or RuntimeError("local training gave nothing")
-    told = cast(MetricRecord, part.content[METRICS_RECORD])
+    record = part.content.metric_records[METRICS_RECORD]
+    told = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
     start = records.record_to_weights(arrays)
-    trained = records.record_to_weights(part.content.array_records[ARRAYS])
-    update = [trained[k].astype(np.float64) - start[k] for k in moving(start)]
-    rows, loss = float(cast(float, told[EXAMPLES])), float(cast(float, told[TRAIN_LOSS]))
-    privacy = resident.scenario.privacy
-    if privacy.unit == "client":
-        return _protected(privacy, update, rows, loss, fixed, noise)
-    return Summand(update, _weight(rows, float(cast(float, config["full-weight-rows"]))), loss, False)
-
-
-def _weight(rows: float, full: float) -> float:
-    return min(rows / full, 1.0)
+    left = records.record_to_weights(part.content.array_records[ARRAYS])
+    if resident.scenario.privacy.unit == "client":
+        update = [left[k].astype(np.float64) for k in moving(start)]
+        return _protected(resident, update, told, fixed, noise)
+    update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
+    full = float(cast(float, config["full-weight-rows"]))
+    return Summand(update, min(told[EXAMPLES] / full, 1.0), told[TRAIN_LOSS])
 
 
 def _protected(
-    privacy: PrivacyConfig,
+    resident: Resident,
     update: list[NDArray[Any]],
-    rows: float,
-    loss: float,
+    told: Mapping[str, float],
     fixed: FixedPoint,
     noise: Noise,
 ) -> Summand:
-    """Clip an update to the range of its sum, and leave out each number behind it that has no noise.
+    """Keep a clipped update to the range of its sum, and leave out each number behind it that has no noise.
 
-    The clip norm is the range: no number of an update of that norm is beyond it.
+    The clip norm is the range: no number of an update of that norm is beyond it. The noise is what this
+    client's own scenario wants: a server that asks for less gets nothing.
     """
-    if noise.update <= 0:
-        raise DisclosureError('privacy.unit is "client", but the server asks for an update without noise')
-    least = (privacy.noise_multiplier or 0.0) * fixed.range
-    if noise.update < least * (1 - 1e-9):
+    scenario = resident.scenario
+    plan, wanted = make_plan(scenario, len(resident.population)), 0.0
+    least, counted = plan.noise_multiplier, scenario.privacy.clipping == "adaptive"
+    if counted:
+        split = divided(plan.noise_multiplier, plan.share * len(resident.population))
+        least, wanted = split.update, split.count
+    if noise.update < least * fixed.range or noise.within < wanted:
         raise DisclosureError(
-            f"the server asks for noise of {noise.update:g} in the sum; by privacy.noise_multiplier it is "
-            f"{least:g}"
+            f"the server asks for an update with noise of {noise.update / fixed.range:.3g} clipping norms; "
+            f"this client's scenario wants {least:.3g}"
         )
-    bounded = privacy.weights == "bounded"
-    if bounded and noise.weight <= 0:
-        raise DisclosureError("weights by rows tell of rows, but the server asks for them without noise")
-    below = clip(update, fixed)
-    weight = _weight(rows, privacy.full_weight_rows) if bounded else 1.0
-    return Summand(update, weight, loss if noise.loss > 0 else 0.0, below and noise.below > 0)
+    clip(update, fixed)
+    return Summand(update, told[WEIGHT], 0.0, told.get(WITHIN, 0.0), tells_weight=False)
 
 
-def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> bool:
+def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:
     """Scale an update, in place, to an L2 norm of at most `fixed.range`, also once it is whole numbers.
 
     Rounding moves each of d numbers by up to half a level and so the norm by up to √d / 2 levels: that much
     is left below the range.
-
-    Returns:
-        Whether it was within the range before.
 
     Raises:
         DisclosureError: the levels are too few for so many numbers.
@@ -104,4 +97,3 @@ def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> bool:
     factor = (fixed.range - rounding) / max(norm, fixed.range - rounding)
     for u in update:
         u *= factor
-    return norm <= fixed.range

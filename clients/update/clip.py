@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.update.step import Origin, Updates
+
+
+def norms(updates: Updates) -> NDArray[np.float64]:
+    """Return the L2 norm of each client's whole update, (clients,)."""
+    flat = [u.reshape(len(u), -1) for u in updates]
+    # in double precision: the squares of a large update do not fit into float32
+    squares = [np.einsum("ij,ij->i", u, u, dtype=np.float64) for u in flat]
+    return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
 
 class Clip:
@@ -25,9 +34,7 @@ class Clip:
     def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
         """Scale each client's update by min(1, norm / its own norm)."""
         flat = [u.reshape(len(origins), -1) for u in updates]
-        # in double precision: the squares of a large update do not fit into float32
-        squares = sum(np.einsum("ij,ij->i", u, u, dtype=np.float64) for u in flat)
-        factors = self._norm / np.maximum(np.sqrt(squares), self._norm)
+        factors = self._norm / np.maximum(norms(updates), self._norm)
         for u in flat:
             u *= factors[:, None].astype(u.dtype)
         return [u.reshape(old.shape) for u, old in zip(flat, updates, strict=True)]

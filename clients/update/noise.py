@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from clients.update.step import Origin, Updates
+from common.privacy.noise import Source, with_noise
 
 
 class Noise:
     """Adds independent Gaussian noise to every number of an update.
 
     On its own this is no promise of differential privacy: that takes clipping before it and an
-    accountant that knows how often who took part.
+    accountant that knows how often who took part (`[privacy]` with unit = "local").
     """
 
-    def __init__(self, stddev: float) -> None:
+    def __init__(self, stddev: float, source: Source = "seeded") -> None:
         self._stddev = stddev
+        self._source = source
 
     def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
-        """Add noise, drawn from each client's own generator."""
+        """Add noise, drawn for each client by itself."""
         for k, origin in enumerate(origins):
-            rng = origin.rng("noise")
+            draws = origin.draws("noise", self._source)
             for u in updates:
-                draw = rng.standard_normal(u.shape[1:], dtype=np.float32)
-                u[k] += (self._stddev * draw).astype(u.dtype)
+                u[k] = with_noise(u[k].reshape(-1), self._stddev, draws).reshape(u.shape[1:])
         return updates
 
     def wire_bytes(self, numbers: int, arrays: int) -> int | None:

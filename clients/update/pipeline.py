@@ -13,36 +13,42 @@ from clients.update.compress import Float16, Int8
 from clients.update.noise import Noise
 from clients.update.step import Origin, Step, Updates
 from common.config import UpdateConfig
+from common.privacy.noise import Source
 
 
 class Pipeline:
-    """Applies steps to updates; without any, weights pass untouched."""
+    """Applies steps to updates; without any, weights pass untouched.
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    Args:
+        steps: in their order; as_updates: let the update itself leave, not the weights that it leads to.
+    """
+
+    def __init__(self, steps: Sequence[Step], *, as_updates: bool = False) -> None:
         self._steps = list(steps)
+        self.as_updates = as_updates
 
     def apply(
         self, start: Sequence[NDArray[Any]], trained: Updates, origins: Sequence[Origin]
     ) -> tuple[Updates, NDArray[np.bool_]]:
         """Return the weights that leave, and of which clients they may: all numbers are finite.
 
-        They are `start` plus the update after all steps. Integers among the weights have no update to
-        speak of and leave as they are.
+        They are `start` plus the update after all steps, or that update alone. Integers among the weights
+        have no update to speak of: they leave as they are, or as zeros.
 
         Args:
             start: the server's weights; trained: the clients' own, each (clients, ...), finite.
             origins: whose they are, (clients,).
         """
-        if not self._steps:
+        if not self._steps and not self.as_updates:
             return trained, np.ones(len(origins), np.bool_)
         moving = [k for k, w in enumerate(trained) if np.issubdtype(w.dtype, np.floating)]
         updates = [trained[k] - start[k] for k in moving]
         with np.errstate(invalid="ignore"):  # a client that has diverged is refused by itself
             for step in self._steps:
                 updates = step.apply(updates, origins)
-        left = list(trained)
+        left = [np.zeros_like(w) for w in trained] if self.as_updates else list(trained)
         for k, update in zip(moving, updates, strict=True):
-            left[k] = start[k] + update
+            left[k] = update if self.as_updates else start[k] + update
         return left, finite(left)
 
     def wire_bytes(self, weights: Sequence[NDArray[Any]]) -> int | None:
@@ -61,15 +67,20 @@ def finite(weights: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
     return found
 
 
-def make_pipeline(config: UpdateConfig) -> Pipeline:
-    """Return the steps that a scenario asks for: clip, then noise, then compress."""
+def make_pipeline(config: UpdateConfig, *, source: Source = "seeded", as_updates: bool = False) -> Pipeline:
+    """Return the steps that a config asks for: clip, then noise, then compress.
+
+    Args:
+        config: what to do; source: of the noise.
+        as_updates: let the update itself leave.
+    """
     steps: list[Step] = []
     if config.clip_norm is not None:
         steps.append(Clip(config.clip_norm))
     if config.noise_stddev:
-        steps.append(Noise(config.noise_stddev))
+        steps.append(Noise(config.noise_stddev, source))
     if config.compress == "float16":
         steps.append(Float16())
     elif config.compress == "int8":
         steps.append(Int8())
-    return Pipeline(steps)
+    return Pipeline(steps, as_updates=as_updates)

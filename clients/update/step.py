@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from common.privacy.noise import Randomness, Source, randomness
 from common.seeds import Purpose, generator
 
 Updates = list[NDArray[Any]]  # one array a weight of the model, each (clients, ...)
@@ -25,6 +26,10 @@ class Origin:
     def rng(self, purpose: Purpose) -> np.random.Generator:
         """Return the client's own generator, so that what is drawn does not depend on its neighbours."""
         return generator(self.seed, purpose, round=self.round, client=self.client)
+
+    def draws(self, purpose: Purpose, source: Source) -> Randomness:
+        """Return what the client's noise is drawn from."""
+        return randomness(source, self.seed, purpose, round=self.round, client=self.client)
 
 
 class Step(Protocol):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.secure.fixed_point import FixedPoint
 
-TRAILING: Final = 3  # weight, weighted loss, "below the clip norm"
+TRAILING: Final = 3  # weight, weighted loss, "within the clip norm"
 LOSS_BOUND: Final = 64.0  # a larger loss is cut to it
 
 
@@ -20,13 +20,11 @@ class Noise:
     """Standard deviations of the noise in the sum, each in the unit of its numbers; 0 adds none.
 
     Attributes:
-        update: of each number of the update; weight, loss, below: of the numbers behind it.
+        update: of each number of the update; within: of the count of updates within the clip norm.
     """
 
     update: float = 0.0
-    weight: float = 0.0
-    loss: float = 0.0
-    below: float = 0.0
+    within: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,15 @@ class Summand:
     Attributes:
         update: an array for each floating-point weight of the model.
         weight: in [0, 1], by which update and loss are multiplied; loss: mean over the client's rows.
-        below: whether the update's norm was below the clip norm.
+        within: 1/2 if the update's norm was within the clip norm, -1/2 if it was cut, 0 if it is not told.
+        tells_weight: whether the weight itself is added up too.
     """
 
     update: Sequence[NDArray[Any]]
     weight: float
     loss: float
-    below: bool
+    within: float = 0.0
+    tells_weight: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Totals:
     Attributes:
         update: an array for each weight of the model: weight · update over the clients; zeros for those
             that are not of floating point.
-        weight: sum of the weights; loss: of weight · loss; below: clients below the clip norm.
+        weight: sum of the weights that were told; loss: of weight · loss; within: of the clients' `within`.
     """
 
     update: list[NDArray[np.float64]]
     weight: float
     loss: float
-    below: float
+    within: float
 
 
 def moving(weights: Sequence[NDArray[Any]]) -> list[int]:
@@ -90,9 +90,9 @@ def encode(summand: Summand, fixed: FixedPoint) -> NDArray[np.int64]:
     for_weight, for_loss, for_bit = scales(fixed)
     one, loss = np.ones(1), np.array([summand.loss], np.float64)
     tail = [
-        for_weight.encode(one, weight),
+        for_weight.encode(one * summand.tells_weight, weight),
         for_loss.encode(loss, weight),
-        for_bit.encode(one * summand.below),
+        for_bit.encode(one * summand.within),
     ]
     return np.concatenate([*parts, *tail])
 
@@ -118,6 +118,6 @@ def noise_stddevs(
     noise: Noise, weights: Sequence[NDArray[Any]], fixed: FixedPoint
 ) -> list[tuple[int, float]]:
     """Return runs of numbers in the layout, each with the standard deviation of its noise in levels."""
+    _, _, for_bit = scales(fixed)
     update = (length(weights) - TRAILING, noise.update / fixed.step)
-    tail = zip(scales(fixed), (noise.weight, noise.loss, noise.below), strict=True)
-    return [update, *((1, stddev / scale.step) for scale, stddev in tail)]
+    return [update, (TRAILING - 1, 0.0), (1, noise.within / for_bit.step)]

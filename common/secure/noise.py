@@ -11,43 +11,25 @@ show the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.privacy.noise import Randomness
+
 LEAST_STDDEV: Final = 4.0  # levels
 
 
-class NormalSource(Protocol):
-    """Where standard normal numbers come from."""
-
-    def normal(self, size: int) -> NDArray[np.float64]:
-        """Return independent numbers of mean 0 and variance 1, (size,)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SeededSource:
-    """Numbers of a seeded generator, for simulations: who knows the seed can take the noise away."""
-
-    rng: np.random.Generator
-
-    def normal(self, size: int) -> NDArray[np.float64]:
-        """Draw them."""
-        return self.rng.standard_normal(size)
-
-
-def noise_share(source: NormalSource, stddev: float, size: int) -> NDArray[np.int64]:
+def noise_share(draws: Randomness, stddev: float, size: int) -> NDArray[np.int64]:
     """Return one client's share of noise, (size,).
 
     Args:
-        source: of the numbers; stddev: of the share, in levels; size: how many.
+        draws: of the numbers; stddev: of the share, in levels; size: how many.
 
     Raises:
         ValueError: it is so small that the sum of shares would not be as good as a Gaussian.
     """
     if stddev < LEAST_STDDEV:
         raise ValueError(f"noise of {stddev:.3g} levels; a share needs {LEAST_STDDEV:g}")
-    return np.rint(stddev * source.normal(size)).astype(np.int64)
+    return np.rint(stddev * draws.normal(size)).astype(np.int64)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from common import records
 from common.config import Scenario
-from common.errors import TrainingError
 from common.events import Phase
-from common.flower_shim import number_message
-from common.records import ARRAYS, CONFIG, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from common.records import ARRAYS, CONFIG
 from common.secure import layout
 from common.secure.fixed_point import FixedPoint
 from common.secure.layout import Noise, Totals
+from server.aggregation import Sum
 from server.exchange import Exchange
 from server.secure.protocol import Summed, Task, secure_sum
 from server.sites import Sites
@@ -33,32 +31,14 @@ class SecureRound:
     """What a round of training gave, over all survivors together.
 
     Attributes:
-        totals: sums of weight · update, weights, weight · loss, and of clients below the clip norm.
+        sum: of what the clients have learnt.
         survivors: client indices, ascending.
         exchange: a row for each client of the cohort; no replies.
     """
 
-    totals: Totals
+    sum: Sum
     survivors: Sequence[int]
     exchange: Exchange
-
-    @property
-    def loss(self) -> float:
-        """Weighted mean of the clients' losses; NaN without weights."""
-        return self.totals.loss / self.totals.weight if self.totals.weight else math.nan
-
-    def mean(self, weights: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return weights with the weighted mean of the updates added.
-
-        Raises:
-            TrainingError: the weights of all clients together are not positive.
-        """
-        if self.totals.weight <= 0:
-            raise TrainingError("the clients' weights add up to nothing, so their updates have no mean")
-        moved = list(weights)
-        for k in layout.moving(weights):
-            moved[k] = (weights[k] + self.totals.update[k] / self.totals.weight).astype(weights[k].dtype)
-        return moved
 
 
 def train_securely(
@@ -101,22 +81,15 @@ def train_securely(
     )
     summed = secure_sum(grid, sites, scenario, clients, number, task)
     totals = layout.decode(summed.total, weights, fixed)
-    return SecureRound(totals, summed.survivors, summed.exchange)
+    return SecureRound(_sum(totals, content), summed.survivors, summed.exchange)
 
 
-def train_as_one(
-    grid: Grid, sites: Sites, scenario: Scenario, clients: Sequence[int], number: int, content: RecordDict
-) -> Exchange:
-    """Train as `train_securely` does; return the mean as one reply, for any strategy of means."""
-    done = train_securely(grid, sites, scenario, clients, number, content)
-    weights = records.record_to_weights(content.array_records[ARRAYS])
-    full = float(content.config_records[CONFIG]["full-weight-rows"])  # type: ignore[arg-type]
-    numbers = {EXAMPLES: round(done.totals.weight * full), TRAIN_LOSS: done.loss}
-    mean = RecordDict({ARRAYS: records.weights_to_record(done.mean(weights))})
-    mean[METRICS_RECORD] = records.metric_record(numbers)
-    asked = Message(RecordDict(), sites.node(done.survivors[0]), records.TRAIN)
-    number_message(asked)
-    return Exchange([Message(mean, reply_to=asked)], done.exchange.rows)
+def _sum(totals: Totals, content: RecordDict) -> Sum:
+    """Return the totals as any sum of updates; what was not told is NaN or 0."""
+    full = content.config_records[CONFIG].get("full-weight-rows", 0.0)
+    loss = totals.loss / totals.weight if totals.weight > 0 else math.nan
+    examples = round(totals.weight * float(full))  # type: ignore[arg-type]
+    return Sum(totals.update, totals.weight, totals.within, loss, examples)
 
 
 def sum_vectors(
@@ -163,4 +136,4 @@ def _fixed(scenario: Scenario, clients: int, range: float, noise: float) -> Fixe
 
 def _in_ranges(noise: Noise, largest: float) -> float:
     """Return the largest noise of all numbers, each in its own range."""
-    return max(noise.update / largest, noise.weight, noise.loss / layout.LOSS_BOUND, noise.below)
+    return max(noise.update / largest, noise.within)

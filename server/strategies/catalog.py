@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common import errors
+from common import arguments, errors
+from common.arguments import Argument
 from common.config import StrategyConfig
 
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An argument that a scenario may set.
-
-    Attributes:
-        default: what Flower takes; its type is the argument's. `None`: a float that the scenario gives
-            elsewhere (`note` of the strategy says where).
-        least: smallest value; below: smallest value that is too large; positive: 0 is refused too.
-    """
-
-    default: float | None
-    least: float = 0.0
-    below: float = math.inf
-    positive: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers fit."""
-        return isinstance(self.default, int)
-
-    def fits(self, value: object) -> bool:
-        """Tell whether a value from a scenario may be given."""
-        wanted = int if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            return False
-        return self.least <= value < self.below and not (self.positive and value == 0)
-
-    def wanted(self) -> str:
-        """Say which values fit."""
-        kind = "a whole number" if self.whole else "a number"
-        low = "above 0" if self.positive else f"of at least {self.least:g}"
-        return f"{kind} {low}" if math.isinf(self.below) else f"{kind} {low} and below {self.below:g}"
+FLOWER: Final = "flwr.serverapp.strategy"  # the module of the stock classes
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stock strategy of Flower.
+    """A strategy that a scenario may name: a stock one of Flower, or one of ours.
 
     Attributes:
         summary: one line for lists and docs, with its paper.
@@ -56,6 +24,7 @@ class Entry:
         min_clients: fewest clients in a round that it can work with, none of them malicious.
         clients_per_malicious: as many more for each of `num_malicious_nodes`.
         note: what to know before using it.
+        module: where the class of that name is.
     """
 
     summary: str
@@ -64,6 +33,7 @@ class Entry:
     min_clients: int = 1
     clients_per_malicious: int = 0
     note: str = ""
+    module: str = FLOWER
 
 
 _ETA: Final = {"eta": Argument(0.1), "eta_l": Argument(0.1), "tau": Argument(1e-3, positive=True)}
@@ -76,6 +46,12 @@ _MALICIOUS: Final = {"num_malicious_nodes": Argument(0)}
 _KRUM_NOTE: Final = (
     "Distances are taken in float32 as x² + y² - 2xy: where updates differ by less than about 1/1000 of "
     "their norm, rounding takes part in the choice."
+)
+
+_CAP: Final = {"weight_cap": Argument(4.0, least=1.0)}
+_CAP_NOTE: Final = (
+    "Clients count by examples, but none for more than weight_cap times the median of the round: what a "
+    "client says of its rows cannot be checked."
 )
 
 _COLLECT_NOTE: Final = (
@@ -149,6 +125,36 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         "model hardly moves, so set it, from 1 down. Deviation from the paper: the loss is the mean while "
         "training, not that of the weights received. " + _COLLECT_NOTE,
     ),
+    "NormClippedMean": Entry(
+        "Mean by examples of updates that are scaled down to a norm (Sun et al., 2019).",
+        {"norm": Argument(0.0), **_CAP},
+        needs_every_update=True,
+        note="norm = 0 takes the median of the round's norms. " + _CAP_NOTE,
+        module="server.strategies.norm_clipped",
+    ),
+    "GeometricMedian": Entry(
+        "RFA: the point with the least sum of distances to all updates (Pillutla et al., IEEE TSP 2022).",
+        {"iterations": Argument(32, least=1), "smoothing": Argument(1e-6, positive=True), **_CAP},
+        needs_every_update=True,
+        note="smoothing is the distance below which an update pulls no harder. " + _CAP_NOTE,
+        module="server.strategies.geometric_median",
+    ),
+    "WeightedMedian": Entry(
+        "Median of each weight by examples (after Yin et al., ICML 2018).",
+        _CAP,
+        needs_every_update=True,
+        note=_CAP_NOTE,
+        module="server.strategies.weighted_median",
+    ),
+    "FLTrust": Entry(
+        "Mean of updates by how far they point where a trusted client's does (after Cao et al., NDSS 2021).",
+        {"trusted": Argument(0)},
+        needs_every_update=True,
+        note="trusted is the index of that client (shoal data shows it); it stands for the paper's data set "
+        "at the server and must take part in every round: leave clients_per_round at 0. A round without it "
+        "leaves the model as it was. Clients count the same, whatever their number of rows.",
+        module="server.strategies.fltrust",
+    ),
 }
 
 _COHORT: Final = "the cohort is shoal's to draw: set strategy.clients_per_round or strategy.evaluate_clients"
@@ -173,7 +179,7 @@ RESERVED: Final[Mapping[str, str]] = {
 
 
 def is_users_own(name: str) -> bool:
-    """Tell whether a name is `package.module:Class` rather than a strategy of Flower."""
+    """Tell whether a name is `package.module:Class` rather than one of `STRATEGIES`."""
     return ":" in name
 
 
@@ -188,27 +194,19 @@ def reserved(given: Mapping[str, Any]) -> list[str]:
 
 
 def check_stock(strategy: StrategyConfig) -> list[str]:
-    """Return what is wrong with the name and arguments of a strategy of Flower; imports nothing."""
+    """Return what is wrong with the name and arguments of one of `STRATEGIES`; imports nothing."""
     entry = STRATEGIES.get(strategy.name)
     if entry is None:
         unknown = errors.unknown_name("strategy", strategy.name, STRATEGIES)
         return [f"strategy.name: {unknown}, or package.module:Class"]
     problems = reserved(strategy.args)
-    for name, value in strategy.args.items():
-        if name in RESERVED:
-            continue
-        if name not in entry.arguments:
-            what = f"argument of {strategy.name}"
-            known = errors.unknown_name(what, name, entry.arguments) if entry.arguments else None
-            problems.append(f"strategy.args: {known or f'{strategy.name} takes no arguments, got {name}'}")
-        elif not entry.arguments[name].fits(value):
-            wanted = entry.arguments[name].wanted()
-            problems.append(f"strategy.args.{name}: expected {wanted}, got {value!r}")
+    ours = {name: value for name, value in strategy.args.items() if name not in RESERVED}
+    problems += arguments.problems("strategy.args", strategy.name, ours, entry.arguments)
     return problems
 
 
 def fewest_clients(strategy: StrategyConfig) -> int:
-    """Return the fewest clients a round of a strategy of Flower needs, for arguments that were checked."""
+    """Return the fewest clients a round of one of `STRATEGIES` needs, for arguments that were checked."""
     entry, args = STRATEGIES[strategy.name], strategy.args
     base = entry.min_clients + entry.clients_per_malicious * int(args.get("num_malicious_nodes", 0))
     return max(base, int(args.get("num_nodes_to_select", 1)))

@@ -13,6 +13,7 @@ from common.config import StrategyConfig
 from common.errors import ConfigError
 from server.strategies.catalog import (
     RESERVED,
+    STRATEGIES,
     check_stock,
     fewest_clients,
     is_users_own,
@@ -67,7 +68,7 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
         )
     if problems:
         raise ConfigError(problems)
-    kind = _users_class(strategy.name) if is_users_own(strategy.name) else _stock_class(strategy.name)
+    kind = _users_class(strategy.name) if is_users_own(strategy.name) else named_class(strategy.name)
     given = {**_ours(kind), **strategy.args}
     if strategy.name == "QFedAvg":
         given.setdefault("client_learning_rate", learning_rate)
@@ -108,10 +109,9 @@ def _by_name(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def _stock_class(name: str) -> type[Strategy]:
-    from flwr.serverapp import strategy as stock
-
-    found: type[Strategy] = getattr(stock, name)
+def named_class(name: str) -> type[Strategy]:
+    """Return the class of one of `STRATEGIES`."""
+    found: type[Strategy] = getattr(importlib.import_module(STRATEGIES[name].module), name)
     return found
 
 

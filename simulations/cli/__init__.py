@@ -9,7 +9,13 @@ import traceback
 import typer
 
 from common.errors import ShoalError
-from simulations.cli import pilot, running, runs  # noqa: F401  importing them registers their commands
+from simulations.cli import (  # noqa: F401  importing them registers their commands
+    pilot,
+    robustness,
+    running,
+    runs,
+    tables,
+)
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 

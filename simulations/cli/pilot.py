@@ -69,7 +69,7 @@ def serve(
       shoal serve my.toml --schema schema.json --client north --client south --insecure
     """
     files = _files(listen, insecure, ca, cert, key)
-    loaded = load_valid(scenario, set_)
+    loaded = load_valid(scenario, set_, pilot=True)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
     from simulations.datasets.site import read_schema
@@ -142,7 +142,7 @@ def client_(
         --ca ca.crt --cert north.crt --key north.key
     """
     files = _files(server, insecure, ca, cert, key)
-    loaded = load_valid(scenario, set_)
+    loaded = load_valid(scenario, set_, pilot=True)
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("shoal").setLevel(logging.INFO)
 

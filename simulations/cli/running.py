@@ -232,10 +232,18 @@ def version() -> None:
     typer.echo(f"shoal {installed('shoal')}")
 
 
-def load_valid(source: str, overrides: list[str] | None) -> Scenario:
-    """Load a scenario and refuse one that is wrong in itself; its data are not looked at."""
+def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False) -> Scenario:
+    """Load a scenario and refuse one that is wrong in itself; its data are not looked at.
+
+    Args:
+        source, overrides: as on the command line.
+        pilot: whether real sites will run it, of which less may be asked than of simulated ones.
+    """
+    from simulations.validation import check_pilot
+
     loaded = _load(source, overrides)
-    _refuse(_validate(loaded, deep=False), source)
+    problems = _validate(loaded, deep=False)
+    _refuse([*problems, *(check_pilot(loaded) if pilot else ())], source)
     return loaded
 
 

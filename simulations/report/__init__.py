@@ -1,11 +1,13 @@
-"""The report of a run: one HTML file that needs no network, readable on a screen and on a phone."""
+"""Reports, of a run and of an attack table: one HTML file each that needs no network, also for a phone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulations.report.plot import Figure
 from simulations.report.view import view
@@ -14,22 +16,51 @@ if TYPE_CHECKING:
     import jinja2
 
     from simulations.results.folder import RunFolder
+    from simulations.robustness.table import Table
 
-__all__ = ["render"]
+__all__ = ["Part", "render", "render_attacks", "render_page"]
 
 
 def render(run: RunFolder) -> str:
     """Return the report of a run, of whatever it has told so far, as one HTML document."""
-    return _template().render(
-        **view(run),
-        style=_file("report.css"),
-        script=_file("report.js"),
-        plotly=_plotly(),
-    )
+    return _rendered("report.html.j2", view(run))
+
+
+def render_attacks(table: Table) -> str:
+    """Return the page of an attack table as one HTML document."""
+    from simulations.report.attacks import view as attacks_view
+
+    return _rendered("attacks.html.j2", attacks_view(table))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section of a page of its own: a figure, a table, or both.
+
+    Attributes:
+        title: its heading; note: a sentence below it, or "".
+        figure: `None` for none; columns: headings of the table; rows: its cells as text.
+    """
+
+    title: str
+    note: str = ""
+    figure: Figure | None = None
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def render_page(title: str, notes: Sequence[str], parts: Sequence[Part]) -> str:
+    """Return a page that is not about a single run, in the look of the report, as one HTML document."""
+    return _rendered("page.html.j2", {"title": title, "notes": notes, "parts": parts})
+
+
+def _rendered(name: str, content: Mapping[str, Any]) -> str:
+    shared = {"style": _file("report.css"), "script": _file("report.js"), "plotly": _plotly()}
+    return _environment().get_template(name).render(**content, **shared)
 
 
 @lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -40,7 +71,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["figure_json"] = _figure_json
-    return environment.get_template("report.html.j2")
+    return environment
 
 
 def _file(name: str) -> str:

@@ -26,8 +26,12 @@ _PHASES = {
 }
 
 
-def curve(rows: Sequence[RoundRow], metric: str) -> Figure | None:
-    """Return a validation metric over rounds with the best round marked; the loss with the training loss."""
+def curve(rows: Sequence[RoundRow], metric: str, kept: str = "best") -> Figure | None:
+    """Return a validation metric over rounds; the loss with the training loss.
+
+    Args:
+        rows: of the run; metric: its name; kept: how to call the round whose weights are kept.
+    """
     traces = []
     if metric == "loss":
         told = [row for row in rows if math.isfinite(row.train_loss)]
@@ -43,17 +47,17 @@ def curve(rows: Sequence[RoundRow], metric: str) -> Figure | None:
         return None
     best = [row for row in found if row.best]
     if best:
-        traces.append(_mark(best[-1].round, best[-1].metrics[metric]))
+        traces.append(_mark(f"{kept} ({best[-1].round})", best[-1].round, best[-1].metrics[metric]))
     y = {"nticks": 6}
     x = rounds_axis([row.round for row in rows])
     return figure(traces, height=270, x=x, y=y, hovermode="x unified")
 
 
-def _mark(number: int, value: float) -> dict[str, Any]:
+def _mark(name: str, number: int, value: float) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"best ({number})",
+        "name": name,
         "x": [number],
         "y": [value],
         "marker": {

@@ -12,6 +12,7 @@ from simulations.report import figures_rounds, figures_sites
 from simulations.report.data_view import MOST_ROWS, data_section
 from simulations.report.messages import failures, traffic_by_phase
 from simulations.report.plot import LABELS
+from simulations.report.privacy import kept_word, privacy_section
 from simulations.report.verdict import judge
 from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
 from simulations.results.text import count, duration, interval_parts, metric_name, number, signed, size
@@ -51,7 +52,8 @@ def view(run: RunFolder) -> dict[str, Any]:
         "facts": _facts(scenario, rounds, sites, metric),
         "sites": _sites(sites, metric, scenario),
         "over_sites": _over_sites(sites),
-        "curves": _curves(rounds, validated),
+        "curves": _curves(rounds, validated, kept_word(scenario)),
+        "privacy": privacy_section(scenario, summary, rounds),
         "traffic": _traffic(rounds, traffic_by_phase(clients)),
         "time": _time(rounds),
         "data": data_section(run.overview(), scenario.preprocessing.min_count),
@@ -107,7 +109,7 @@ def _facts(
             {
                 "label": "Rounds",
                 "value": f"{trained[-1].round} / {scenario.training.rounds}",
-                "note": f"best: {best[-1]}" if best else "none evaluated",
+                "note": f"{kept_word(scenario)}: {best[-1]}" if best else "none evaluated",
             }
         )
         clients = max(row.cohort for row in trained)
@@ -235,9 +237,9 @@ def _over_sites(sites: Sequence[SiteRow]) -> list[dict[str, Any]]:
     return found
 
 
-def _curves(rounds: Sequence[RoundRow], metrics: Sequence[str]) -> list[dict[str, Any]]:
+def _curves(rounds: Sequence[RoundRow], metrics: Sequence[str], kept: str) -> list[dict[str, Any]]:
     names = dict.fromkeys(["loss", *metrics])
-    drawn = ((name, figures_rounds.curve(rounds, name)) for name in names)
+    drawn = ((name, figures_rounds.curve(rounds, name, kept)) for name in names)
     return [{"name": metric_name(name), "figure": figure} for name, figure in drawn if figure]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ def round_from_json(raw: Mapping[str, Any]) -> RoundRow:
             "seconds": float(raw["seconds"]),
             "metrics": _numbers(raw["metrics"]),
             "phases": _numbers(raw["phases"]),
+            "epsilon": float(raw.get("epsilon", math.nan)),  # older runs have none
         }
     )
 
@@ -72,6 +74,7 @@ def round_table(rows: Sequence[RoundRow]) -> pa.Table:
         "bytes_up": whole,
         "bytes_down": whole,
         "seconds": real,
+        "epsilon": real,
     }
     return pa.table(
         {

@@ -95,7 +95,10 @@ def round_line(row: RoundRow, scenario: Scenario, *, left: float | None = None) 
         missing = f" ({row.cohort - row.succeeded} failed)" if row.succeeded < row.cohort else ""
         parts += [f"cohort {count(row.cohort)}{missing}", f"train loss {number(row.train_loss)}"]
     if monitor:
-        parts.append(f"{metric_name(monitor)} {number(row.metrics[monitor])}{' *best' if row.best else ''}")
+        best = " *best" if row.best and scenario.privacy.unit == "none" else ""
+        parts.append(f"{metric_name(monitor)} {number(row.metrics[monitor])}{best}")
+    if row.epsilon == row.epsilon:
+        parts.append(f"ε {number(row.epsilon)}")
     if row.round:
         parts.append(f"{rate(row.succeeded, row.seconds)} clients/s")
     parts.append(duration(row.seconds))

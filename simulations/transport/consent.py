@@ -26,6 +26,12 @@ KINDS: Final = {
     "secure-unmask": records.SECURE_UNMASK,
 }
 _WIDTH: Final = 100
+_TRAINED: Final = {
+    "none": "the model's weights after training here",
+    "client": "what training here changes in the weights, cut to a largest size; the server adds noise",
+    "local": "the model's weights after training here, with noise added here that hides this site",
+    "record": "the model's weights after training here, with noise in each step that hides single rows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,10 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
         "clients": f"{clients} on the server's list",
         "rows": f"{rows:,} here; they are read here only",
     }
+    if scenario.privacy.unit != "none":
+        privacy = scenario.privacy
+        spends = f"epsilon = {privacy.epsilon:g}" if privacy.epsilon else "as its noise gives"
+        asks["privacy"] = f"unit {privacy.unit}, {spends} for all rounds, delta = {privacy.delta:g}"
     lines = [f'{server} asks this site to take part in "{scenario.name}":', "", *_pairs(asks)]
     lines += ["", "What will leave, and nothing else:", "", *_pairs(_leaves(scenario, schema, terms))]
     if terms.refused:
@@ -93,7 +103,7 @@ def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     beside = {
         "statistics": f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
         f"than {least} rows (docs/preprocessing.md)",
-        "train": "the model's weights after training here",
+        "train": _TRAINED[scenario.privacy.unit],
         "secure-keys": "public keys of the session",
         "secure-shares": "shares of secrets, sealed for other clients",
         "secure-train": "the model's update under masks, of which only the sum over all clients can be read",

@@ -186,7 +186,9 @@ def run_client(
             raise DisclosureError("not approved: nothing has left this site")
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
-        return _ShowsModel(Worker(lambda: make_client_app(Resident(scenario, population)), federation))
+        return _ShowsModel(
+            Worker(lambda: make_client_app(Resident(scenario, population, "system")), federation)
+        )
 
     def note(left: Left) -> None:
         content = {"kind": left.message_type, "bytes": left.bytes, "sha256": left.sha256, "error": left.error}

@@ -21,7 +21,7 @@ from clients.app import make_client_app
 from clients.resident import Resident
 from common.config import Scenario
 from common.config_file import load_scenario
-from common.errors import TransportError
+from common.errors import ConfigError, TransportError
 from common.flower_shim import client_error, number_message
 from common.profiling import span
 from server.cohort_grid import CohortGrid
@@ -32,6 +32,7 @@ from simulations.engine.environment import worker_environment
 from simulations.run import serve
 from simulations.transport.meter import WireLoad
 from simulations.transport.pilot import Absent
+from simulations.validation import check_pilot
 
 _WHO: Final = "query.who"
 _ARRIVAL_S: Final = 120.0
@@ -137,12 +138,15 @@ def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, cl
     loaded, agreed = _scenario(scenario, settings), read_schema(schema)
     os.environ.update(worker_environment(loaded.resources.threads_per_worker))
     population = SitePopulation(agreed, load_site(data, agreed, loaded), client, clients)
-    return make_client_app(Resident(loaded, population))
+    return make_client_app(Resident(loaded, population, "system"))
 
 
 def _scenario(name: str, settings: str) -> Scenario:
     overrides = [setting.strip() for setting in settings.split(";") if setting.strip()]
-    return load_scenario(name, overrides, builtin=BUILTIN_SCENARIOS)
+    loaded = load_scenario(name, overrides, builtin=BUILTIN_SCENARIOS)
+    if problems := check_pilot(loaded):
+        raise ConfigError(problems)
+    return loaded
 
 
 def _names(context: Context) -> list[str]:

@@ -1,4 +1,4 @@
-"""One suite over all strategies of Flower: a new one is a row of `NAMES` and of the catalog.
+"""One suite over all strategies, Flower's and ours: a new one is a row of `NAMES` and of the catalog.
 
 Updates are made up, messages are real: they go through our Grid to a ClientApp and back.
 """
@@ -28,7 +28,8 @@ from server.cohort_grid import CohortGrid
 from server.exchange import ask
 from server.sites import Sites
 from server.strategies import STRATEGIES, check, make, needs_every_update
-from server.strategies.catalog import RESERVED, fewest_clients
+from server.strategies.catalog import FLOWER, RESERVED, fewest_clients
+from server.strategies.making import named_class
 from server.strategies.metrics import mean_over_clients
 from server.strategies.state import left_out_of, restore, state_of
 from simulations import BUILTIN_SCENARIOS
@@ -51,6 +52,10 @@ MEANS: Mapping[str, dict[str, Any]] = {
     "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
     "Bulyan": {"num_malicious_nodes": 1},
     "QFedAvg": {"q": 0.0},
+    "NormClippedMean": {},
+    "GeometricMedian": {},
+    "WeightedMedian": {},
+    "FLTrust": {},
 }
 
 
@@ -148,7 +153,8 @@ def test_order_of_clients_does_not_matter(name: str) -> None:
     examples, losses = list(range(1, CLIENTS + 1)), [0.5 + i for i in range(CLIENTS)]
     found = []
     for order in (list(range(CLIENTS)), [3, 0, 6, 1, 5, 2, 4]):
-        arrays, metrics = made(name, CLIENTS, MEANS.get(name)).round(
+        where = {"trusted": order.index(0)} if name == "FLTrust" else MEANS.get(name)
+        arrays, metrics = made(name, CLIENTS, where).round(
             sent, [updates[i] for i in order], [examples[i] for i in order], [losses[i] for i in order]
         )
         found.append((arrays.to_numpy_ndarrays(), metrics["train_loss"]))
@@ -304,7 +310,8 @@ def test_qfedavg_steps_shrink_as_its_note_says() -> None:
 def test_robust_strategies_survive_one_wild_client() -> None:
     """Six clients say about 1, one says 10^6: a mean is swept away, a robust aggregate is not."""
     values = [0.97, 0.98, 0.99, 1.01, 1.02, 1.03, 1e6]
-    for name in ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan"):
+    robust = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan")
+    for name in (*robust, "NormClippedMean", "GeometricMedian", "WeightedMedian", "FLTrust"):
         assert scalars(name, 0.0, values, **MEANS[name])[0] == pytest.approx(1.0, abs=0.05), name
     assert scalars("FedAvg", 0.0, values)[0] > 1e5
 
@@ -357,8 +364,8 @@ def test_a_reply_for_several_clients_counts_as_theirs() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_catalog_has_the_arguments_and_defaults_of_the_class(name: str) -> None:
-    parameters = inspect.signature(getattr(stock, name)).parameters
-    own = {n: p.default for n, p in parameters.items() if n not in RESERVED}
+    parameters = inspect.signature(named_class(name)).parameters
+    own = {n: p.default for n, p in parameters.items() if n not in (*RESERVED, "kwargs")}
     listed = {n: a.default for n, a in STRATEGIES[name].arguments.items()}
     empty = inspect.Parameter.empty
     assert listed == {n: None if default is empty else default for n, default in own.items()}
@@ -368,7 +375,7 @@ def test_every_strategy_of_flower_that_takes_weights_is_there() -> None:
     """XGBoost's take trees; the wrappers that add noise are not strategies by themselves."""
     others = {"Strategy", "Result", "FedXgbBagging", "FedXgbCyclic"}
     known = {n for n in stock.__all__ if n not in others and not n.startswith("DifferentialPrivacy")}
-    assert known == set(NAMES)
+    assert known == {n for n in NAMES if STRATEGIES[n].module == FLOWER}
 
 
 def test_which_strategies_need_every_update() -> None:

@@ -468,40 +468,32 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     The standard error of a standard deviation from d numbers is 1 / √(2 d); four are allowed.
     """
     z, norm_ = 0.5, 0.1
-    scenario = scenario_of(
-        "secure.aggregation=true",
-        "privacy.unit=client",
-        f"privacy.clip_norm={norm_}",
-        f"privacy.noise_multiplier={z}",
-    )
+    private = ("privacy.unit=client", f"privacy.clip_norm={norm_}", f"privacy.noise_multiplier={z}")
+    scenario = scenario_of("secure.aggregation=true", *private)
     identify_process(1)
     sites, resident = Sites(CLIENTS, population.name), Resident(scenario, population)
     app, content = make_client_app(resident), train_content(resident, scenario)
     executor = SerialExecutor(lambda: app, Federation(1, {}, CLIENTS, show_errors=True))
     grid = EngineGrid(executor, sites, make_run(1))
-    noise = Noise(update=z * norm_, below=1.0)
-    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise)
-    assert found.totals.weight == CLIENTS  # uniform: public, and without noise
-    assert found.totals.loss == 0  # would tell, as it has no noise
+    noise = Noise(update=z * norm_)
+    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise).sum
+    assert found.weight == 0  # not told
+    assert np.isnan(found.loss)  # would tell, as it has no noise
     arrays, config = content.array_records["arrays"], content.config_records["config"]
     clipped = []
     for client in range(CLIENTS):
         part = train_cohort(resident, config, arrays, [client])[0].content
         assert part is not None
-        new = records.record_to_weights(part.array_records["arrays"])
-        start = records.record_to_weights(arrays)
-        update = np.concatenate([(b - a).reshape(-1) for a, b in zip(start, new, strict=True)])
-        clipped.append(update * min(1.0, norm_ / np.linalg.norm(update)))
-    rest = np.concatenate([u.reshape(-1) for u in found.totals.update]) - np.sum(clipped, axis=0)
+        update = records.record_to_weights(part.array_records["arrays"])
+        clipped.append(np.concatenate([u.reshape(-1) for u in update]))
+        assert np.linalg.norm(clipped[-1]) <= norm_ * (1 + 1e-6)
+    rest = np.concatenate([u.reshape(-1) for u in found.updates]) - np.sum(clipped, axis=0)
     expected = z * norm_ * np.sqrt(CLIENTS / 7)
     assert abs(rest.std() / expected - 1) < 4 / np.sqrt(2 * len(rest))
     assert abs(rest.mean()) < 4 * expected / np.sqrt(len(rest))
-    for noise, says in (
-        (Noise(), "without noise"),
-        (Noise(update=0.04), "noise of 0.04 in the sum; .* 0.05"),
-    ):
-        with pytest.raises(TooFewRepliesError, match=says):
-            train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise)
+    less = Noise(update=0.99 * z * norm_)
+    with pytest.raises(TooFewRepliesError, match=r"this client's scenario wants 0\.5"):
+        train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=less)
 
 
 @pytest.mark.slow

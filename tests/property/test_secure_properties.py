@@ -73,10 +73,10 @@ def test_the_mean_of_updates_is_as_near_as_stated(data: st.DataObject, clients: 
     updates = rng.uniform(-1, 1, (clients, 50))
     total = np.zeros(50 + layout.TRAILING, np.uint32)
     for w, u in zip(weights, updates, strict=True):
-        total += to_ring(layout.encode(Summand([u], float(w), 2.5, True), fixed))
+        total += to_ring(layout.encode(Summand([u], float(w), 2.5, -0.5), fixed))
     found = layout.decode(from_ring(total), [np.zeros(50, np.float32)], fixed)
     mean = weights @ updates / weights.sum()
     bound = 3 * ROUNDING * clients * fixed.step / found.weight
     assert np.abs(found.update[0] / found.weight - mean).max() <= bound
     assert abs(found.loss / found.weight - 2.5) <= bound * layout.LOSS_BOUND
-    assert found.below == clients
+    assert found.within == -clients / 2

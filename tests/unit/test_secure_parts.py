@@ -9,13 +9,14 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from common.errors import ConfigError, DisclosureError
+from common.privacy.noise import SeededRandomness
 from common.records import weights_to_record
 from common.secure import field, graph
 from common.secure.agreement import Channel, KeyPair, channel_keys, derive, mask_key
 from common.secure.digest import digest
 from common.secure.fixed_point import FixedPoint, to_ring
 from common.secure.masks import Mask, add_masks, key_stream
-from common.secure.noise import SeededSource, noise_share
+from common.secure.noise import noise_share
 from simulations.transport.codec import pack, unpack
 
 
@@ -249,14 +250,14 @@ def test_shares_of_noise_add_up_to_a_gaussian() -> None:
     """
     size, clients, stddev = 40_000, 25, 4.0
     total = sum(
-        noise_share(SeededSource(np.random.default_rng(k)), stddev, size).astype(np.float64)
+        noise_share(SeededRandomness(np.random.default_rng(k)), stddev, size).astype(np.float64)
         for k in range(clients)
     )
     expected = clients * (stddev**2 + 1 / 12)
     assert abs(np.mean(total**2) / expected - 1) < 4 * math.sqrt(2 / size)
     assert abs(np.mean(total**4) / np.mean(total**2) ** 2 - 3) < 4 * math.sqrt(24 / size)
     with pytest.raises(ValueError, match=r"3\.9"):
-        noise_share(SeededSource(np.random.default_rng(1)), 3.9, 10)
+        noise_share(SeededRandomness(np.random.default_rng(1)), 3.9, 10)
 
 
 def test_the_sum_of_rounded_gaussians_has_the_weights_of_the_page() -> None:

@@ -1,0 +1,130 @@
+"""The malicious clients of a simulation: who they are, and what one process remembers for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.attacks.attack import Attack, Matrix, Scene, Vector
+from clients.attacks.catalog import ATTACKS, NONE, check, check_schema
+from clients.attacks.colluding import Colluding
+from clients.update.step import Origin
+from common.config import Scenario
+from common.errors import ConfigError
+from common.schema import InputSpec, Population
+from common.seeds import generator
+
+Weights = Sequence[NDArray[Any]]
+# client indices → the weights that those would send if they were honest; who cannot train is left out
+Honest = Callable[[Sequence[int]], Sequence[Weights]]
+
+
+def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int]:
+    """Return the indices of the malicious clients: ⌊fraction · clients⌋ of them, and at least one.
+
+    Args:
+        seed: the run's; every set of that size is equally likely.
+        clients: in the federation; fraction: in (0, 1).
+    """
+    count = max(1, math.floor(fraction * clients + 1e-9))  # 0.29 · 100 is 28.999999999999996
+    rng = generator(seed, "attack")
+    return frozenset(rng.choice(clients, count, replace=False).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """The honest updates of malicious fellows in one round from one model."""
+
+    round: int
+    start: Vector
+    updates: Matrix
+
+
+class Adversary:
+    """Plays the malicious clients of one process.
+
+    Args:
+        attack: what they do; malicious: their indices.
+        scene: what they know; its `spec` comes with the rows.
+    """
+
+    def __init__(self, attack: Attack, malicious: frozenset[int], scene: Scene) -> None:
+        self.attack = attack
+        self.malicious = malicious
+        self._scene = scene
+        self._learnt: _Learnt | None = None
+
+    def use_spec(self, spec: InputSpec) -> None:
+        """Take what an encoded row looks like, once it is known."""
+        self._scene = replace(self._scene, spec=spec)
+
+    def poisoned(self, x: NDArray[Any], y: NDArray[Any], origin: Origin) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows that a client trains on: its own, unless it is malicious."""
+        if origin.client not in self.malicious:
+            return x, y
+        return self.attack.poison(x, y, self._scene, origin.rng("attack"))
+
+    def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
+        """Return the weights that a client sends: what it has learnt, unless it is malicious.
+
+        Args:
+            start: the server's; trained: what an honest client would send; origin: who sends it.
+            honest: tells what fellows would send.
+        """
+        if origin.client not in self.malicious:
+            return list(trained)
+        begin = _flat(start)
+        updates = (_flat(trained) - begin)[None, :]
+        if isinstance(self.attack, Colluding):
+            fellows = self._fellows(self.attack, begin, origin.round, honest)
+            updates = fellows if len(fellows) else updates
+        return _unflat(begin + self.attack.forge(updates, self._scene, origin), trained)
+
+    def _fellows(self, attack: Colluding, begin: Vector, number: int, honest: Honest) -> Matrix:
+        """Return fellows' honest updates; the last round's are kept, because all attackers need them."""
+        known = self._learnt
+        if known is None or known.round != number or not np.array_equal(known.start, begin):
+            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
+            known = self._learnt = _Learnt(number, begin, np.reshape(found, (-1, len(begin))))
+        return known.updates
+
+
+def make_adversary(scenario: Scenario, population: Population) -> Adversary | None:
+    """Return the malicious clients that a scenario asks for, or `None`.
+
+    Raises:
+        ConfigError: the attack, its arguments or the data do not fit each other.
+    """
+    config, schema = scenario.attack, population.schema
+    problems = check(config) or check_schema(config, schema)
+    if problems:
+        raise ConfigError(problems)
+    if config.kind == NONE:
+        return None
+    clients = len(population)
+    if clients < 2:
+        raise ConfigError("attack.kind: with one client there would be nobody honest")
+    malicious = malicious_clients(scenario.seed, clients, config.fraction)
+    cohort = min(clients, scenario.strategy.clients_per_round or clients)
+    expected = max(1, round(len(malicious) * cohort / clients))
+    scene = Scene(cohort, expected, InputSpec("vector", ()), schema.num_classes)
+    return Adversary(ATTACKS[config.kind].kind(**config.args), malicious, scene)
+
+
+def _flat(weights: Weights) -> Vector:
+    return np.concatenate([np.ravel(w).astype(np.float64) for w in weights])
+
+
+def _unflat(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
+    """Return numbers as weights; integers, which have no update to speak of, are those of `like`."""
+    parts = np.split(numbers, np.cumsum([w.size for w in like])[:-1])
+    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
+        return [
+            part.reshape(w.shape).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
+            for part, w in zip(parts, like, strict=True)
+        ]

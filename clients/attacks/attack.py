@@ -1,0 +1,54 @@
+"""What an attack is: something done to training rows, to what is sent, or to both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.update.step import Origin
+from common.schema import InputSpec
+
+Array = NDArray[Any]
+Vector = NDArray[np.float64]  # (numbers,): a model's weights, one after another
+Matrix = NDArray[np.float64]  # (clients, numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What attackers know of the federation.
+
+    Attributes:
+        clients: in a round; malicious: how many of them may be expected to be.
+        spec: what an encoded row looks like; classes: 0 for regression.
+    """
+
+    clients: int
+    malicious: int
+    spec: InputSpec
+    classes: int
+
+
+class Attack:
+    """A client's misbehaviour; this base class behaves. Its constructor takes the scenario's arguments."""
+
+    def poison(self, x: Array, y: Array, scene: Scene, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return the rows that the client trains on; the arguments are not changed.
+
+        Args:
+            x: encoded training rows (rows, ...); y: labels (rows,).
+            scene: what is known; rng: the client's, of this round.
+        """
+        return x, y
+
+    def forge(self, updates: Matrix, scene: Scene, origin: Origin) -> Vector:
+        """Return the update that is sent, (numbers,).
+
+        Args:
+            updates: honest ones, after the pipeline of honest clients (clip, noise, compress): the
+                client's own, (1, numbers), or those of `colluding.Colluding`, (1 or more, numbers).
+            scene: what is known; origin: who sends it, in which round.
+        """
+        return np.asarray(updates[0])

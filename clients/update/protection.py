@@ -1,0 +1,73 @@
+"""What `[privacy]` asks of a client's update, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+
+from clients.update.clip import norms
+from clients.update.pipeline import Pipeline, make_pipeline
+from clients.update.step import Updates
+from common.config import PrivacyConfig, Scenario, UpdateConfig
+from common.privacy.noise import SLACK, Source
+from common.privacy.plan import make_plan
+from common.records import CLIP_NORM
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """How one round's updates are protected.
+
+    Attributes:
+        pipeline: what is done to them.
+        clip_norm: of unit "client"; `None` for others, which tell nothing beside their weights.
+        privacy: the section of the scenario.
+    """
+
+    pipeline: Pipeline
+    clip_norm: float | None
+    privacy: PrivacyConfig
+
+    def weight(self, rows: int) -> float:
+        """Return how much an update counts in a mean; `rows`: that the client trained on."""
+        if self.clip_norm is None:
+            return float(rows)
+        full = self.privacy.full_weight_rows
+        return min(rows / full, 1.0) if self.privacy.weights == "bounded" else 1.0
+
+    def within(self, start: Sequence[NDArray[Any]], trained: Updates) -> NDArray[np.float64] | None:
+        """Return 1/2 for each update within the clipping norm and -1/2 for others; `None` if not asked.
+
+        Args:
+            start: the server's weights; trained: the clients' own, each (clients, ...).
+        """
+        if self.clip_norm is None or self.privacy.clipping == "fixed":
+            return None
+        pairs = zip(trained, start, strict=True)
+        moved = [w - w0 for w, w0 in pairs if np.issubdtype(w.dtype, np.floating)]
+        return np.where(norms(moved) <= self.clip_norm, 0.5, -0.5)
+
+
+def protect(scenario: Scenario, config: ConfigRecord, source: Source) -> Protection:
+    """Return how the updates of one round are protected.
+
+    The clipping norm of unit "client" may move from round to round, so the server tells it. The noise of
+    unit "local" protects against the server, so nothing that the server tells can change it.
+
+    Args:
+        scenario: the client's own; config: the server's; source: of the noise.
+    """
+    privacy, update = scenario.privacy, scenario.update
+    if privacy.unit == "client":
+        norm = float(cast("float", config.get(CLIP_NORM, privacy.clip_norm)))
+        pipeline = make_pipeline(UpdateConfig(clip_norm=norm), source=source, as_updates=True)
+        return Protection(pipeline, norm, privacy)
+    if privacy.unit == "local":
+        noise = 2 * make_plan(scenario, 1).noise_multiplier * privacy.clip_norm * SLACK
+        update = update.model_copy(update={"clip_norm": privacy.clip_norm, "noise_stddev": noise})
+    return Protection(make_pipeline(update, source=source), None, privacy)

@@ -1,0 +1,125 @@
+"""The noise of units "client" and "local": given, or solved for from the budget of the whole run.
+
+Unit "record" has a plan of its own for each client (`common/privacy/record.py`), since its sampling depends
+on the client's rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from common.config import Scenario
+from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, solve_noise
+
+# Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
+# choice of noise, a twentieth of the cohort, would take more.
+_COUNT_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run keeps its promise to clients.
+
+    Attributes:
+        noise_multiplier: of a whole round: standard deviation over clip_norm.
+        sampling, share, population: of clients, as in `Charge`.
+        before: what is charged before the first round (statistics).
+        delta, accountant: how it is added up.
+        budget: epsilon that may be spent; infinite where none is set.
+    """
+
+    noise_multiplier: float
+    sampling: Sampling
+    share: float
+    population: int
+    before: tuple[Charge, ...]
+    delta: float
+    accountant: Accountant
+    budget: float
+
+    def charges(self, rounds: int) -> tuple[Charge, ...]:
+        """Return everything that a member has been charged for after `rounds` rounds of its own."""
+        return (
+            *self.before,
+            Charge(self.noise_multiplier, rounds, self.sampling, self.share, self.population),
+        )
+
+    def epsilon(self, rounds: int) -> float:
+        """Return what is spent after `rounds` rounds, in each of which a member could take part."""
+        return epsilon(self.charges(rounds), self.delta, self.accountant)
+
+
+def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ()) -> Plan:
+    """Return the plan of a scenario with unit "client" or "local".
+
+    Args:
+        scenario: gives budget, rounds and cohort; clients: in the federation.
+        before: what is charged before the first round.
+
+    Raises:
+        BudgetError: no noise is enough.
+    """
+    privacy, size = scenario.privacy, scenario.strategy.clients_per_round
+    sampling: Sampling = "everyone"
+    share, population = 1.0, 0
+    # A client knows when it is asked, so against the server (local) nothing is gained by sampling.
+    if privacy.unit == "client" and 0 < size < clients:
+        sampling, share = scenario.strategy.sampling, size / clients
+        population = clients if sampling == "fixed" else 0
+    budget = math.inf if privacy.epsilon is None else privacy.epsilon
+    noise = privacy.noise_multiplier
+    # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.
+    sides = 2 if privacy.unit == "local" else 1
+    if noise is None:
+        rest = (sampling, share, population, before, budget, privacy.delta, privacy.accountant)
+        noise = sides * _solved(scenario.training.rounds, *rest)
+    return Plan(noise / sides, sampling, share, population, before, privacy.delta, privacy.accountant, budget)
+
+
+@lru_cache(maxsize=64)
+def _solved(
+    rounds: int,
+    sampling: Sampling,
+    share: float,
+    population: int,
+    before: tuple[Charge, ...],
+    budget: float,
+    delta: float,
+    accountant: Accountant,
+) -> float:
+    def charges(noise: float) -> tuple[Charge, ...]:
+        return (*before, Charge(noise, rounds, sampling, share, population))
+
+    return solve_noise(charges, budget, delta, accountant)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How the noise of a round is divided between the sum of updates and the count of clipped ones.
+
+    Attributes:
+        update: noise multiplier of the sum of updates.
+        count: standard deviation of the noise on the number of updates within clip_norm.
+    """
+
+    update: float
+    count: float
+
+
+def divided(noise_multiplier: float, cohort: float) -> Split:
+    """Divide a round's noise for adaptive clipping, so that both parts together cost what it would.
+
+    Andrew, Thakkar, McMahan, Ramaswamy: Differentially Private Learning with Adaptive Clipping, NeurIPS
+    2021, theorem 1: z = (z_update^-2 + (2 σ_count)^-2)^(-1/2), where bits are centred at 1/2, so that one
+    changes the count by at most 1/2. The paper takes σ_count = cohort / 20; with small cohorts that would
+    take most of the budget, so it takes at most a tenth here.
+
+    Args:
+        noise_multiplier: z; cohort: clients in a round, or their expected number.
+    """
+    least = noise_multiplier / (2 * math.sqrt(_COUNT_SHARE))
+    count = max(cohort / 20, least)
+    return Split((noise_multiplier**-2 - (2 * count) ** -2) ** -0.5, count)

@@ -1,0 +1,57 @@
+"""Trusts updates by how far they point where a trusted one does.
+
+Source: Cao, Fang, Liu, Gong: FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.
+
+Deviations: in the paper the server holds a small clean data set and trains on it itself. Here the server has
+no rows: a client that is named, such as the coordinating hospital, is trusted and its update is the
+reference. That update is also part of the mean, with the trust score 1, so the scores never add up to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.sites import FIRST_NODE_ID
+from server.strategies.robust import Matrix, RobustStrategy, Vector, mean, norms
+
+
+class FLTrust(RobustStrategy):
+    """Takes the mean of updates, each scaled to the trusted one's norm, by max(0, cosine to the trusted one).
+
+    Args:
+        trusted: index of the trusted client.
+        kwargs: as for Flower's FedAvg.
+    """
+
+    def __init__(self, trusted: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trusted = trusted
+
+    def combine(self, updates: Matrix, examples: Vector, nodes: Sequence[int]) -> NDArray[Any] | None:
+        """Return the mean, or `None` where the trusted client is not among the round's."""
+        node = self.trusted + FIRST_NODE_ID
+        if node not in nodes:
+            return None
+        reference: NDArray[np.float64] = updates[nodes.index(node)].astype(np.float64)
+        sizes = norms(updates)
+        size = sizes[nodes.index(node)]
+        if size == 0:
+            return reference  # it does not move: neither does the model
+        return mean(updates, trust(updates, reference, sizes) * size)
+
+
+def trust(updates: Matrix, reference: NDArray[np.float64], sizes: Vector) -> Vector:
+    """Return each update's share of trust divided by its norm, (clients,).
+
+    Args:
+        updates: (clients, numbers); reference: the trusted one, (numbers,), not zero.
+        sizes: the norms of the updates, (clients,).
+    """
+    safe = np.where(sizes > 0, sizes, 1.0)
+    along = np.array([row.astype(np.float64) @ reference for row in updates])
+    scores = np.maximum(0.0, along / (safe * np.linalg.norm(reference)))
+    return np.asarray(scores / (scores.sum() * safe))

@@ -1,0 +1,64 @@
+"""What `[privacy]` does not go with is told before anything runs, all at once, with the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations import load_scenario
+from simulations.privacy_checks import privacy_problems
+from simulations.validation import validate
+
+
+def problems(*given: str) -> list[str]:
+    return privacy_problems(load_scenario("digits", list(given)))
+
+
+@pytest.mark.parametrize("unit", ["client", "local", "record"])
+def test_a_promise_with_noise_or_budget_alone_is_fine(unit: str) -> None:
+    assert problems(f"privacy.unit={unit}", "privacy.epsilon=3") == []
+    assert problems(f"privacy.unit={unit}", "privacy.noise_multiplier=1") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["privacy.epsilon=3"], 'does nothing while privacy.unit is "none"'),
+        (["privacy.unit=client"], "needs epsilon"),
+        (
+            ["privacy.unit=record", "privacy.epsilon=3", "privacy.statistics_epsilon=3"],
+            "leaves nothing of privacy.epsilon = 3",
+        ),
+        (["privacy.unit=local", "privacy.epsilon=3", "privacy.clipping=adaptive"], 'is for unit "client"'),
+        (["privacy.unit=record", "privacy.epsilon=3", "privacy.weights=bounded"], 'is for unit "client"'),
+        (["privacy.unit=client", "privacy.epsilon=3", "update.clip_norm=1"], "does this itself"),
+        (["privacy.unit=local", "privacy.epsilon=3", "update.noise_stddev=1"], "does this itself"),
+        (["privacy.unit=client", "privacy.epsilon=3", "update.compress=int8"], "larger than clip_norm"),
+        (
+            ["privacy.unit=record", "privacy.epsilon=3", "training.early_stopping.patience=2"],
+            "when to stop would be read off rows",
+        ),
+        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=FedMedian"], "FedMedian looks at"),
+        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=mine:Own"], "mine:Own looks at single"),
+        (
+            [
+                "privacy.unit=client", "privacy.epsilon=3", "privacy.accountant=pld",
+                "strategy.clients_per_round=5",
+            ],
+            "no bound for samples of a fixed size",
+        ),
+    ],
+)  # fmt: skip
+def test_what_breaks_the_promise_is_refused(given: list[str], says: str) -> None:
+    found = problems(*given)
+    assert len(found) == 1
+    assert says in found[0]
+
+
+def test_local_noise_leaves_the_choice_of_strategy() -> None:
+    """The update that leaves is private by itself, whoever looks at it."""
+    assert problems("privacy.unit=local", "privacy.epsilon=3", "strategy.name=FedMedian") == []
+
+
+def test_validate_tells_of_it() -> None:
+    scenario = load_scenario("digits", ["privacy.unit=client"])
+    assert any("needs epsilon" in line for line in validate(scenario, deep=False))

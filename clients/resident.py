@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +20,16 @@ from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.preprocessing.sums.noise import protection
+from common.privacy.accounting import Charge
 from common.privacy.noise import Source
+from common.privacy.plan import Plan, make_plan
+from common.privacy.record import RecordPlan, record_plan
 from common.profiling import span
 from common.schema import Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
+    from clients.private_sgd import PrivateTrainer
     from clients.stacked import StackedTrainer
     from clients.trainer import Trainer
 
@@ -61,6 +67,7 @@ class Resident:
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
+        self._private: PrivateTrainer | None = None
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
@@ -73,9 +80,7 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            if self.adversary is not None:
-                self.adversary.use_spec(self._encoder.spec.input_spec)
-            self._trainer = self._stacked = None
+            self._trainer = self._stacked = self._private = None
             self._cache.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
@@ -111,7 +116,7 @@ class Resident:
         rows = self.rows(origin.client)["train"]
         if self.adversary is None:
             return rows
-        return Rows(*self.adversary.poisoned(rows.x, rows.y, origin))
+        return Rows(*self.adversary.poisoned(rows.x, rows.y, self.encoder.spec.input_spec, origin))
 
     @property
     def trainer(self) -> Trainer:
@@ -130,9 +135,33 @@ class Resident:
         return self._stacked
 
     @property
+    def private(self) -> PrivateTrainer:
+        """The trainer of DP-SGD, with the model of `trainer`."""
+        if self._private is None:
+            from clients.private_sgd import PrivateTrainer
+
+            privacy = self.scenario.privacy
+            self._private = PrivateTrainer(self.trainer, privacy.clip_norm, privacy.microbatch)
+        return self._private
+
+    @property
     def traces(self) -> int:
         """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
-        return sum(t.traces for t in (self._trainer, self._stacked) if t is not None)
+        return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
+
+    def record_plan(self, rows: int) -> RecordPlan:
+        """Return how a client with so many training rows keeps the promise to each of them."""
+        before = self._statistics_charges
+        return record_plan(self.scenario.privacy, self.scenario.training, rows, before)
+
+    @property
+    def client_plan(self) -> Plan:
+        """How the promise to whole clients is kept, by this client's own scenario."""
+        return make_plan(self.scenario, len(self.population), self._statistics_charges)
+
+    @cached_property
+    def _statistics_charges(self) -> tuple[Charge, ...]:
+        return protection(self.schema, self.scenario).charges
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

@@ -7,7 +7,9 @@ that is killed and goes on finds everything charged that may have been told.
 - unit "local": each client releases its own noisy update, to a server that may look at it. The ledger
   tells what the client has spent that took part most often.
 - unit "record": each client keeps account of its own rows (`common/privacy/record.py`) and tells what it
-  has spent. Rows of different clients are different rows, so the largest counts.
+  has spent. Rows of different clients are different rows, so the largest counts. Under secure aggregation it
+  does not tell, since that would tell how many rows it has: then the budget, which no client passes, is the
+  bound.
 
 With noise from a seed, a round that is done again after a crash gives the same bits, and is charged once.
 With noise that nobody can repeat, it is another release, and is charged again.
@@ -158,6 +160,8 @@ def make_ledger(
     if plan is not None:
         return ClientLedger(plan, apart=privacy.unit == "local", path=path, repeatable=source == "seeded")
     if privacy.unit == "record":
+        if scenario.secure.aggregation:
+            return RecordLedger(math.inf, math.nan if privacy.epsilon is None else privacy.epsilon)
         spent = 0.0 if math.isnan(epsilon) else epsilon
         return RecordLedger(math.inf if privacy.epsilon is None else privacy.epsilon, spent)
     return NoLedger()

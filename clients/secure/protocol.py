@@ -210,9 +210,8 @@ class SecureClient:
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
         # Sums of other purposes in the same round get noise of their own.
         apart = crc32(str(asked.get("purpose", "train")).encode()) << 32
-        number = apart + cast(int, asked["round"])
+        number, start = apart + cast(int, asked["round"]), 0
         draws = randomness(self._resident.source, config.seed, "secure-noise", round=number, client=client)
-        start = 0
         for size, stddev in noise:
             if stddev > 0:
                 whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from common.config import Scenario
+from common.config import PrivacyConfig, Scenario
 from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, solve_noise
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
 # choice of noise, a twentieth of the cohort, would take more.
 _COUNT_SHARE: Final = 0.1
+
+
+_NAMES_SHARE: Final = 1e-3  # of delta: for a name of one member that is published against all odds
+
+
+def delta_of_names(privacy: PrivacyConfig) -> float:
+    """Return the part of privacy.delta that publishing noisy names may take; 0 where none are."""
+    return 0.0 if privacy.statistics_epsilon is None else _NAMES_SHARE * privacy.delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,13 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
         sampling, share = scenario.strategy.sampling, size / clients
         population = clients if sampling == "fixed" else 0
     budget = math.inf if privacy.epsilon is None else privacy.epsilon
-    noise = privacy.noise_multiplier
+    noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
     # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.
     sides = 2 if privacy.unit == "local" else 1
     if noise is None:
-        rest = (sampling, share, population, before, budget, privacy.delta, privacy.accountant)
+        rest = (sampling, share, population, before, budget, delta, privacy.accountant)
         noise = sides * _solved(scenario.training.rounds, *rest)
-    return Plan(noise / sides, sampling, share, population, before, privacy.delta, privacy.accountant, budget)
+    return Plan(noise / sides, sampling, share, population, before, delta, privacy.accountant, budget)
 
 
 @lru_cache(maxsize=64)

@@ -119,7 +119,7 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
     assert answer.content is None
     assert answer.error == "DisclosureError: this site does not answer train"
     assert worker.asked == 0
-    assert [(left.bytes, left.error) for left in north.left] == [(0, answer.error)]
+    assert [(left.bytes, left.error) for left in north.left] == [(len(answer.error), answer.error)]
 
 
 def test_terms() -> None:

@@ -116,8 +116,8 @@ def secure_aggregation(facts: Facts) -> str:
         statistics = " Statistics of preprocessing were summed under masks too."
     return (
         "Secure aggregation: updates were summed under masks, and the server got their sum over sites. It "
-        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of the "
-        f"sites colluding with the server.{statistics} Metrics came by site."
+        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of "
+        f"the sites colluding with the server.{statistics} Metrics came by site."
     )
 
 

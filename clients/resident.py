@@ -23,6 +23,7 @@ from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.preprocessing.sums.noise import protection
 from common.privacy.accounting import Charge
+from common.privacy.charges import Account
 from common.privacy.noise import Source
 from common.privacy.plan import Plan, make_plan
 from common.privacy.record import RecordPlan, record_plan
@@ -55,14 +56,23 @@ class Resident:
 
     adversary: Adversary | None = None
 
-    def __init__(self, scenario: Scenario, population: Population, source: Source = "seeded") -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        population: Population,
+        source: Source = "seeded",
+        account: Account | None = None,
+    ) -> None:
         """Prepare; nothing is loaded yet.
 
         Args:
             scenario, population: of the run; source: of noise and of what it depends on.
+            account: of the one client of this process, whose noise never comes again; `None` in a
+                simulation, where a round that is done again is the same again.
         """
         self.scenario = scenario
         self.source = source
+        self.account = account
         self.population = population
         self.schema: Schema = population.schema
         self._encoder: Encoder | None = None
@@ -165,6 +175,14 @@ class Resident:
     def client_plan(self) -> Plan:
         """How the promise to whole clients is kept, by this client's own scenario."""
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
+
+    def charge(self, number: int) -> int:
+        """Charge a round of training to the client; return for how many its rows have been used, with it."""
+        return number if self.account is None else self.account.charge(number)
+
+    def charged(self, number: int) -> int:
+        """Return for how many rounds a client's rows have been used, in round `number`."""
+        return number if self.account is None else self.account.rounds
 
     @cached_property
     def _statistics_charges(self) -> tuple[Charge, ...]:

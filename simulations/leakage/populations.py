@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clients.shard import split_indices
 from common.config import DataConfig
+from common.errors import EmptyClientError
 from common.schema import Population, Schema, Shard, Split
 
 
@@ -21,14 +22,15 @@ class Enlarged:
 
     Attributes:
         base: the run's own population; data and seed: how it was divided.
-        added: client index → its canaries; clients: further clients, who only train.
+        added: client index → its canaries.
+        clients: further clients, who only train; `None` for one that is counted and never answers.
     """
 
     base: Population
     data: DataConfig
     seed: int
     added: Mapping[int, Shard] = field(default_factory=dict)
-    clients: Sequence[Shard] = ()
+    clients: Sequence[Shard | None] = ()
 
     @property
     def schema(self) -> Schema:
@@ -46,20 +48,28 @@ class Enlarged:
     def rows(self, client: int) -> int:
         """Return the number of rows of a client, canaries included."""
         if client >= len(self.base):
-            return self.clients[client - len(self.base)].rows
+            more = self.clients[client - len(self.base)]
+            return 0 if more is None else more.rows
         return self.base.rows(client) + (self.added[client].rows if client in self.added else 0)
 
     def shard(self, client: int) -> Shard:
-        """Return the rows of a client, canaries last."""
+        """Return the rows of a client, canaries last.
+
+        Raises:
+            EmptyClientError: of a client that never answers.
+        """
         if client >= len(self.base):
-            return self.clients[client - len(self.base)]
+            more = self.clients[client - len(self.base)]
+            if more is None:
+                raise EmptyClientError(f"{self.name(client)} is left out by its coin")
+            return more
         own = self.base.shard(client)
         return join([own, self.added[client]]) if client in self.added else own
 
     def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
         """Return which rows train: canaries, and those that trained in the run."""
         if client >= len(self.base):
-            return _all_train(self.clients[client - len(self.base)].rows)
+            return _all_train(self.rows(client))
         own = self.base.shard(client)
         found = split_indices(own.labels, self.data, self.seed, client)
         more = np.arange(own.rows, self.rows(client))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clients.cohort import train_cohort
 from clients.resident import Resident
+from clients.update.protection import protect
 from common.config import Scenario
 from common.records import ARRAYS, Weights, record_to_weights, weights_to_record
 from common.schema import InputSpec, Shard
@@ -77,7 +78,10 @@ class Updates:
         if part.content is None:
             raise part.error or RuntimeError("a batch gave no update")
         sent = record_to_weights(part.content.array_records[ARRAYS])
-        rate = self.resident.scenario.training.learning_rate
+        scenario, source = self.resident.scenario, self.resident.source
+        if protect(scenario, self._config, source).pipeline.as_updates:
+            sent = [old + moved for old, moved in zip(self.start, sent, strict=True)]
+        rate = scenario.training.learning_rate
         found = [(old - new) / rate for old, new in zip(self.start, sent, strict=True)]
         places = {id(weight): k for k, weight in enumerate(self.model.weights)}
         return [found[places[id(weight)]] for weight in self.model.trainable_weights]

@@ -108,3 +108,16 @@ def test_ten_clients_bring_back_what_they_were_sent() -> None:
     found = transport.shoal(numbers=1_000, rounds=3)
     assert len(found["seconds"]) == 3
     assert found["rate"] > 0
+
+
+@pytest.mark.slow
+def test_every_other_round_is_logged(ray_session: None) -> None:
+    """`measure` itself checks that the log is whole and has the requests of the even rounds."""
+    from benchmarks import audit
+
+    found = audit.measure(Case(population=8, cohort=4, rounds=3))
+    assert found["with"] > 0
+    assert found["without"] > 0
+    # Training in round 2 of 3: 4 requests; a process answers once for the clients that it took.
+    assert 4 < found["messages"] <= 8
+    assert min(audit.one_entry(100).values()) > 0

@@ -39,6 +39,7 @@ from server.sums import SumOver
 
 Parts = Mapping[str, NDArray[np.float64]]
 _NEIGHBOURS: Final = (1, 2, 4, 8)
+_TAIL: Final = 0.01  # of the values on either side, outside the range of moments under noise
 _FALSE_BIN: Final = 1e-3  # chance that noise alone makes any empty bin of a column count as filled
 # Where clients are protected, masses add up to 1 a client: counted in millionths, they are whole numbers.
 _MILLION: Final = 1_000_000
@@ -189,8 +190,18 @@ class SummedStatistics:
         return kept
 
     def _range(self, counts: NDArray[np.float64]) -> tuple[float, float] | None:
+        """Return the range of the filled bins; under noise without the outermost 1 % on either side.
+
+        The noise of moments grows with the range, and a far bin is as likely to be noise as a few rows.
+        """
         filled, edges = np.flatnonzero(counts), self.plan.grid.edges()
-        return (float(edges[filled[0]]), float(edges[filled[-1] + 1])) if filled.size else None
+        if not filled.size:
+            return None
+        first, last = int(filled[0]), int(filled[-1])
+        if self.protection.noisy:
+            share = np.cumsum(counts) / counts.sum()
+            first, last = (int(np.searchsorted(share, q)) for q in (_TAIL, 1 - _TAIL))
+        return float(edges[first]), float(edges[last + 1])
 
     def _moment(self, sums: NDArray[np.float64], low: float, high: float) -> Moments:
         n, first, second = sums.tolist()

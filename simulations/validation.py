@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.config import Scenario
 from common.errors import ConfigError, ShoalError, nearest
+from common.preprocessing.sums.noise import protection
 from simulations.privacy_checks import privacy_problems, secure_cohort_problems, secure_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
@@ -236,6 +237,7 @@ def _deep_check(scenario: Scenario) -> list[str]:
             "or add clients"
         )
     problems += secure_cohort_problems(scenario, scenario.strategy.clients_per_round or clients)
+    protection(population.schema, scenario)  # refuses noise for columns that have to be told as they are
     if problems or sum(population.rows(client) for client in range(clients)) > _CHEAP_ROWS:
         return problems
 

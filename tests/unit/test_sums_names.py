@@ -40,13 +40,13 @@ def test_names_of_enough_sites_are_found_with_their_rows_and_no_others() -> None
 
 def test_a_name_of_one_site_is_in_no_vector_that_leaves() -> None:
     """Each site's own table, which the server would only see as a sum, reads as the common names alone."""
-    shards = [column(common=10, secret=30), column(common=10, other=30)]
+    shards = [column(common=10, secret=30), column(common=10, other=30), column(common=10, third=30)]
     asked = ShardSum(shards, SCHEMA, STRICT)
-    SummedStatistics(asked, 2, SCHEMA, STRICT, randomness("seeded", 1, "statistics-noise")).total()
+    SummedStatistics(asked, 3, SCHEMA, STRICT, randomness("seeded", 1, "statistics-noise")).total()
     plan = Plan.of(SCHEMA, STRICT)
     # one heavy bucket in each row: int(1.2 · 1) names
     table = plan.table("c", cells_for(1, 0), 0)
-    assert [table.read(vector) for vector in asked.answers["names"]] == [{"common": (1, 10)}] * 2
+    assert [table.read(vector) for vector in asked.answers["names"]] == [{"common": (1, 10)}] * 3
 
 
 def test_a_rare_name_is_told_as_rarely_as_stated() -> None:
@@ -82,7 +82,7 @@ def test_almost_all_tables_can_be_read_at_the_first_attempt() -> None:
 
 
 def test_an_unreadable_table_is_asked_for_again_twice_as_large() -> None:
-    shards = [column(both=10, other=9), column(both=20, other=9)]
+    shards = [column(both=10, other=9), column(both=20, other=9), column(both=20, other=9)]
 
     class Spoiled(ShardSum):
         spoilt = 0
@@ -97,13 +97,13 @@ def test_an_unreadable_table_is_asked_for_again_twice_as_large() -> None:
     asked = Spoiled(shards, SCHEMA, STRICT)
     asked.spoilt = 2
     source = randomness("seeded", 1, "statistics-noise")
-    total = SummedStatistics(asked, 2, SCHEMA, STRICT, source).total()
+    total = SummedStatistics(asked, 3, SCHEMA, STRICT, source).total()
     assert total.categorical["c"].counts.values == ("both", "other")
-    sizes = [vector.size for vector in asked.answers["names"][::2]]
+    sizes = [vector.size for vector in asked.answers["names"][::3]]
     assert sizes[1] / sizes[0] == sizes[2] / sizes[1] == 2
     asked.spoilt = 10
     with pytest.raises(DataError, match="cannot be read"):
-        SummedStatistics(asked, 2, SCHEMA, STRICT, source).total()
+        SummedStatistics(asked, 3, SCHEMA, STRICT, source).total()
 
 
 def test_a_client_does_not_answer_a_server_that_calls_everything_common() -> None:

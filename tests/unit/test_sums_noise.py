@@ -153,3 +153,9 @@ def test_every_block_has_a_part_of_the_noise_where_it_can_be_moved() -> None:
     for unit, moved in (("record", {"rows", "classes"}), ("client", {"rows", "classes", "pixels"})):
         layout = Plan.of(image, scenario_with(privacy=privacy(unit))).numbers()
         assert {b.name for b in layout.blocks if layout.stddev(b.name) > 0} == moved
+
+
+def test_under_secure_aggregation_clients_add_the_noise_that_protects_clients_too() -> None:
+    assert not protection(TABLE, scenario_with(privacy=privacy("client"))).at_client
+    assert protection(TABLE, scenario_with(privacy=privacy("client"), secure={"aggregation": True})).at_client
+    assert protection(TABLE, scenario_with(privacy=privacy("record"))).at_client

@@ -38,22 +38,19 @@ class Protection:
         multiplier: of the noise of each pass, 0 without.
         charges: what all passes together cost, at most: for the account of the run.
         delta: chance that a name which only one unit has is published.
+        at_client: whether each client adds noise to what it tells; else the server does, to the sum.
     """
 
     unit: Unit = "none"
     multiplier: float = 0.0
     charges: tuple[Charge, ...] = ()
     delta: float = 0.0
+    at_client: bool = False
 
     @property
     def noisy(self) -> bool:
         """Whether the sums get noise."""
         return self.unit != "none"
-
-    @property
-    def at_client(self) -> bool:
-        """Whether each client adds noise to what it tells; else the server does, to the sum."""
-        return self.unit in ("record", "local")
 
 
 def is_asked_for_sums(scenario: Scenario) -> bool:
@@ -95,7 +92,9 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
     # differ by up to twice what one moves a sum by.
     sides = 2 if privacy.unit == "local" else 1
     charges = (_charge(solved, passes, scenario),)
-    return Protection(privacy.unit, solved * sides, charges, delta_of_names(privacy))
+    # as in training: a server that sees single clients is trusted with the noise that protects whole ones
+    at_client = privacy.unit != "client" or scenario.secure.aggregation
+    return Protection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
 
 
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:

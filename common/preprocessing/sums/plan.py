@@ -41,7 +41,7 @@ EXACT: Final = Grid(0.01)
 COARSE: Final = Grid(0.1)  # under noise: wide bins hold more rows, against the same noise
 # Steps in 1. Sums of counts stay below 2^31, the ring of secure aggregation, up to 33 million rows.
 ROW_UNIT: Final = 1 << 6  # of counts of rows with noise
-SHARE_UNIT: Final = 1 << 16  # of shares of a client's rows
+SHARE_UNIT: Final = 1 << 12  # of shares of a client's rows
 MOMENT_UNIT: Final = 1 << 24  # of moments, which are sent as several numbers each where the ring is small
 LARGEST_SIZE: Final = 40  # sites have fewer than 2 ** LARGEST_SIZE rows
 CLIENT_NAMES: Final = 1000  # names in a column that one client may add to, where a client is protected

@@ -229,11 +229,13 @@ def _train(
     resident: Resident, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
 ) -> tuple[list[NDArray[Any]], float, int]:
     """Train one client. With DP-SGD its loss is NaN: the true one would tell of rows without noise."""
-    scenario = resident.scenario
-    if scenario.privacy.unit != "record":
+    unit = resident.scenario.privacy.unit
+    if unit == "local" or (unit == "client" and resident.scenario.secure.aggregation):
+        resident.client_plan.require(resident.charge(origin.round))
+    if unit != "record":
         return resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
     plan = resident.record_plan(len(task.y))
-    require_budget(plan, origin.round)
+    require_budget(plan, resident.charge(origin.round))
     noise, batches = (origin.draws(purpose, resident.source) for purpose in ("gradient-noise", "batches"))
     new, steps = resident.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
     return new, math.nan, steps
@@ -248,8 +250,8 @@ def _beside(
     """
     if resident.scenario.privacy.unit == "record" and not resident.scenario.secure.aggregation:
         plan = resident.record_plan(rows)
-        spent, after = (epsilon_after(plan, number) for number in (origin.round, origin.round + 1))
-        return {EPSILON: spent, EPSILON_NEXT: after}
+        rounds = resident.charged(origin.round)
+        return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
     if protection.clip_norm is None:
         return {}
     told = {WEIGHT: protection.weight(rows)}

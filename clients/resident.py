@@ -7,6 +7,7 @@ the order in which it does: every entry is rebuilt from the shard and the messag
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,19 @@ from numpy.typing import NDArray
 
 from clients.attacks.adversary import Adversary
 from clients.preprocessing.contribution import Contribution
-from clients.shard import split, split_indices
+from clients.shard import split_indices
 from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
 from common.preprocessing.sums.plan import Plan as SumsPlan
 from common.privacy.accounting import Charge
+from common.privacy.charges import Account
 from common.privacy.noise import Source
 from common.privacy.plan import Plan, make_plan
 from common.privacy.record import RecordPlan, record_plan
 from common.profiling import span
-from common.schema import Population, Schema, Shard, Split
+from common.schema import OwnSplits, Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
     from clients.private_sgd import PrivateTrainer
@@ -56,14 +58,23 @@ class Resident:
 
     adversary: Adversary | None = None
 
-    def __init__(self, scenario: Scenario, population: Population, source: Source = "seeded") -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        population: Population,
+        source: Source = "seeded",
+        account: Account | None = None,
+    ) -> None:
         """Prepare; nothing is loaded yet.
 
         Args:
             scenario, population: of the run; source: of noise and of what it depends on.
+            account: of the one client of this process, whose noise never comes again; `None` in a
+                simulation, where a round that is done again is the same again.
         """
         self.scenario = scenario
         self.source = source
+        self.account = account
         self.population = population
         self.schema: Schema = population.schema
         self._encoder: Encoder | None = None
@@ -77,7 +88,13 @@ class Resident:
 
     def raw(self, client: int) -> dict[Split, Shard]:
         """Load a client's raw rows and divide them."""
-        return split(self.population.shard(client), self.scenario.data, self.scenario.seed, client)
+        shard = self.population.shard(client)
+        return {name: shard.take(rows) for name, rows in self._splits(client, shard).items()}
+
+    def _splits(self, client: int, shard: Shard) -> Mapping[Split, NDArray[np.int64]]:
+        if isinstance(self.population, OwnSplits):
+            return self.population.splits(client)
+        return split_indices(shard.labels, self.scenario.data, self.scenario.seed, client)
 
     def use_preprocessing(self, spec_json: str) -> None:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
@@ -101,7 +118,7 @@ class Resident:
         if client not in self._cache:
             with span("load"):
                 shard = self.population.shard(client)
-                indices = split_indices(shard.labels, self.scenario.data, self.scenario.seed, client)
+                indices = self._splits(client, shard)
             with span(
                 "preprocess"
             ):  # the whole shard at once, and then divided, is one pass instead of three
@@ -171,6 +188,14 @@ class Resident:
     def client_plan(self) -> Plan:
         """How the promise to whole clients is kept, by this client's own scenario."""
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
+
+    def charge(self, number: int) -> int:
+        """Charge a round of training to the client; return for how many its rows have been used, with it."""
+        return number if self.account is None else self.account.charge(number)
+
+    def charged(self, number: int) -> int:
+        """Return for how many rounds a client's rows have been used, in round `number`."""
+        return number if self.account is None else self.account.rounds
 
     @cached_property
     def statistics_plan(self) -> SumsPlan:

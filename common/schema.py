@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,4 +149,13 @@ class Population(Protocol):
 
     def shard(self, client: int) -> Shard:
         """Load the raw rows of a client; `client` is in [0, len(self))."""
+        ...
+
+
+@runtime_checkable
+class OwnSplits(Protocol):
+    """A population that says itself which rows train; others are divided by `clients/shard.py`."""
+
+    def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
+        """Return split → row indices of a client's shard; disjoint, validation and test may be empty."""
         ...

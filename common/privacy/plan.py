@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from common.config import PrivacyConfig, Scenario
+from common.errors import BudgetError
 from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, solve_noise
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
@@ -19,6 +20,7 @@ from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, sol
 _COUNT_SHARE: Final = 0.1
 
 
+_ROUNDING: Final = 1e-6  # a budget is met from below, in sums that may differ by an ulp between machines
 _NAMES_SHARE: Final = 1e-3  # of delta: for a name of one member that is published against all odds
 
 
@@ -58,6 +60,23 @@ class Plan:
     def epsilon(self, rounds: int) -> float:
         """Return what is spent after `rounds` rounds, in each of which a member could take part."""
         return epsilon(self.charges(rounds), self.delta, self.accountant)
+
+    def require(self, rounds: int) -> None:
+        """Refuse a round that there is no budget for.
+
+        Args:
+            rounds: that a member will have taken part in.
+
+        Raises:
+            BudgetError: it would pass the budget.
+        """
+        spent = self.epsilon(rounds)
+        if spent > self.budget * (1 + _ROUNDING):
+            raise BudgetError(
+                f"with round {rounds} this client would have spent epsilon = {spent:.4g} at delta = "
+                f"{self.delta:g}, more than the budget of {self.budget:g}",
+                hint="start a new run with a larger privacy.epsilon, or with more noise",
+            )
 
 
 def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ()) -> Plan:

@@ -12,6 +12,7 @@ from common.errors import ShoalError
 from simulations.cli import (  # noqa: F401  importing them registers their commands
     audit,
     handover,
+    leakage,
     pilot,
     robustness,
     running,

@@ -78,8 +78,7 @@ def _metrics(facts: Facts) -> str:
         if resamples
         else "No intervals were computed."
     )
-    by = "" if facts.metric is None else f"by {metric_name(facts.metric)} "
-    return f"{names}. {how} The best round was chosen {by}on validation rows. Means count each site once."
+    return f"{names}. {how} {told.chosen_round(facts)} Means count each site once."
 
 
 def _quantitative(facts: Facts) -> list[str]:

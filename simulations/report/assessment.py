@@ -14,7 +14,7 @@ from simulations.report import sentences as told
 from simulations.report.facts import Facts
 from simulations.report.sentences import NOT_RECORDED
 from simulations.report.verdict import judge
-from simulations.results.text import count, number
+from simulations.results.text import count
 
 DISCLAIMER: Final = (
     "This is no legal assessment, and no claim that any rule is met. It lists what this run recorded under "
@@ -42,12 +42,8 @@ def _risks(facts: Facts) -> str:
 
 
 def _course(facts: Facts) -> str:
-    done = [row for row in facts.rounds if row.round]
-    best = [row for row in facts.rounds if row.best]
-    chosen = f"the model is of round {best[-1].round}" if best else "no round was evaluated"
-    score = facts.summary.get("best_score")
-    beside = f", validation score {number(score)}" if isinstance(score, float) and best else ""
-    return f"The run is {facts.status} after {count(len(done))} rounds; {chosen}{beside}."
+    done = sum(row.round > 0 for row in facts.rounds)
+    return f"The run is {facts.status} after {count(done)} rounds. {told.chosen_round(facts)}"
 
 
 def _selection(facts: Facts) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from common.config import Scenario
 from simulations.report.facts import Facts
+from simulations.report.privacy import kept_word
 from simulations.results.sites import models, over_sites
 from simulations.results.text import count, metric_name, number, size
 
@@ -116,8 +117,8 @@ def secure_aggregation(facts: Facts) -> str:
         statistics = " Statistics of preprocessing were summed under masks too."
     return (
         "Secure aggregation: updates were summed under masks, and the server got their sum over sites. It "
-        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of the "
-        f"sites colluding with the server.{statistics} Metrics came by site."
+        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of "
+        f"the sites colluding with the server.{statistics} Metrics came by site."
     )
 
 
@@ -187,6 +188,19 @@ def results(facts: Facts) -> str:
     if not told or metric is None:
         return NOT_RECORDED
     return f"{metric_name(metric)} on each site's held-out test rows. {'; '.join(told)}."
+
+
+def chosen_round(facts: Facts) -> str:
+    """Say of which round the model is, and why."""
+    number_of = facts.summary.get("best_round")
+    if number_of is None:
+        return f"The model's round is {NOT_RECORDED}."
+    if kept_word(facts.scenario) == "last":
+        return f"The model is of round {number_of}, the last: nothing was chosen by what rows say."
+    if not facts.scenario.data.validation_fraction:
+        return f"The model is of round {number_of}, the last: there were no validation rows."
+    by = "" if facts.metric is None else f" by {metric_name(facts.metric)}"
+    return f"The model is of round {number_of}, the best{by} on validation rows."
 
 
 def testing(facts: Facts) -> str:

@@ -12,6 +12,7 @@ from simulations.report import figures_rounds, figures_sites
 from simulations.report.assessment import DISCLAIMER, assess
 from simulations.report.data_view import MOST_ROWS, data_section
 from simulations.report.facts import Facts
+from simulations.report.leakage import leakage_section
 from simulations.report.messages import failures, traffic_by_phase
 from simulations.report.plot import LABELS
 from simulations.report.privacy import kept_word, privacy_section
@@ -59,6 +60,7 @@ def view(run: RunFolder) -> dict[str, Any]:
         "traffic": _traffic(rounds, traffic_by_phase(clients)),
         "time": _time(rounds),
         "data": data_section(facts.overview, scenario.preprocessing.min_count),
+        "leakage": leakage_section(run.leakage()),
         "failures": failures(clients),
         "closed_form": _closed_form(summary),
         "placement": _placement(summary),

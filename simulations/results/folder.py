@@ -114,6 +114,10 @@ class RunFolder:
         """Write overview.json: what the clients hold, as counts and rates only."""
         write_atomically(self.path / "overview.json", _pretty(overview))
 
+    def write_leakage(self, content: Mapping[str, object]) -> None:
+        """Write leakage.json: what attacks on the finished run have found, as numbers only."""
+        write_atomically(self.path / "leakage.json", _pretty(content))
+
     def finish(self, status: EndStatus, summary: Mapping[str, object]) -> None:
         """End the run: derive the tables, write summary.json and report.html, let go of the folder."""
         self._journal.append("end", {"status": status}, sync=True)
@@ -219,6 +223,10 @@ class RunFolder:
     def overview(self) -> dict[str, Any]:
         """Return what the clients hold; empty if it was not written."""
         return self._json("overview.json")
+
+    def leakage(self) -> dict[str, Any]:
+        """Return what attacks on the run have found; empty if there were none."""
+        return self._json("leakage.json")
 
     def summary(self) -> dict[str, Any]:
         """Return what the run ended with; empty before its end."""

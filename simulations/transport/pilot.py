@@ -24,6 +24,7 @@ from common.errors import ConfigError, DisclosureError, TransportError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
+from common.privacy.charges import Account, Charges
 from common.records import ARRAYS
 from common.schema import Schema, Shard
 from server.sites import Sites
@@ -169,7 +170,8 @@ def run_client(
     Args:
         scenario: this site's own copy; schema: that all sites have agreed on; shard: this site's rows.
         address: of the server; credentials: of this site; name: where no certificate says it.
-        log: file that gets an entry for each message that comes or leaves, as `AuditLog` writes it.
+        log: file that gets an entry for each message that comes or leaves, as `AuditLog` writes it; beside
+            it, NAME-privacy.jsonl has the rounds that were charged to this site's privacy budget.
         patience_s: how long a server that cannot be reached is tried.
         terms: what this site refuses; agree: is given what the server asks and what will leave, before
             anything does, and says whether to take part.
@@ -201,10 +203,11 @@ def run_client(
             logs[0].begin(begin)
         else:
             logs.append(AuditLog(log, begin))
+        account = Account(Charges(log.with_name(f"{log.stem}-privacy.jsonl")), welcome.run_id)
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
         return _ShowsModel(
-            Worker(lambda: make_client_app(Resident(scenario, population, "system")), federation)
+            Worker(lambda: make_client_app(Resident(scenario, population, "system", account)), federation)
         )
 
     def note(passed: Passed) -> None:

@@ -133,3 +133,16 @@ def test_a_secure_session_of_the_benchmark_gives_the_sum_of_those_that_stay() ->
     assert found["neighbours"] == 60
     assert found["seconds"][0] > found["clear"][0]
     assert len(secure.masks(neighbours=3, numbers=1_000, times=2)["cpu"]) == 2
+
+
+@pytest.mark.slow
+def test_every_other_round_is_logged(ray_session: None) -> None:
+    """`measure` itself checks that the log is whole and has the requests of the even rounds."""
+    from benchmarks import audit
+
+    found = audit.measure(Case(population=8, cohort=4, rounds=3))
+    assert found["with"] > 0
+    assert found["without"] > 0
+    # Training in round 2 of 3: 4 requests; a process answers once for the clients that it took.
+    assert 4 < found["messages"] <= 8
+    assert min(audit.one_entry(100).values()) > 0

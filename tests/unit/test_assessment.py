@@ -120,6 +120,15 @@ def test_privacy_is_what_the_ledger_holds(facts: Facts) -> None:
     )
 
 
+def test_the_round_of_the_model_is_told_with_the_reason(facts: Facts) -> None:
+    best = [row.round for row in facts.rounds if row.best][-1]
+    assert told.chosen_round(facts) == f"The model is of round {best}, the best by AUC on validation rows."
+    private = changed(facts, privacy={"unit": "client", "noise_multiplier": 1.0})
+    assert "the last: nothing was chosen by what rows say" in told.chosen_round(private)
+    blind = changed(facts, data=facts.scenario.data.model_dump() | {"validation_fraction": 0.0})
+    assert "the last: there were no validation rows" in told.chosen_round(blind)
+
+
 def test_secure_aggregation_is_what_the_configuration_says(facts: Facts) -> None:
     assert told.secure_aggregation(facts).startswith("No secure aggregation")
     on = changed(facts, secure={"aggregation": True, "max_dropout": 0.1, "max_colluding": 0.25})

@@ -1,0 +1,118 @@
+"""Leads attacks against a finished run and writes what they find into its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from common import errors
+from common.errors import RunError
+from common.seeds import integer_seed
+from simulations.leakage import by_canaries, by_inversion, by_membership
+from simulations.leakage.target import Target, open_target
+from simulations.results import RunFolder
+
+Attack = Literal["membership", "lira", "inversion", "canary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        shadows: models trained for LiRA, at least 2; canaries: put into training, 0 for the usual number.
+        say: is told of long work as it goes on.
+    """
+
+    shadows: int = 16
+    canaries: int = 0
+    say: Callable[[str], None] = lambda text: None
+
+
+Found = Mapping[str, Any]
+_ATTACKS: Final[Mapping[Attack, Callable[[Target, Effort, int], Found]]] = {
+    "membership": lambda target, effort, seed: by_membership.by_loss(target, seed),
+    "lira": lambda target, effort, seed: by_membership.by_shadows(target, effort.shadows, seed, effort.say),
+    "inversion": lambda target, effort, seed: by_inversion.invert(target, seed, effort.say),
+    "canary": lambda target, effort, seed: by_canaries.bound(target, effort.canaries, seed, effort.say),
+}
+ATTACKS: Final[tuple[Attack, ...]] = tuple(_ATTACKS)
+
+
+def measure_leakage(
+    run: RunFolder,
+    attacks: Sequence[str] = ATTACKS,
+    clients: Sequence[str] = (),
+    seed: int | None = None,
+    effort: Effort | None = None,
+) -> dict[str, Any]:
+    """Attack a run, write leakage.json and the report, and return the content of leakage.json.
+
+    The same seed gives the same numbers. What another audit has written before is replaced.
+
+    Args:
+        run: a finished run of a simulation; attacks: names of `ATTACKS`.
+        clients: names of those whose rows are attacked; none for all.
+        seed: of all draws of the audit; `None` takes the run's.
+        effort: how much is tried; `None` for the usual.
+
+    Raises:
+        RunError: an attack or client is unknown, or the run cannot be attacked, with the reason.
+    """
+    effort = effort or Effort()
+    chosen = [_known(name) for name in attacks]
+    if effort.shadows < 2 and "lira" in chosen:
+        raise RunError(f"LiRA needs at least 2 shadow models, got {effort.shadows}")
+    found: dict[str, Any] = {}
+    with _quiet():
+        target = open_target(run, clients, seed)
+        for name in (name for name in ATTACKS if name in chosen):
+            effort.say(f"{name}: {len(target.clients)} client{'s' if len(target.clients) != 1 else ''}")
+            # each attack has draws of its own, whichever others are led
+            own = integer_seed(target.seed, "audit", round=1 + ATTACKS.index(name))
+            found[name] = _ATTACKS[name](target, effort, own)
+    content = {
+        "seed": target.seed,
+        "clients": [target.population.name(client) for client in target.clients],
+        "promised": promised(target),
+        "attacks": found,
+    }
+    run.write_leakage(content)
+    run.write_report()
+    return run.leakage()
+
+
+def promised(target: Target) -> dict[str, Any]:
+    """Return what the run promises: the unit, and epsilon and delta, `None` where it promises nothing."""
+    told = target.run.summary().get("privacy")
+    epsilon = told.get("epsilon") if isinstance(told, Mapping) else None
+    unit = target.scenario.privacy.unit
+    return {
+        "unit": unit,
+        "epsilon": epsilon,
+        "delta": None if unit == "none" else target.scenario.privacy.delta,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep off the terminal what Flower logs of each round, and TensorFlow of each further model."""
+    loggers = [logging.getLogger(name) for name in ("flwr", "tensorflow")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _known(name: str) -> Attack:
+    for attack in ATTACKS:
+        if name == attack:
+            return attack
+    raise RunError(errors.unknown_name("attack", name, ATTACKS))

@@ -1,0 +1,119 @@
+"""Trains the scenario once more with canaries, and bounds epsilon from below by guessing which were in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.resident import Resident
+from common.config import Scenario
+from common.schema import Shard
+from common.seeds import generator, integer_seed
+from simulations.leakage import canary, lira
+from simulations.leakage.bounds import best_bound
+from simulations.leakage.canary import Canary
+from simulations.leakage.populations import Batches, Enlarged, join
+from simulations.leakage.rerun import again, train_again
+from simulations.leakage.target import Released, Target, outputs
+
+CONFIDENCE: Final = 0.95
+_DRAW, _COINS, _TRAINING = 1, 2, 3  # parts of the audit's random numbers
+
+
+def bound(target: Target, count: int, seed: int, say: Callable[[str], None]) -> Mapping[str, Any]:
+    """Return a lower bound of the epsilon that the run could promise truly.
+
+    Args:
+        target: the run; count: canaries, 0 for the usual number.
+        seed: of canaries, coins and the training; say: is told what goes on.
+    """
+    if target.population.schema.task == "regression":
+        return {"skipped": "canaries are rows with a wrong class; a regression has none"}
+    canaries = _canaries(target, count, seed)
+    coins = canary.toss(len(canaries), generator(seed, "audit", round=_COINS))
+    unit = "client" if canaries[0].client is None else "row"
+    say(f"canary: training with {int(coins.sum())} of {len(canaries)} canary {unit}s")
+    scenario = again(target.scenario, integer_seed(seed, "audit", round=_TRAINING))
+    if unit == "client":
+        scenario = _without_quorum(scenario)
+    trained = train_again(scenario, _with(target, canaries, coins), last=True)
+    scores = canary.scores(_log_odds(target, trained, canaries), _log_odds(target, target.released, canaries))
+    delta = target.scenario.privacy.delta
+    found = best_bound(scores, coins, delta, CONFIDENCE)
+    return {
+        "unit": unit,
+        "canaries": len(canaries),
+        "included": int(coins.sum()),
+        "guesses": found.guesses,
+        "correct": found.correct,
+        "epsilon_at_least": found.epsilon,
+        "most": best_bound(np.where(coins, 1.0, 0.0), coins, delta, CONFIDENCE).epsilon,
+        "delta": delta,
+        "confidence": CONFIDENCE,
+    }
+
+
+def _canaries(target: Target, count: int, seed: int) -> Sequence[Canary]:
+    classes = target.population.schema.num_classes
+    rng = generator(seed, "audit", round=_DRAW)
+    held_out = {c: target.population.shard(c).take(target.splits(c)["test"]) for c in target.clients}
+    if _adds_clients(target):
+        return canary.canary_clients(join(list(held_out.values())), classes, count, rng)
+    rows = sum(len(target.splits(c)["train"]) for c in target.clients)
+    return canary.canary_rows(held_out, rows, classes, count, rng)
+
+
+def _adds_clients(target: Target) -> bool:
+    """Tell whether the promise is that one client more or less cannot be told.
+
+    A coin of a canary must decide between two neighbours of the promise. Where it is about what a client
+    holds (docs/privacy.md: unit "local", or cohorts of a fixed size), a row more or less at one client is.
+    """
+    scenario, clients = target.scenario, len(target.population)
+    everyone = not 0 < scenario.strategy.clients_per_round < clients
+    return scenario.privacy.unit == "client" and (everyone or scenario.strategy.sampling == "poisson")
+
+
+def _without_quorum(scenario: Scenario) -> Scenario:
+    """Let rounds count of which half the canary clients are missing.
+
+    Masks would need them; what they hide is the single update, not the sum that is audited here.
+    """
+    server = scenario.server.model_copy(update={"min_success": 1e-9})
+    secure = scenario.secure.model_copy(update={"aggregation": False})
+    return scenario.model_copy(update={"server": server, "secure": secure})
+
+
+def _with(target: Target, canaries: Sequence[Canary], coins: NDArray[np.bool_]) -> Enlarged:
+    """Return the clients and the canaries that are in.
+
+    A canary client that is out is counted and never answers: were it not there, the number of clients would
+    change, by which the server divides, and which the promise takes for known.
+    """
+    added: dict[int, list[Shard]] = {}
+    clients: list[Shard | None] = []
+    for one, included in zip(canaries, coins, strict=True):
+        if one.client is None:
+            clients.append(one.shard if included else None)
+        elif included:
+            added.setdefault(one.client, []).append(one.shard)
+    return Enlarged(
+        target.population,
+        target.scenario.data,
+        target.scenario.seed,
+        {client: join(shards) for client, shards in added.items()},
+        clients,
+    )
+
+
+def _log_odds(
+    target: Target, released: Released, canaries: Sequence[Canary]
+) -> Sequence[NDArray[np.float64]]:
+    """Return the log-odds of the rows of each canary."""
+    rows = join([one.shard for one in canaries])
+    resident = Resident(target.scenario, Batches(target.population.schema, [rows]))
+    found = lira.log_odds(*outputs(resident, released, 0))
+    return np.split(found, np.cumsum([one.shard.rows for one in canaries])[:-1])

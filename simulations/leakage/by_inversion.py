@@ -1,0 +1,167 @@
+"""Tries to reconstruct rows from single updates, and tells how near it comes beside guessing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.resident import Resident, Rows
+from common.schema import InputSpec
+from common.seeds import generator
+from simulations.leakage.inversion import (
+    Similarity,
+    mean_similarity,
+    read_off,
+    similarity,
+    span_of,
+    token_overlap,
+    tokens_moved,
+)
+from simulations.leakage.target import Target
+from simulations.results.text import duration
+
+SIZES: Final = (1, 4)  # rows in a batch
+UPDATES: Final = 16  # attacked for each size, over the clients in turn
+UPDATES_OF_SEQUENCES: Final = 2  # a step back through the gradient of a recurrent layer takes long
+STEPS: Final = 400  # of gradient matching
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What attacks on batches of one size share.
+
+    Attributes:
+        target: the run; resident: gives its clients' encoded rows; spec: what a row looks like encoded.
+        rng: draws batches, starts and guesses; say: is told of each update that takes long.
+    """
+
+    target: Target
+    resident: Resident
+    spec: InputSpec
+    rng: np.random.Generator
+    say: Callable[[str], None]
+
+    @property
+    def updates(self) -> int:
+        return UPDATES_OF_SEQUENCES if self.spec.kind == "sequence" else UPDATES
+
+    def train(self, client: int) -> Rows:
+        return self.resident.rows(client)["train"]
+
+
+def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
+    """Attack updates of one step on one batch, sent as the run's clients would send them.
+
+    Args:
+        target: the run; seed: of batches, starts and guesses; say: is told what goes on.
+    """
+    if target.scenario.secure.aggregation:
+        return {"skipped": "under secure aggregation nobody sees a single update"}
+    resident = Resident(target.scenario, target.population)
+    resident.use_preprocessing(target.released.spec_json)
+    spec = resident.encoder.spec.input_spec
+    found = []
+    for size in SIZES:
+        work = _Work(target, resident, spec, generator(seed, "audit", round=size), say)
+        fitting = [client for client in target.clients if len(work.train(client).y) > size]
+        if fitting:
+            say(f"inversion: {work.updates} updates of {size} row{'s' if size > 1 else ''}")
+            found.append({"batch": size, "updates": work.updates, **_attack(work, fitting, size)})
+    return {"sizes": found} if found else {"skipped": "no client has two training rows"}
+
+
+def _attack(work: _Work, clients: Sequence[int], size: int) -> Found:
+    from simulations.leakage.updates import Batch, Updates, first_dense, first_embedding  # imports Keras
+
+    batches = []
+    for k in range(work.updates):
+        client = clients[k % len(clients)]
+        rows = work.rng.choice(len(work.train(client).y), size, replace=False)
+        batches.append(Batch(client, rows))
+    updates = Updates(work.target, batches, size)
+    gradients = [updates.gradient(k) for k in range(work.updates)]
+    chosen = [(batch.client, batch.rows) for batch in batches]
+    if work.spec.kind == "tokens":
+        place = first_embedding(updates.model)
+        if place is None:
+            return {"method": "none: the model has no embedding of tokens"}
+        return _tokens(work, chosen, [g[place] for g in gradients])
+    dense = first_dense(updates.model, work.spec)
+    if size == 1 and dense is not None:
+        kernel, bias = dense
+        decay = _matcher(work, updates).weight_decay()
+        guesses = [
+            read_off(g[kernel] - decay[kernel], g[bias] - decay[bias]).reshape(1, *work.spec.shape)
+            for g in gradients
+        ]
+        return {"method": "read off the first layer", **_compare(work, chosen, guesses)}
+    spans = [None if dense is None else span_of(g[dense[0]], size) for g in gradients]
+    found = _match(work, updates, chosen, gradients, spans)
+    return {"method": "gradient matching", **_compare(work, chosen, found)}
+
+
+def _matcher(work: _Work, updates: Any) -> Any:
+    from simulations.leakage.matching import Matcher  # imports TensorFlow
+
+    return Matcher(updates.at_start(), image=work.spec.kind == "image", steps=STEPS)
+
+
+def _match(
+    work: _Work,
+    updates: Any,
+    chosen: Sequence[tuple[int, NDArray[np.intp]]],
+    gradients: Sequence[Sequence[NDArray[Any]]],
+    spans: Sequence[NDArray[np.float32] | None],
+) -> list[NDArray[Any]]:
+    matcher = _matcher(work, updates)
+    found = []
+    started = time.monotonic()
+    for done, ((client, rows), gradient, span) in enumerate(zip(chosen, gradients, spans, strict=True)):
+        if done:
+            left = (time.monotonic() - started) / done * (len(chosen) - done)
+            work.say(f"inversion: {done} of {len(chosen)} updates matched, about {duration(left)} left")
+        shape = (len(rows), *work.spec.shape)
+        start = work.rng.random(shape) if work.spec.kind == "image" else work.rng.standard_normal(shape)
+        labels = work.train(client).y[rows]
+        found.append(matcher.reconstruct(gradient, labels, start.astype(np.float32), span)[0])
+    return found
+
+
+def _compare(
+    work: _Work, chosen: Sequence[tuple[int, NDArray[np.intp]]], guesses: Sequence[NDArray[Any]]
+) -> Found:
+    """Return how similar the guesses are to the rows, beside other training rows of the same client."""
+    attack: list[Similarity] = []
+    chance: list[Similarity] = []
+    for (client, rows), guess in zip(chosen, guesses, strict=True):
+        x = work.train(client).x
+        others = work.rng.choice(np.setdiff1d(np.arange(len(x)), rows), len(rows))
+        for found, guessed in ((attack, guess), (chance, x[others])):
+            found.append(similarity(x[rows], guessed, rows, x, image=work.spec.kind == "image"))
+    return {"attack": mean_similarity(attack), "guess": mean_similarity(chance)}
+
+
+def _tokens(
+    work: _Work, chosen: Sequence[tuple[int, NDArray[np.intp]]], embeddings: Sequence[NDArray[Any]]
+) -> Found:
+    attack, chance = [], []
+    for (client, rows), embedding in zip(chosen, embeddings, strict=True):
+        x = work.train(client).x
+        others = work.rng.choice(np.setdiff1d(np.arange(len(x)), rows), len(rows))
+        truth, guess = (_present(x[which], len(embedding)) for which in (rows, others))
+        attack.append(token_overlap(truth, tokens_moved(embedding)))
+        chance.append(token_overlap(truth, guess))
+    told = {"attack": float(np.mean(attack)), "guess": float(np.mean(chance))}
+    return {"method": "tokens whose embedding moved", "tokens": told}
+
+
+def _present(x: NDArray[Any], tokens: int) -> NDArray[np.bool_]:
+    present = np.zeros(tokens, np.bool_)
+    present[np.unique(x)] = True
+    return present

@@ -1,0 +1,114 @@
+"""Populations for training again: with canaries added, or with single batches as clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.shard import split_indices
+from common.config import DataConfig
+from common.errors import EmptyClientError
+from common.schema import Population, Schema, Shard, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Enlarged:
+    """A population with canaries: rows that some clients train on as well, or whole further clients.
+
+    All other rows are divided as they were in the run, so two such populations differ in their canaries only.
+
+    Attributes:
+        base: the run's own population; data and seed: how it was divided.
+        added: client index → its canaries.
+        clients: further clients, who only train; `None` for one that is counted and never answers.
+    """
+
+    base: Population
+    data: DataConfig
+    seed: int
+    added: Mapping[int, Shard] = field(default_factory=dict)
+    clients: Sequence[Shard | None] = ()
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that every client shares."""
+        return self.base.schema
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.clients)
+
+    def name(self, client: int) -> str:
+        """Return the display name of a client."""
+        more = client - len(self.base)
+        return f"canary-{more}" if more >= 0 else self.base.name(client)
+
+    def rows(self, client: int) -> int:
+        """Return the number of rows of a client, canaries included."""
+        if client >= len(self.base):
+            more = self.clients[client - len(self.base)]
+            return 0 if more is None else more.rows
+        return self.base.rows(client) + (self.added[client].rows if client in self.added else 0)
+
+    def shard(self, client: int) -> Shard:
+        """Return the rows of a client, canaries last.
+
+        Raises:
+            EmptyClientError: of a client that never answers.
+        """
+        if client >= len(self.base):
+            more = self.clients[client - len(self.base)]
+            if more is None:
+                raise EmptyClientError(f"{self.name(client)} is left out by its coin")
+            return more
+        own = self.base.shard(client)
+        return join([own, self.added[client]]) if client in self.added else own
+
+    def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
+        """Return which rows train: canaries, and those that trained in the run."""
+        if client >= len(self.base):
+            return _all_train(self.rows(client))
+        own = self.base.shard(client)
+        found = split_indices(own.labels, self.data, self.seed, client)
+        more = np.arange(own.rows, self.rows(client))
+        return {**found, "train": np.concatenate([found["train"], more])}
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Small batches of rows, each a client that trains on it and has nothing else."""
+
+    schema: Schema
+    batches: Sequence[Shard]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def name(self, client: int) -> str:
+        """Return a name for messages."""
+        return f"batch-{client}"
+
+    def rows(self, client: int) -> int:
+        """Return the number of rows of a batch."""
+        return self.batches[client].rows
+
+    def shard(self, client: int) -> Shard:
+        """Return a batch."""
+        return self.batches[client]
+
+    def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
+        """Return that all rows train."""
+        return _all_train(self.rows(client))
+
+
+def join(shards: Sequence[Shard]) -> Shard:
+    """Return the rows of several shards of one schema, one after another."""
+    columns = {name: np.concatenate([s.columns[name] for s in shards]) for name in shards[0].columns}
+    return Shard(columns, np.concatenate([s.labels for s in shards]))
+
+
+def _all_train(rows: int) -> Mapping[Split, NDArray[np.int64]]:
+    nothing = np.empty(0, np.int64)
+    return {"train": np.arange(rows), "validation": nothing, "test": nothing}

@@ -1,0 +1,38 @@
+"""Trains a run's scenario again, over the same path as the run, so that its protection comes along."""
+
+from __future__ import annotations
+
+from common.config import Scenario
+from common.records import record_to_weights
+from common.schema import Population
+from server.app import Hooks, Outcome
+from simulations.leakage.target import Released
+from simulations.run import coordinate
+
+
+def train_again(scenario: Scenario, population: Population, *, last: bool = False) -> Released:
+    """Train in this process, leaving nothing on disk, and return the model of the best round.
+
+    Args:
+        scenario: from `again`; population: its clients.
+        last: return the model of the last round instead.
+    """
+    found: list[Outcome] = []
+    coordinate(scenario, population, Hooks([], lambda fitted: None), found.append)
+    progress = found[0].progress
+    arrays = progress.arrays if last else progress.best_arrays
+    return Released(found[0].fitted.spec.to_json(), record_to_weights(arrays))
+
+
+def again(scenario: Scenario, seed: int) -> Scenario:
+    """Return a scenario to train again, of another seed and without what only reports need.
+
+    Clients run in this process: starting Ray takes longer than most scenarios that are audited, and where
+    clients run does not change the bits.
+    """
+    parts = {
+        "resources": {"backend": "serial", "transport": "direct"},
+        "output": {"compare": False, "bootstrap": 0, "checkpoint_every": 0},
+    }
+    changed = {name: getattr(scenario, name).model_copy(update=part) for name, part in parts.items()}
+    return scenario.model_copy(update={**changed, "seed": seed})

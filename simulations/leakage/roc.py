@@ -1,0 +1,127 @@
+"""How well scores tell two groups of rows apart: ROC, AUC, and hits at few false alarms.
+
+Membership inference is judged by its true-positive rate at very small false-positive rates, not on average
+(Carlini, Chien, Nasr, Song, Terzis, Tramèr: Membership Inference Attacks From First Principles, IEEE S&P
+2022, section III).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from common.events import Interval
+from common.metrics import bootstrap
+
+Scores = NDArray[np.float64]  # (rows,), higher says "member"
+
+RATES: Final = (0.001, 0.01)  # false-positive rates at which hits are told
+_POINTS: Final = 200  # of a curve that is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A ROC curve: one point for each threshold between "nobody" (0, 0) and "everybody" (1, 1)."""
+
+    fpr: NDArray[np.float64]
+    tpr: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Members found at a bounded rate of false alarms.
+
+    Attributes:
+        fpr: the bound; needs: non-members without which a rate so small cannot be measured.
+        tpr: share of members found, with the exact 95 % interval of that share at the threshold taken;
+            `None` where there are fewer non-members.
+    """
+
+    fpr: float
+    needs: int
+    tpr: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """What an attack achieves on some rows.
+
+    Attributes:
+        members, others: numbers of rows.
+        auc: with its 95 % bootstrap interval.
+        hits: at each of `RATES`; finest: the hits at the smallest rate that `others` rows can show.
+    """
+
+    members: int
+    others: int
+    auc: Interval
+    hits: Sequence[Hits]
+    finest: Hits
+
+
+def curve(members: Scores, others: Scores) -> Curve:
+    """Return the ROC curve of "a row is a member if its score is at least the threshold"."""
+    scores = np.concatenate([members, others])
+    order = np.argsort(-scores, kind="stable")
+    is_member = np.concatenate([np.ones(len(members)), np.zeros(len(others))])[order]
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
+    found, alarms = np.cumsum(is_member)[last], np.cumsum(1 - is_member)[last]
+    return Curve(np.append(0.0, alarms / len(others)), np.append(0.0, found / len(members)))
+
+
+def hits_at(fpr: float, members: Scores, others: Scores) -> Hits:
+    """Return the largest share of members found while at most `fpr` of the others are called members.
+
+    It takes 1 / fpr non-members to see a single false alarm at that rate: with fewer, the number would
+    only tell that the top score happened to be a member's.
+    """
+    needs = math.ceil(1 / fpr - 1e-9)
+    if len(others) < needs or not len(members):
+        return Hits(fpr, needs, None)
+    drawn = curve(members, others)
+    share = float(drawn.tpr[drawn.fpr <= fpr + 1e-12].max())
+    return Hits(fpr, needs, Interval(share, *clopper_pearson(round(share * len(members)), len(members))))
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact two-sided interval of a share (Clopper, Pearson: Biometrika 26, 1934)."""
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+def separation(members: Scores, others: Scores, rng: np.random.Generator, resamples: int) -> Separation:
+    """Return AUC and hits of an attack.
+
+    Args:
+        members, others: scores of rows that were, and were not, trained on; at least one each.
+        rng: draws the rows of the bootstrap; resamples: 0 gives no interval of the AUC.
+    """
+    labels = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    scores = np.concatenate([members, others])[:, None]
+    auc = bootstrap("binary", labels, scores, ["auc"], rng, resamples)["auc"]
+    return Separation(
+        len(members),
+        len(others),
+        auc,
+        [hits_at(fpr, members, others) for fpr in RATES],
+        hits_at(1 / len(others), members, others),
+    )
+
+
+def thinned(drawn: Curve) -> Mapping[str, Any]:
+    """Return a curve of few points, even on logarithmic axes, for a file: no row's score is in it."""
+    if len(drawn.fpr) <= _POINTS:
+        kept = np.arange(len(drawn.fpr))
+    else:
+        first = max(1 / len(drawn.fpr), drawn.fpr[drawn.fpr > 0].min())
+        wanted = np.append(0.0, np.geomspace(first, 1.0, _POINTS - 1))
+        kept = np.unique(np.searchsorted(drawn.fpr, wanted, side="right") - 1)
+    return {"fpr": drawn.fpr[kept].tolist(), "tpr": drawn.tpr[kept].tolist()}

@@ -1,0 +1,178 @@
+"""Opens a finished run as the target of attacks: its model, and the rows that did and did not train it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.resident import Resident
+from clients.shard import split_indices
+from common.config import Scenario
+from common.errors import RunError, nearest
+from common.events import SiteRow
+from common.keras_loading import load_keras
+from common.records import Weights
+from common.schema import Population, Split
+from common.seeds import generator
+from simulations import datasets
+from simulations.results import RunFolder
+
+_MOST_CLIENTS: Final = 1_000  # of more, so many are drawn
+_LOSS_TOLERANCE: Final = 0.01  # relative; other processors and batch sizes round differently
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A model as it leaves a run: the preprocessing it was trained behind, and its weights."""
+
+    spec_json: str
+    weights: list[Weights]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A run under attack.
+
+    Attributes:
+        run: its folder; scenario: its config; population: its clients.
+        clients: indices of those whose rows are attacked.
+        released: the model of the best round, as model.keras holds it.
+        seed: of the audit's own draws.
+    """
+
+    run: RunFolder
+    scenario: Scenario
+    population: Population
+    clients: Sequence[int]
+    released: Released
+    seed: int
+
+    def splits(self, client: int) -> dict[Split, NDArray[np.int64]]:
+        """Return which rows of a client trained the model, chose its round, and were held out."""
+        labels = self.population.shard(client).labels
+        return split_indices(labels, self.scenario.data, self.scenario.seed, client)
+
+
+def open_target(run: RunFolder, names: Sequence[str], seed: int | None) -> Target:
+    """Open a finished run of a simulation.
+
+    Args:
+        run: its folder; names: clients to attack, none for all (of very many, a draw).
+        seed: of the audit; `None` takes the run's.
+
+    Raises:
+        RunError: the run is not over, its rows are elsewhere or have changed, or has no such client.
+    """
+    _check_over(run)
+    scenario = run.scenario()
+    population = datasets.load_population(scenario)
+    if population.schema.to_json() != _text(run.path / "schema.json"):
+        raise _changed(run, "the columns or classes are others")
+    load_keras()
+    seed = scenario.seed if seed is None else seed
+    target = Target(run, scenario, population, _clients(population, names, seed), _released(run), seed)
+    _check_same_rows(target)
+    return target
+
+
+def outputs(resident: Resident, released: Released, client: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return labels (rows,) and predictions (rows, outputs) of all rows of a client, in the shard's order."""
+    shard = resident.population.shard(client)
+    resident.use_preprocessing(released.spec_json)
+    x = resident.encoder.encode(shard.columns)
+    return shard.labels, resident.trainer.evaluate(released.weights, x, shard.labels)[0]
+
+
+def _check_over(run: RunFolder) -> None:
+    status = run.status()
+    if (run.path / "clients.json").exists():
+        raise RunError(
+            f"{run.name} is a pilot: its rows are with its sites, and attacks need them",
+            hint="audit a simulated run of the same scenario",
+        )
+    if status not in ("finished", "stopped early"):
+        ending = "wait for its end" if status == "running" else f"shoal resume {run.path}"
+        raise RunError(f"{run.name} is {status}: only a finished run can be attacked", hint=ending)
+    for name in ("model.keras", "preprocessing.json", "schema.json"):
+        if not (run.path / name).exists():
+            raise RunError(f"{run.path} holds no {name}, which a finished run leaves behind")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _changed(run: RunFolder, what: str) -> RunError:
+    return RunError(
+        f"the data have changed since {run.name}: {what}",
+        hint="put the data back as they were, or run the scenario again and attack that run",
+    )
+
+
+def _clients(population: Population, names: Sequence[str], seed: int) -> Sequence[int]:
+    if names:
+        index = {population.name(client): client for client in range(len(population))}
+        return sorted({_index(index, name) for name in names})
+    if len(population) <= _MOST_CLIENTS:
+        return range(len(population))
+    drawn = generator(seed, "audit").choice(len(population), _MOST_CLIENTS, replace=False)
+    return sorted(int(client) for client in drawn)
+
+
+def _index(index: dict[str, int], name: str) -> int:
+    if name not in index:
+        near = nearest(name, index)
+        raise RunError(
+            f'the run has no client "{name}"' + (f', did you mean "{near}"?' if near else ""),
+            hint=f"its {len(index)} clients: {', '.join(list(index)[:20])}{' …' if len(index) > 20 else ''}",
+        )
+    return index[name]
+
+
+def _released(run: RunFolder) -> Released:
+    """Read the trained model out of model.keras, from behind its preprocessing layers."""
+    import keras
+
+    whole = keras.models.load_model(run.path / "model.keras", compile=False)
+    trained = [layer for layer in whole.layers if isinstance(layer, keras.Model)]
+    if len(trained) != 1:
+        raise RunError(f"{run.path / 'model.keras'} is not a model that a run has left")
+    return Released(_text(run.path / "preprocessing.json"), trained[0].get_weights())
+
+
+def _check_same_rows(target: Target) -> None:
+    """Compare the rows with what the run told of them: their numbers, and the loss of the tested model."""
+    resident = Resident(target.scenario, target.population)
+    told = {site.client: site for site in target.run.sites()}
+    for client in target.clients:
+        if client in told:
+            _check_site(target, resident, told[client])
+
+
+def _check_site(target: Target, resident: Resident, site: SiteRow) -> None:
+    if site.client >= len(target.population):
+        raise _changed(target.run, f"{site.name} is gone")
+    splits = target.splits(site.client)
+    now = len(splits["train"]), len(splits["test"])
+    if site.train_rows and now != (site.train_rows, site.test_rows):
+        raise _changed(
+            target.run,
+            f"{site.name} trained on {site.train_rows} rows and was tested on {site.test_rows}, "
+            f"now {now[0]} and {now[1]}",
+        )
+    before = site.tests.get("federated", {}).get("loss")
+    if before is None or not np.isfinite(before.value):
+        return
+    resident.use_preprocessing(target.released.spec_json)
+    test = resident.rows(site.client)["test"]
+    loss = resident.trainer.evaluate(target.released.weights, test.x, test.y)[1]
+    if not np.isclose(loss, before.value, rtol=_LOSS_TOLERANCE, atol=1e-6):
+        raise _changed(
+            target.run,
+            f"the model's loss on the test rows of {site.name} was {before.value:.4g}, is {loss:.4g}",
+        )

@@ -1,0 +1,120 @@
+"""Single updates of small batches, as clients of the run would send them, protection included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+import numpy as np
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+
+from clients.cohort import train_cohort
+from clients.resident import Resident
+from clients.update.protection import protect
+from common.config import Scenario
+from common.records import ARRAYS, Weights, record_to_weights, weights_to_record
+from common.schema import InputSpec, Shard
+from simulations.leakage.populations import Batches
+from simulations.leakage.target import Target
+
+_ROUND: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Training rows of one client that make one update.
+
+    Attributes:
+        client: whose they are; rows: which of its training rows, (batch,).
+    """
+
+    client: int
+    rows: NDArray[np.intp]
+
+
+def one_step(scenario: Scenario, batch_size: int) -> Scenario:
+    """Return the scenario with one step of plain SGD a round, on a whole batch; its protection stays.
+
+    Several steps, or another optimizer, blur the gradient, so that this update tells most.
+    """
+    changed = {"local_steps": 1, "batch_size": batch_size, "optimizer": "sgd", "optimizer_args": {}}
+    training = scenario.training.model_copy(update=changed)
+    return scenario.model_copy(update={"training": training})
+
+
+class Updates:
+    """Trains batches for one step from the run's initial weights.
+
+    Attributes:
+        resident: serves the batches as clients, by index; model: at the initial weights.
+    """
+
+    def __init__(self, target: Target, batches: Sequence[Batch], batch_size: int) -> None:
+        scenario = one_step(target.scenario, batch_size)
+        shards = [_take(target, batch) for batch in batches]
+        self.resident = Resident(scenario, Batches(target.population.schema, shards))
+        self.resident.use_preprocessing(target.released.spec_json)
+        self.model: keras.Model = self.resident.trainer.model
+        self.start: list[Weights] = [w.copy() for w in self.model.get_weights()]
+        self._config = ConfigRecord(
+            {
+                "preprocessing": target.released.spec_json,
+                "learning-rate": scenario.training.learning_rate,
+                "path": "sequential",
+                "server-round": _ROUND,
+            }
+        )
+
+    def gradient(self, batch: int) -> list[NDArray[Any]]:
+        """Return what the update of a batch tells of the gradient of each trainable weight.
+
+        Raises:
+            ShoalError: the client refuses to send it.
+        """
+        part = train_cohort(self.resident, self._config, weights_to_record(self.start), [batch])[0]
+        if part.content is None:
+            raise part.error or RuntimeError("a batch gave no update")
+        sent = record_to_weights(part.content.array_records[ARRAYS])
+        if protect(self.resident, self._config).pipeline.as_updates:
+            sent = [old + moved for old, moved in zip(self.start, sent, strict=True)]
+        rate = self.resident.scenario.training.learning_rate
+        found = [(old - new) / rate for old, new in zip(self.start, sent, strict=True)]
+        places = {id(weight): k for k, weight in enumerate(self.model.weights)}
+        return [found[places[id(weight)]] for weight in self.model.trainable_weights]
+
+    def at_start(self) -> keras.Model:
+        """Return the model with the weights that all updates start from."""
+        self.model.set_weights(self.start)
+        return self.model
+
+
+def _take(target: Target, batch: Batch) -> Shard:
+    train = target.splits(batch.client)["train"]
+    return target.population.shard(batch.client).take(train[batch.rows])
+
+
+def first_dense(model: keras.Model, spec: InputSpec) -> tuple[int, int] | None:
+    """Return the places of kernel and bias, among the trainable weights, of a Dense layer on the bare input.
+
+    `None` if the input meets anything but a flattening before it.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer | keras.layers.Flatten):
+            continue
+        dense = isinstance(layer, keras.layers.Dense) and layer.use_bias and layer.trainable
+        if not dense or layer.kernel.shape[0] != int(np.prod(spec.shape)):
+            return None
+        weights = [id(w) for w in model.trainable_weights]
+        return weights.index(id(layer.kernel)), weights.index(id(layer.bias))
+    return None
+
+
+def first_embedding(model: keras.Model) -> int | None:
+    """Return the place of the embedding of tokens among the trainable weights; `None` if there is none."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Embedding):
+            return [id(w) for w in model.trainable_weights].index(id(layer.embeddings))
+    return None

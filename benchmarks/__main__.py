@@ -18,7 +18,10 @@ BENCHMARKS: Final = {
     "floor": "beside the bare loop of the same optimisation steps",
     "peers": "beside stock Flower, pfl-research and FedJAX",
     "transport": "over TLS, beside Flower's own deployment",
+    "secure": "secure aggregation: masks, and whole sessions with clients lost",
+    "audit": "with and without an audit log",
     "growth": "over more clients, workers and rounds",
+    "private": "with and without differential privacy",
 }
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from flwr.serverapp import Grid
 
 from benchmarks.children import answer
 from common.config import Scenario
@@ -116,8 +117,8 @@ class Watch:
     def on_sites(self, rows: Sequence[SiteRow]) -> None: ...
 
 
-def run(case: Case) -> Measured:
-    """Run a case."""
+def run(case: Case, wrap: Callable[[Grid], Grid] = lambda grid: grid) -> Measured:
+    """Run a case; `wrap` puts something between the server and the Grid."""
     scenario = Scenario.model_validate(
         {
             "name": "growth",
@@ -142,7 +143,7 @@ def run(case: Case) -> Measured:
     sampler = threading.Thread(target=_sample, args=(measured, done), daemon=True)
     sampler.start()
     hooks = Hooks([Watch(measured, case.every)], lambda fitted: None)
-    coordinate(scenario, Synthetic(case.population, case.rows, _SCHEMA), hooks, lambda outcome: None)
+    coordinate(scenario, Synthetic(case.population, case.rows, _SCHEMA), hooks, lambda outcome: None, wrap)
     done.set()
     sampler.join()
     return measured

@@ -16,12 +16,15 @@ ORDER: Final = {
     "peers": "make bench BENCH=peers",
     "floor": "make bench BENCH=floor",
     "transport": "make bench BENCH=transport",
+    "secure": "make bench BENCH=secure",
+    "audit": "make bench BENCH=audit",
     "growth-cohort": "make bench BENCH=growth",
     "growth-population": "make bench BENCH=growth",
     "growth-size": "make bench BENCH=growth",
     "growth-workers": "make bench BENCH=growth",
     "growth-rounds": "make bench BENCH=growth",
     "growth-server": "make bench BENCH=growth",
+    "private": "make bench BENCH=private",
 }
 
 

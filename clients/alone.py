@@ -3,6 +3,9 @@
 The budget is the federation's: as many rounds of the same local epochs (or steps), the same learning
 rates, and the best round by the same validation metric. The optimizer keeps its state all along, as
 it would in one ordinary training.
+
+It is without differential privacy, whatever `privacy.unit` says: it stands for what a site can do on its own,
+where nothing leaves but metrics of its test rows.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.alone import train_alone
 from clients.cohort import Part, train_cohort, trial
 from clients.preprocessing.statistics import local_statistics
+from clients.preprocessing.sums import summand_of
 from clients.resident import Resident, Rows
 from clients.secure import SecureClient
 from common import metrics, records
 from common.errors import DisclosureError
-from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD
+from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
 from common.schema import Split
 from common.seeds import generator
 
@@ -75,20 +76,25 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     client = _Client(resident)
     app = ResidentClientApp(client)
     app.query("statistics")(_handler(client.statistics))
+    app.query("sums")(_handler(client.sums))
     app.query("trial")(_handler(client.trial))
     app.train()(_handler(client.train))
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
     app.evaluate("test")(_handler(client.test))
-    secure = SecureClient(resident)
-    app.query("secure_keys")(_stateful(secure.keys))
-    app.query("secure_shares")(_stateful(secure.shares))
-    app.train("secure")(_stateful(secure.train))
-    app.query("secure_vector")(_stateful(secure.vector))
-    app.query("secure_unmask")(_stateful(secure.unmask))
+    serve_secure(app, SecureClient(resident))
     if pooled:
         app.train("pooled")(_handler(client.train_pooled))
     return app
+
+
+def serve_secure(app: ClientApp, client: SecureClient) -> None:
+    """Let an app answer the stages of secure aggregation."""
+    app.query("secure_keys")(_stateful(client.keys))
+    app.query("secure_shares")(_stateful(client.shares))
+    app.train("secure")(_stateful(client.train))
+    app.query("secure_vector")(_stateful(client.vector))
+    app.query("secure_unmask")(_stateful(client.unmask))
 
 
 def _handler(answer: Handler) -> ClientAppCallable:
@@ -150,11 +156,20 @@ class _Client:
 
     def statistics(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Aggregates of the training rows, under the disclosure rule."""
+        self.refuse_in_clear()
         splits = self.resident.raw(client)
         statistics = local_statistics(splits["train"], self.resident.schema, self.scenario.preprocessing)
         reply = statistics.to_records()
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
         reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
+        return reply
+
+    def sums(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+        """What this client adds to a sum of statistics; how many rows it has does not leave."""
+        self.refuse_in_clear()
+        vector = summand_of(self.resident, client, config)
+        reply = _reply({})
+        reply[SUMMAND] = records.weights_to_record([vector])
         return reply
 
     def trial(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
@@ -174,13 +189,15 @@ class _Client:
         return part.content
 
     def refuse_in_clear(self) -> None:
-        """Refuse an update that would leave by itself where only sums may.
+        """Refuse what would leave by itself where only sums may.
 
         Raises:
             DisclosureError: they may.
         """
         if self.scenario.secure.aggregation:
-            raise DisclosureError("secure.aggregation is true: updates leave this client under masks only")
+            raise DisclosureError(
+                "secure.aggregation is true: updates and statistics leave this client under masks only"
+            )
 
     def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Measure the server's weights on the validation rows."""

@@ -7,6 +7,7 @@ result do not depend on who computed it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,13 @@ from clients.update.protection import Protection, protect
 from clients.update.step import Origin
 from common import records
 from common.errors import NonFiniteError
+from common.privacy.record import epsilon_after, require_budget
 from common.profiling import span
 from common.records import (
     ARRAYS,
     CLIENTS,
+    EPSILON,
+    EPSILON_NEXT,
     EXAMPLES,
     METRICS_RECORD,
     TRACES,
@@ -39,6 +43,7 @@ from common.records import (
 from common.seeds import generator
 
 _TRIAL_CLIENTS = 16
+_OWN = (TRAIN_LOSS, EPSILON, EPSILON_NEXT)  # numbers of each client that have no sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ def train_cohort(
     work, parts = _open(resident, config, clients)
     weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
-    protection = protect(resident.scenario, config, resident.source)
+    protection = protect(resident, config)
 
     def fail(client: int, error: Exception) -> None:
         parts.append(Part([client], None, error))
@@ -142,7 +147,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     reason = why_not(resident.trainer.model)
     if not reason:
         work, _ = _open(resident, config, [client])
-        protection = protect(resident.scenario, config, resident.source)
+        protection = protect(resident, config)
 
         def seconds(train: Callable[..., Iterator[_Trained]], times: int) -> float:
             return _seconds(lambda: train(resident, weights, work * times, protection, _raise)) / times
@@ -203,13 +208,14 @@ def _one_by_one(
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
-            new, loss, steps = resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+            new, loss, steps = _train(resident, weights, task, ready.origin)
         except Exception as error:
             fail(client, error)
             continue
         with span("reduce"):
             own = [w[None] for w in new]
-            beside = _beside(protection, len(task.y), protection.within(weights, own), 0)
+            (within,) = protection.within(weights, own)
+            beside = _beside(resident, protection, ready.origin, len(task.y), within)
             left, leaves = protection.pipeline.apply(weights, own, [ready.origin])
         if leaves[0]:
             seconds, weight = time.perf_counter() - started, protection.weight(len(task.y))
@@ -219,14 +225,37 @@ def _one_by_one(
             fail(client, NonFiniteError.after_update())
 
 
+def _train(
+    resident: Resident, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
+) -> tuple[list[NDArray[Any]], float, int]:
+    """Train one client. With DP-SGD its loss is NaN: the true one would tell of rows without noise."""
+    unit = resident.scenario.privacy.unit
+    if unit == "local" or (unit == "client" and resident.scenario.secure.aggregation):
+        resident.client_plan.require(resident.charge(origin.round))
+    if unit != "record":
+        return resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+    plan = resident.record_plan(len(task.y))
+    require_budget(plan, resident.charge(origin.round))
+    noise, batches = (origin.draws(purpose, resident.source) for purpose in ("gradient-noise", "batches"))
+    new, steps = resident.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
+    return new, math.nan, steps
+
+
 def _beside(
-    protection: Protection, rows: int, within: NDArray[np.float64] | None, k: int
+    resident: Resident, protection: Protection, origin: Origin, rows: int, within: float | None
 ) -> dict[str, float]:
-    """Return what a client tells where it is its update that leaves; `k`: its place in `within`."""
+    """Return what a client tells beside its weights: of its update, where that leaves, or of its budget.
+
+    What DP-SGD has spent follows from the number of rows, so it is not told where that is not.
+    """
+    if resident.scenario.privacy.unit == "record" and not resident.scenario.secure.aggregation:
+        plan = resident.record_plan(rows)
+        rounds = resident.charged(origin.round)
+        return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
     if protection.clip_norm is None:
         return {}
     told = {WEIGHT: protection.weight(rows)}
-    return told if within is None else {**told, WITHIN: float(within[k])}
+    return told if within is None else {**told, WITHIN: within}
 
 
 def _stacked(
@@ -250,7 +279,7 @@ def _stacked(
                 fail(client, NonFiniteError.after_update())
             else:
                 own, rows = [w[k] for w in left], len(task.y)
-                beside = _beside(protection, rows, within, k)
+                beside = _beside(resident, protection, ready.origin, rows, within[k])
                 weight = protection.weight(rows)
                 yield _Trained(client, rows, float(loss), int(steps), seconds, own, weight, beside)
 
@@ -332,7 +361,7 @@ class _Mean:
             for total, array in zip(self.sums, like.values(), strict=True)
         ]
         sums = {
-            name: sum(row.numbers()[name] for row in rows) for name in rows[0].numbers() if name != TRAIN_LOSS
+            name: sum(row.numbers()[name] for row in rows) for name in rows[0].numbers() if name not in _OWN
         }
         numbers = {**sums, TRAIN_LOSS: sum(row.loss * row.weight for row in rows) / weight, **told}
         table = records.client_table(

@@ -9,26 +9,35 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.attacks.adversary import Adversary
+from clients.preprocessing.contribution import Contribution
 from clients.shard import split_indices
 from clients.update.step import Origin
 from common.config import Scenario
 from common.keras_loading import load_keras
 from common.preprocessing import Encoder, PreprocessingSpec
+from common.preprocessing.sums.plan import Plan as SumsPlan
+from common.privacy.accounting import Charge
+from common.privacy.charges import Account
 from common.privacy.noise import Source
+from common.privacy.plan import Plan, make_plan
+from common.privacy.record import RecordPlan, record_plan
 from common.profiling import span
 from common.schema import OwnSplits, Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
+    from clients.private_sgd import PrivateTrainer
     from clients.stacked import StackedTrainer
     from clients.trainer import Trainer
 
 _MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and copies in flight, in models' sizes
+_CONTRIBUTIONS = 16  # clients of whom the words are kept between questions about statistics
 _CACHE_BYTES = 1 << 30  # encoded rows kept by a process; more are encoded again when needed
 
 
@@ -49,22 +58,33 @@ class Resident:
 
     adversary: Adversary | None = None
 
-    def __init__(self, scenario: Scenario, population: Population, source: Source = "seeded") -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        population: Population,
+        source: Source = "seeded",
+        account: Account | None = None,
+    ) -> None:
         """Prepare; nothing is loaded yet.
 
         Args:
             scenario, population: of the run; source: of noise and of what it depends on.
+            account: of the one client of this process, whose noise never comes again; `None` in a
+                simulation, where a round that is done again is the same again.
         """
         self.scenario = scenario
         self.source = source
+        self.account = account
         self.population = population
         self.schema: Schema = population.schema
         self._encoder: Encoder | None = None
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
+        self._private: PrivateTrainer | None = None
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
+        self._contributions: OrderedDict[int, Contribution] = OrderedDict()
 
     def raw(self, client: int) -> dict[Split, Shard]:
         """Load a client's raw rows and divide them."""
@@ -80,10 +100,9 @@ class Resident:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            if self.adversary is not None:
-                self.adversary.use_spec(self._encoder.spec.input_spec)
-            self._trainer = self._stacked = None
+            self._trainer = self._stacked = self._private = None
             self._cache.clear()
+            self._contributions.clear()
             self._cache_bytes = 0
             self._spec_json = spec_json
 
@@ -118,7 +137,7 @@ class Resident:
         rows = self.rows(origin.client)["train"]
         if self.adversary is None:
             return rows
-        return Rows(*self.adversary.poisoned(rows.x, rows.y, origin))
+        return Rows(*self.adversary.poisoned(rows.x, rows.y, self.encoder.spec.input_spec, origin))
 
     @property
     def trainer(self) -> Trainer:
@@ -137,9 +156,55 @@ class Resident:
         return self._stacked
 
     @property
+    def private(self) -> PrivateTrainer:
+        """The trainer of DP-SGD, with the model of `trainer`."""
+        if self._private is None:
+            from clients.private_sgd import PrivateTrainer
+
+            privacy = self.scenario.privacy
+            self._private = PrivateTrainer(self.trainer, privacy.clip_norm, privacy.microbatch)
+        return self._private
+
+    @property
     def traces(self) -> int:
         """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
-        return sum(t.traces for t in (self._trainer, self._stacked) if t is not None)
+        return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
+
+    def contribution(self, client: int) -> Contribution:
+        """Return what a client adds to sums of statistics; texts are cut into words once for all passes."""
+        if client not in self._contributions:
+            self._contributions[client] = Contribution(self.raw(client)["train"], self.statistics_plan)
+        self._contributions.move_to_end(client)
+        while len(self._contributions) > _CONTRIBUTIONS:
+            self._contributions.popitem(last=False)
+        return self._contributions[client]
+
+    def record_plan(self, rows: int) -> RecordPlan:
+        """Return how a client with so many training rows keeps the promise to each of them."""
+        before = self._statistics_charges
+        return record_plan(self.scenario.privacy, self.scenario.training, rows, before)
+
+    @property
+    def client_plan(self) -> Plan:
+        """How the promise to whole clients is kept, by this client's own scenario."""
+        return make_plan(self.scenario, len(self.population), self._statistics_charges)
+
+    def charge(self, number: int) -> int:
+        """Charge a round of training to the client; return for how many its rows have been used, with it."""
+        return number if self.account is None else self.account.charge(number)
+
+    def charged(self, number: int) -> int:
+        """Return for how many rounds a client's rows have been used, in round `number`."""
+        return number if self.account is None else self.account.rounds
+
+    @cached_property
+    def statistics_plan(self) -> SumsPlan:
+        """How statistics are told as sums, by this client's own scenario."""
+        return SumsPlan.of(self.schema, self.scenario)
+
+    @property
+    def _statistics_charges(self) -> tuple[Charge, ...]:
+        return self.statistics_plan.protection.charges
 
     def stack_limit(self, weights: list[NDArray[Any]]) -> int:
         """Return how many clients may be trained at once within resources.stack_mb, at least 1."""

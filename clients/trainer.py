@@ -70,7 +70,7 @@ class Trainer:
             NonFiniteError: if the loss or a weight is not finite afterwards.
         """
         order, bounds = batch_plan(len(y), settings, rng)
-        self._prepare(weights, settings)
+        self.prepare(weights, settings)
         arguments = [x, y, order, bounds]
         if settings.class_weights is not None:
             arguments.append(np.asarray(settings.class_weights, np.float32)[y])
@@ -117,7 +117,12 @@ class Trainer:
         for variable, value in zip(self._weights, weights, strict=True):
             variable.assign(value)
 
-    def _prepare(self, weights: Arrays, settings: LocalSettings) -> None:
+    @property
+    def proximal(self) -> bool:
+        """Whether the loss has FedProx's term, perhaps with mu = 0; it is then part of every graph."""
+        return self._proximal is not None
+
+    def prepare(self, weights: Arrays, settings: LocalSettings) -> None:
         """Set all state that training reads, as it is for a client that starts afresh."""
         self._assign(weights)
         if not settings.keep_optimizer:

@@ -390,6 +390,11 @@ class OutputConfig(Section):
     checkpoint_every: int = Field(
         1, ge=0, description="Rounds from one checkpoint to the next (`shoal resume`); 0 writes none."
     )
+    audit: bool = Field(
+        False,
+        description="Also write audit.jsonl, a chained log of all messages (docs/handover.md); pilots "
+        "always do.",
+    )
 
 
 class Scenario(Section):

@@ -16,7 +16,8 @@ ShoalError                    1   anything that shoal refuses
 ├── BudgetError              19   the privacy budget does not allow what was asked
 ├── RunError                 15   a run folder is missing, damaged or not what was expected
 │   ├── CheckpointError      16   a checkpoint cannot be written, or none can be used
-│   └── StorageError         18   a file of a run cannot be written
+│   ├── StorageError         18   a file of a run cannot be written
+│   └── IntegrityError       24   a log or a bundle is not as it was written, or of another key
 └── TransportError           17   server and client cannot talk to each other, or one said what it may not
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
@@ -185,6 +186,13 @@ class StorageError(RunError):
 
     exit_code = 18
     help = "What was written before is kept. Make room or mend the disk, then `shoal resume RUN`."
+
+
+class IntegrityError(RunError):
+    """A log or a bundle is not as it was written, or not signed with the expected key."""
+
+    exit_code = 24
+    help = "docs/handover.md tells what each check proves. Ask the other side for its copy and compare."
 
 
 class TransportError(ShoalError):

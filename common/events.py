@@ -90,7 +90,7 @@ class SiteRow:
 
     Attributes:
         client, name: as in `ClientRow`.
-        train_rows, test_rows: sizes of its splits.
+        train_rows, test_rows: sizes of its splits; -1 where it has not told them.
         positives: test rows of the positive class (binary task); -1 for other tasks, or where
             fewer than preprocessing.min_count rows stand behind the number.
         tests: model → metric → value on this client's test rows. Always has "federated"; "local"

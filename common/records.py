@@ -7,6 +7,7 @@ Requests and replies are Flower `RecordDict`s. `REPLIES` is the whole list of wh
 message type              request                     reply
 ========================  ==========================  ==========================================
 query.statistics          config                      metrics, statistics (aggregates only)
+query.sums                config                      metrics (seconds), summand (a vector for a sum)
 query.trial               arrays, config              metrics (seconds), trial (why one path is ruled out)
 train                     arrays, config              arrays (the model's weights), metrics; clients
 evaluate                  arrays, config              metrics; clients
@@ -41,6 +42,7 @@ from common.config import METRICS
 from common.errors import DisclosureError
 
 STATISTICS: Final = "query.statistics"
+SUMS: Final = "query.sums"
 TRIAL: Final = "query.trial"
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
@@ -59,6 +61,7 @@ ARRAYS: Final = "arrays"
 CONFIG: Final = "config"
 CLIENTS: Final = "clients"
 TRIAL_RECORD: Final = "trial"
+SUMMAND: Final = "summand"  # one array of whole numbers, as common/preprocessing/sums lays it out
 SECURE: Final = "secure"  # in requests: the session, and what the stage needs
 KEYS: Final = "keys"
 SHARES: Final = "shares"
@@ -83,6 +86,7 @@ _TESTED = _COUNTS | _INTERVALS | {"positives"}
 # message type → metric names that the reply may hold
 REPLIES: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset(_COUNTS | {"train-rows", "validation-rows", "test-rows"}),
+    SUMS: frozenset({"seconds"}),
     TRIAL: frozenset(_COUNTS | {"sequential-seconds", "stacked-seconds"}),
     TRAIN: frozenset(
         _COUNTS | {TRAIN_LOSS, "steps", TRACES, UPDATE_BYTES, WEIGHT, WITHIN, EPSILON, EPSILON_NEXT}
@@ -211,6 +215,8 @@ def check_reply(message_type: str, content: RecordDict, sent: ArrayRecord | None
         elif name == ARRAYS and isinstance(record, ArrayRecord) and message_type in _WITH_ARRAYS:
             if sent is None or not same_shapes(record, sent):
                 raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
+        elif name == SUMMAND and isinstance(record, ArrayRecord) and message_type == SUMS:
+            _check_summand(record)
         elif name == CLIENTS and isinstance(record, ConfigRecord) and message_type in _TOGETHER:
             _check_table(record, allowed)
         elif name == MASKED and isinstance(record, ArrayRecord) and message_type in _MASKED:
@@ -236,6 +242,12 @@ def _check_metrics(message_type: str, record: MetricRecord, allowed: frozenset[s
         raise DisclosureError(
             f'a reply to "{message_type}" may carry single numbers only; these are lists: {", ".join(lists)}'
         )
+
+
+def _check_summand(record: ArrayRecord) -> None:
+    arrays = record_to_weights(record)
+    if len(arrays) != 1 or arrays[0].dtype != np.int64 or arrays[0].ndim != 1:
+        raise DisclosureError("what is told for a sum is not one vector of whole numbers")
 
 
 def _check_masked(record: ArrayRecord) -> None:

@@ -26,6 +26,7 @@ Purpose = Literal[
     "data",  # synthetic data
     "noise",  # noise added to updates
     "server-noise",  # noise added to sums at the server
+    "statistics-noise",  # noise added to sums of statistics, by clients or the server
     "secure-noise",  # a client's share of noise in secure aggregation
     "batches",  # which rows each step of DP-SGD takes
     "gradient-noise",  # noise added to gradients in DP-SGD

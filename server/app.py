@@ -20,7 +20,8 @@ from common.config import Scenario
 from common.errors import ConfigError
 from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
 from common.preprocessing import PreprocessingSpec, Statistics
-from common.privacy.noise import Source
+from common.preprocessing.sums.noise import is_asked_for_sums, protection
+from common.privacy.noise import Source, randomness
 from common.privacy.plan import Plan, make_plan
 from common.records import ARRAYS, CONFIG
 from common.schema import Schema
@@ -35,6 +36,8 @@ from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
 from server.strategies.state import left_out_of, restore, state_of
+from server.summed_statistics import SummedStatistics
+from server.sums import ClearSum, MaskedSum, SumOver
 
 TrainingPath = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
@@ -63,13 +66,17 @@ class Fitted:
     """What the statistics of the clients gave, or of a draw of them.
 
     Attributes:
-        spec: the preprocessing; statistics: by client index, aggregates only.
-        rows: client index → split → number of rows.
+        spec: the preprocessing; total: the statistics of all of them together.
+        statistics: by client index, aggregates only; empty where clients told sums.
+        rows: client index → split → number of rows; empty where clients told sums.
+        largest: training rows that no client has more of, where clients told sums; else 0.
     """
 
     spec: PreprocessingSpec
+    total: Statistics
     statistics: Mapping[int, Statistics]
     rows: Mapping[int, Mapping[str, int]]
+    largest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,7 @@ class _Start:
     def of(cls, state: Mapping[str, Any]) -> _Start:
         """Return what `state` was made of."""
         spec = PreprocessingSpec.from_json(state["config"]["preprocessing"])
-        return cls(Fitted(spec, {}, state["rows"]), state["config"], state["initial"])
+        return cls(Fitted(spec, Statistics(), {}, state["rows"]), state["config"], state["initial"])
 
 
 class _Server:
@@ -197,7 +204,7 @@ class _Server:
         """Return how clients' privacy is kept; `None` where nothing is promised to whole clients."""
         if self.scenario.privacy.unit not in ("client", "local"):
             return None
-        plan = make_plan(self.scenario, self.sites.count)
+        plan = make_plan(self.scenario, self.sites.count, protection(self.schema, self.scenario).charges)
         rounds = self.scenario.training.rounds
         self.say(f"privacy: ε {plan.epsilon(rounds):.3g} for {rounds} rounds")
         return plan
@@ -270,6 +277,8 @@ class _Server:
         """Ask the clients for statistics, or a draw of very many, and fit the preprocessing."""
         size = self.scenario.preprocessing.max_clients
         clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
+        if is_asked_for_sums(self.scenario):
+            return self.fit_sums(clients)
         self.say(f"statistics: asking {len(clients)} clients for aggregates")
         content = RecordDict({CONFIG: ConfigRecord()})
         least = self.scenario.preprocessing.min_count
@@ -290,16 +299,35 @@ class _Server:
         }
         spec = preprocessing.fit(list(found.values()), self.schema, self.scenario.preprocessing)
         rows = {row.client: _row_counts(row) for row in exchange.rows if not row.error}
-        return Fitted(spec, found, rows)
+        return Fitted(spec, Statistics.merge(list(found.values())), found, rows)
+
+    def fit_sums(self, clients: Sequence[int]) -> Fitted:
+        """Fit the preprocessing from sums over clients, with noise where it is asked for."""
+        self.say(f"statistics: sums over {len(clients)} clients")
+        if self.scenario.secure.aggregation:
+            sum_over: SumOver = MaskedSum(self.grid, self.sites, clients, self.scenario)
+        else:
+            sum_over = ClearSum(self.grid, self.sites, clients, self.scenario, self.say)
+        told = SummedStatistics(
+            sum_over,
+            len(clients),
+            self.schema,
+            self.scenario,
+            randomness(self.federation.source, self.scenario.seed, "statistics-noise"),
+            self.say,
+        )
+        total = told.total()
+        spec = preprocessing.fit_total(total, self.schema, self.scenario.preprocessing)
+        return Fitted(spec, total, {}, {}, told.largest)
 
     def base_config(self, fitted: Fitted) -> BaseConfig:
         """Return what every message to a client holds beside the weights."""
         config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
         if self.scenario.secure.aggregation:
-            # Rows of the largest client: with it, weights by rows are at most 1, and as unequal as without.
-            config["full-weight-rows"] = float(max(rows["train"] for rows in fitted.rows.values()))
+            # No client has more rows: so weights by rows are at most 1, and as unequal as without.
+            config["full-weight-rows"] = float(fitted.largest)
         if self.scenario.training.class_weights == "balanced":
-            weights = preprocessing.class_weights(list(fitted.statistics.values()), self.schema)
+            weights = preprocessing.class_weights(fitted.total, self.schema)
             if weights is not None:
                 config["class-weights"] = [weights[k] for k in range(self.schema.num_classes)]
         return config
@@ -320,6 +348,8 @@ class _Server:
         alone = (
             self.scenario.resources.transport == "grpc"
             or self.scenario.secure.aggregation  # each client masks its own update
+            # DP-SGD makes a gradient of each row: a stack of clients would hold those of all at once.
+            or self.scenario.privacy.unit == "record"
             or self.cohort_size() < _LEAST_COHORT
         )
         if wanted == "sequential" or (wanted == "auto" and alone):
@@ -400,8 +430,8 @@ def _site_row(sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, E
     return SiteRow(
         client=client,
         name=sites.name(client),
-        train_rows=counts.get("train", 0),
-        test_rows=counts.get("test", 0),
+        train_rows=counts.get("train", -1),
+        test_rows=counts.get("test", rows["federated"].examples or -1),
         positives=int(numbers.get("positives", -1)),
         tests={model: _intervals(row.metrics) for model, row in rows.items()},
     )

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from common import records
 from common.config import Scenario
-from common.errors import DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
+from common.errors import BudgetError, DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
 from common.events import ClientRow, Phase
 from common.flower_shim import client_error, number_message
 from common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
@@ -22,6 +22,7 @@ from server.sites import Sites
 # Numbers that replies of a type must have; those of other types, how many examples they speak for.
 _NEEDED = {
     records.STATISTICS: ("train-rows", "validation-rows", "test-rows"),
+    records.SUMS: (),  # not even how many rows a client has
     records.TRIAL: ("sequential-seconds", "stacked-seconds"),
     **dict.fromkeys(records.SECURE_STAGES, ("seconds",)),
 }
@@ -164,6 +165,7 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
 
     Raises:
         NonFiniteError: if all failures are numbers that are not finite.
+        BudgetError: if all failures are clients whose privacy budget is spent.
         TooFewRepliesError: otherwise, with the first reasons.
     """
     if exchange.is_enough(min_success):
@@ -176,8 +178,9 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
         f"{what}: {exchange.answered} of {asked} clients answered, server.min_success = {min_success:g} "
         f"wants {math.ceil(min_success * asked)}. Failures:\n  {listed}"
     )
-    if failed and all(row.error.startswith("NonFiniteError") for row in failed):
-        raise NonFiniteError(text)
+    for kind in (NonFiniteError, BudgetError):
+        if failed and all(row.error.startswith(kind.__name__) for row in failed):
+            raise kind(text)
     raise TooFewRepliesError(text)
 
 

@@ -7,7 +7,9 @@ that is killed and goes on finds everything charged that may have been told.
 - unit "local": each client releases its own noisy update, to a server that may look at it. The ledger
   tells what the client has spent that took part most often.
 - unit "record": each client keeps account of its own rows (`common/privacy/record.py`) and tells what it
-  has spent. Rows of different clients are different rows, so the largest counts.
+  has spent. Rows of different clients are different rows, so the largest counts. Under secure aggregation it
+  does not tell, since that would tell how many rows it has: then the budget, which no client passes, is the
+  bound.
 
 With noise from a seed, a round that is done again after a crash gives the same bits, and is charged once.
 With noise that nobody can repeat, it is another release, and is charged again.
@@ -15,17 +17,15 @@ With noise that nobody can repeat, it is another release, and is charged again.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from common.config import Scenario
-from common.errors import RunError
 from common.events import ClientRow
+from common.privacy.charges import Charges
 from common.privacy.noise import Source
 from common.privacy.plan import Plan
 from common.records import EPSILON, EPSILON_NEXT
@@ -105,14 +105,11 @@ class ClientLedger:
     def __init__(self, plan: Plan, *, apart: bool, path: Path | None, repeatable: bool) -> None:
         self._plan = plan
         self._apart = apart
-        self._path = path
+        self._charges = Charges(path)
         self._repeatable = repeatable
-        self._rounds: set[int] = set()
         self._used: Counter[int] = Counter()  # client → its rounds
-        self._count = 0
-        if path is not None and path.exists():
-            for number, clients in _read(path):
-                self._note(number, clients)
+        for entry in self._charges.entries:
+            self._used.update(entry.get("clients", ()))
 
     @property
     def epsilon(self) -> float:
@@ -125,23 +122,19 @@ class ClientLedger:
 
     def charge(self, number: int, clients: Sequence[int]) -> None:
         """Charge a round, durably, unless it is one done again whose noise is the same again."""
-        if self._repeatable and number in self._rounds:
+        if self._repeatable and any(entry["round"] == number for entry in self._charges.entries):
             return
-        if self._path is not None:
-            _append(self._path, {"round": number, "clients": list(clients) if self._apart else []})
-        self._note(number, clients)
+        if self._apart:
+            self._charges.add({"round": number, "clients": list(clients)})
+            self._used.update(clients)
+        else:
+            self._charges.add({"round": number})
 
     def hear(self, rows: Sequence[ClientRow]) -> None:
         """Do nothing: the server knows what was asked of whom."""
 
-    def _note(self, number: int, clients: Sequence[int]) -> None:
-        self._rounds.add(number)
-        self._count += 1
-        if self._apart:
-            self._used.update(clients)
-
     def _spent(self) -> int:
-        return max(self._used.values(), default=0) if self._apart else self._count
+        return max(self._used.values(), default=0) if self._apart else len(self._charges.entries)
 
 
 def make_ledger(
@@ -158,38 +151,8 @@ def make_ledger(
     if plan is not None:
         return ClientLedger(plan, apart=privacy.unit == "local", path=path, repeatable=source == "seeded")
     if privacy.unit == "record":
+        if scenario.secure.aggregation:
+            return RecordLedger(math.inf, math.nan if privacy.epsilon is None else privacy.epsilon)
         spent = 0.0 if math.isnan(epsilon) else epsilon
         return RecordLedger(math.inf if privacy.epsilon is None else privacy.epsilon, spent)
     return NoLedger()
-
-
-def _append(path: Path, entry: dict[str, object]) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(file, f"{json.dumps(entry)}\n".encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _read(path: Path) -> list[tuple[int, list[int]]]:
-    """Read a ledger, and cut off a torn last line: `charge` had not returned, so nothing has left.
-
-    Raises:
-        RunError: another line is damaged; the run must not go on as if it counted nothing.
-    """
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    entries = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            entries.append((int(entry["round"]), [int(client) for client in entry["clients"]]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"line {number} of {path} is damaged, so what has been spent cannot be told",
-                hint="put it back from a copy; a run must not go on without its ledger",
-            ) from error
-    return entries

@@ -25,7 +25,15 @@ def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingC
     """
     for part in statistics:
         part.check(config.min_count)
-    total = Statistics.merge(statistics)
+    return fit_total(Statistics.merge(statistics), schema, config)
+
+
+def fit_total(total: Statistics, schema: Schema, config: PreprocessingConfig) -> PreprocessingSpec:
+    """Return the preprocessing that the statistics of all clients together give.
+
+    Raises:
+        DisclosureError, DataError: as `fit` does.
+    """
     if total.sites < config.min_sites:
         raise DisclosureError(
             f"{total.sites} clients had statistics to tell (at least preprocessing.min_count = "
@@ -48,12 +56,12 @@ def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingC
     return fitted
 
 
-def class_weights(statistics: Sequence[Statistics], schema: Schema) -> dict[int, float] | None:
-    """Return rows / (classes · rows of the class) by class index, from what clients told.
+def class_weights(total: Statistics, schema: Schema) -> dict[int, float] | None:
+    """Return rows / (classes · rows of the class) by class index, from what clients told together.
 
     `None` where a class was told of by no client: then nothing can be balanced.
     """
-    counts = Statistics.merge(statistics).classes
+    counts = total.classes
     if not counts or not all(counts):
         return None
     return {k: sum(counts) / (schema.num_classes * n) for k, n in enumerate(counts)}

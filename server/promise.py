@@ -13,6 +13,8 @@ from common.privacy.plan import Plan
 _MEMBER = {"client": "client", "local": "client", "record": "training row"}
 _TRUST = {
     "client": "against everybody who sees the models, while the server is trusted with single updates",
+    "masked": "against everybody who sees the models, and against the server, which sees noisy sums only, as "
+    "long as clients do not tell it their shares of the noise",
     "local": "against the server and everybody who sees the models",
     "record": "against the server and everybody who sees the models",
 }
@@ -36,7 +38,14 @@ def promised(
     if privacy.unit == "none":
         return None
     outside = list(_ALWAYS_OUTSIDE)
-    if privacy.statistics_epsilon is None:
+    masked = scenario.secure.aggregation and privacy.unit == "client"
+    covers = ["the weights of the model after every round"]
+    if privacy.statistics_epsilon is not None:
+        covers.append("the preprocessing, made of sums with noise")
+        outside.insert(
+            0, "names of categories and words that min_count rows of a client hold, towards the server"
+        )
+    else:
         outside.insert(0, "statistics of preprocessing, which have no noise (privacy.statistics_epsilon)")
     return {
         "unit": privacy.unit,
@@ -50,9 +59,9 @@ def promised(
         "clipping": privacy.clipping,
         "sampling": _sampling(scenario, plan),
         "neighbours": _neighbours(scenario, plan),
-        "holds": _TRUST[privacy.unit],
+        "holds": _TRUST["masked" if masked else privacy.unit],
         "noise_source": SOURCES[source],
-        "covers": ["the weights of the model after every round"],
+        "covers": covers,
         "not_covered": outside,
     }
 

@@ -61,9 +61,18 @@ def cli_markdown() -> str:
         "Exit codes: 0 done, 2 a wrong command line, 130 stopped by Ctrl-C, others as in",
         "[errors.md](errors.md).\n",
     ]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         lines += _command(name, command)
     return "\n".join(lines)
+
+
+def _commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield all commands with their full names, those of groups in it too."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", found) for inner, found in _commands(command))
+        else:
+            yield name, command
 
 
 def errors_markdown() -> str:

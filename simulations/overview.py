@@ -16,7 +16,7 @@ def overview(population: Population, fitted: Fitted) -> dict[str, object]:
         population: gives names and the schema.
         fitted: the statistics that left the clients; nothing else is looked at.
     """
-    total = Statistics.merge(list(fitted.statistics.values()))
+    total = fitted.total
     left_out: dict[str, int] = dict(getattr(population, "left_out", {}))
     notes = [
         f"{name} has {rows} rows, fewer than partition.min_rows: left out."
@@ -24,7 +24,9 @@ def overview(population: Population, fitted: Fitted) -> dict[str, object]:
     ]
     few = len(population) <= _MOST_CLIENTS
     listed = list(range(len(population))) if few else sorted(fitted.statistics)[:_MOST_CLIENTS]
-    if not few:
+    if not fitted.statistics:
+        notes.append("Clients told sums only: what a single one holds is not known here.")
+    elif not few:
         notes.append(f"{len(listed)} of {len(population)} clients are listed, of those asked for statistics.")
     return {
         "clients": [_client(population, fitted, client) for client in listed],

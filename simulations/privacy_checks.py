@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from common.config import Scenario
-from server.strategies import needs_every_update
-from server.strategies.catalog import STRATEGIES, is_users_own
+from common.errors import ConfigError
+from server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:
@@ -14,13 +14,16 @@ def privacy_problems(scenario: Scenario) -> list[str]:
     problems = [*_noise_problems(scenario), *_update_problems(scenario), *_choice_problems(scenario)]
     if scenario.privacy.unit == "client":
         problems += _central_problems(scenario)
+    if scenario.privacy.unit == "record":
+        problems += _record_problems(scenario)
     return problems
 
 
 def _unused(scenario: Scenario) -> list[str]:
     """Find keys that would look like a promise."""
     privacy = scenario.privacy
-    given = [name for name in ("epsilon", "noise_multiplier") if getattr(privacy, name) is not None]
+    names = ("epsilon", "noise_multiplier", "statistics_epsilon")
+    given = [name for name in names if getattr(privacy, name) is not None]
     return [
         f'privacy.{name} = {getattr(privacy, name):g} does nothing while privacy.unit is "none": set it to '
         f'"client", "local" or "record"'
@@ -93,3 +96,79 @@ def _central_problems(scenario: Scenario) -> list[str]:
             'strategy.sampling = "poisson"'
         )
     return problems
+
+
+def _record_problems(scenario: Scenario) -> list[str]:
+    """Check what DP-SGD at the clients needs."""
+    problems = []
+    if scenario.resources.path == "stacked":
+        problems.append(
+            'resources.path: "stacked" is not to be had with privacy.unit = "record", which needs a gradient '
+            'of each row, of all clients of a stack at once: set it to "auto"'
+        )
+    if scenario.model.precision != "float32":
+        problems.append(
+            f'model.precision: with "{scenario.model.precision}" a row\'s gradient may become infinite '
+            'before privacy.unit = "record" clips it: set it to "float32"'
+        )
+    if scenario.strategy.name == "QFedAvg":
+        problems.append(
+            'strategy.name: QFedAvg weighs clients by their training loss, which privacy.unit = "record" '
+            "does not let out: set another"
+        )
+    return problems
+
+
+def secure_problems(scenario: Scenario) -> list[str]:
+    """Say what does not go with sums of which the server sees no part."""
+    if not scenario.secure.aggregation:
+        return []
+    name, problems = scenario.strategy.name, []
+    if is_users_own(name):
+        problems.append(
+            f"strategy.name: {name} is your own and may look at single updates, of which secure.aggregation "
+            "shows none: use a strategy of Flower that takes their mean, e.g. FedAvg"
+        )
+    elif name in STRATEGIES and needs_every_update(scenario.strategy):
+        means = ", ".join(known for known, entry in STRATEGIES.items() if not entry.needs_every_update)
+        problems.append(
+            f"strategy.name: {name} looks at single updates, of which secure.aggregation shows none; these "
+            f"take their mean: {means}"
+        )
+    if scenario.update.compress != "none":
+        problems.append(
+            f'update.compress = "{scenario.update.compress}": a masked update has 4 bytes a number and '
+            'cannot be made smaller: set it to "none"'
+        )
+    if scenario.server.round_retries:
+        problems.append(
+            f"server.round_retries = {scenario.server.round_retries}: a client gives one masked update in a "
+            "round, and secure.max_dropout of them may be lost: set it to 0"
+        )
+    if scenario.privacy.unit == "local":
+        problems.append(
+            'privacy.unit = "local" has each client hide from the server alone, for far more noise: use '
+            '"client" with secure.aggregation'
+        )
+    if scenario.resources.path == "stacked":
+        problems.append(
+            'resources.path = "stacked": each client masks its own update: set it to "auto" or "sequential"'
+        )
+    if scenario.strategy.sampling == "poisson":
+        problems.append(
+            'strategy.sampling = "poisson" can draw a cohort too small to hide anybody in a sum: use "fixed"'
+        )
+    size = scenario.strategy.clients_per_round or scenario.partition.clients
+    return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]
+
+
+def secure_cohort_problems(scenario: Scenario, clients: int) -> list[str]:
+    """Say whether a round has too few clients for a sum that hides each."""
+    from common.secure.graph import choose
+
+    if scenario.secure.aggregation:
+        try:
+            choose(clients, scenario.secure.max_dropout, scenario.secure.max_colluding)
+        except ConfigError as error:
+            return [f"secure.aggregation: {line}" for line in error.problems]
+    return []

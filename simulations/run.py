@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, Context, RecordDict
@@ -36,7 +37,8 @@ from simulations.engine.worker import Federation as WorkerFederation
 from simulations.interrupts import Interrupts
 from simulations.overview import overview
 from simulations.results import RunFolder
-from simulations.results.folder import EndStatus
+from simulations.results.audit_log import AUDIT_LOG, AuditLog
+from simulations.results.folder import SERVED, EndStatus
 from simulations.results.journal import write_atomically
 from simulations.trace import TraceFile
 
@@ -49,7 +51,6 @@ _MOST_NAMED = 10  # malicious clients that a message lists
 CHECKPOINTS = "checkpoints"  # folder in the run folder
 _LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
         CheckpointError: none of its checkpoints can be used, or the data have changed since.
         RunError: the run is over, or still going on.
     """
-    if (folder.path / _SERVED).exists():
+    if (folder.path / SERVED).exists():
         raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
     _refuse_ended(folder)
     population = datasets.load_population(scenario)
@@ -130,8 +131,30 @@ def _run(
         if trace:
             observers = [*observers, closing.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = _hooks(folder, population, observers, scenario, interrupts)
-        where = coordinate(scenario, population, hooks, outcomes.append, trace=trace)
+        with _watch(folder, scenario, Sites(len(population), population.name)) as wrap:
+            where = coordinate(scenario, population, hooks, outcomes.append, wrap, trace=trace)
         _leave_behind(folder, scenario, population.schema, outcomes[0], population, where)
+
+
+@contextmanager
+def _audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[AuditLog]:
+    log = AuditLog(folder.path / AUDIT_LOG, {"side": "server", "run": folder.name, **about})
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def _watch(folder: RunFolder, scenario: Scenario, sites: Sites) -> Iterator[Callable[[Grid], Grid]]:
+    """Give what puts the audit log between the server and the Grid, where the scenario wants one."""
+    if not scenario.output.audit:
+        yield lambda grid: grid
+        return
+    from simulations.audit_grid import AuditGrid  # imports the codec
+
+    with _audit_log(folder, {"clients": sites.count}) as log:
+        yield lambda grid: AuditGrid(grid, sites, log)
 
 
 def coordinate(
@@ -216,9 +239,11 @@ def _serve(
 def serve(
     scenario: Scenario,
     population: Population,
-    over: Callable[[Sites], TransportGrid | SuperLinkGrid],
+    over: Callable[[Sites, AuditLog], TransportGrid | SuperLinkGrid],
     observers: Sequence[Observer] = (),
     resume: RunFolder | None = None,
+    wrap: Callable[[Grid, Sites, AuditLog], Grid] = lambda grid, sites, log: grid,
+    about: Mapping[str, object] = MappingProxyType({}),
 ) -> Path:
     """Run a scenario over clients elsewhere, and return its run folder.
 
@@ -227,9 +252,11 @@ def serve(
     Args:
         scenario: the configuration.
         population: names and schema of the clients; it is never asked for rows.
-        over: makes the Grid over the clients.
+        over: makes the Grid over the clients, which may log what goes through it.
         observers: as in `run_scenario`.
         resume: a run to go on with, as `resume_run` does.
+        wrap: puts what logs between the server and a Grid that does not.
+        about: what the audit log tells of how clients are reached.
 
     Raises:
         ShoalError: as `run_scenario`.
@@ -238,10 +265,10 @@ def serve(
     resources = scenario.resources.model_copy(update={"transport": "grpc"})
     scenario = scenario.model_copy(update={"resources": resources})
     sites = Sites(len(population), population.name)
-    grid = over(sites)
+    names = [population.name(client) for client in range(sites.count)]
     if resume is None:
         folder = RunFolder.create(scenario)
-        write_atomically(folder.path / _SERVED, json.dumps([population.name(c) for c in range(sites.count)]))
+        write_atomically(folder.path / SERVED, json.dumps(names))
     else:
         _refuse_ended(resume)
         folder = resume
@@ -249,7 +276,9 @@ def serve(
     with _log_to(folder.path / "run.log"), _closing(folder) as outcomes, Interrupts() as interrupts:
         hooks = _hooks(folder, population, observers, scenario, interrupts)
         federation = Federation(scenario, population.schema, sites, source="system")
-        _serve(grid, federation, hooks, outcomes.append, {})
+        with _audit_log(folder, {"clients": names, **about}) as log:  # its end comes before the report
+            grid = over(sites, log)
+            _serve(wrap(grid, sites, log), federation, hooks, outcomes.append, {})
         _leave_behind(folder, scenario, population.schema, outcomes[0], where=_where(grid))
     return folder.path
 
@@ -367,7 +396,7 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
 
 def _tell_how_to_go_on(folder: RunFolder) -> None:
     if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
-        served = (folder.path / _SERVED).exists()
+        served = (folder.path / SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
         print(f"go on after the last checkpoint with: {command}", file=sys.stderr)
 

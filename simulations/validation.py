@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.config import Scenario
 from common.errors import ConfigError, ShoalError, nearest
-from simulations.privacy_checks import privacy_problems
+from common.preprocessing.sums.noise import protection
+from simulations.privacy_checks import privacy_problems, secure_cohort_problems, secure_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
 _CHEAP_ROWS = 200_000
@@ -74,7 +75,7 @@ def _cross_checks(scenario: Scenario) -> list[str]:
         *_transport_problems(scenario),
         *_cluster_problems(scenario),
         *privacy_problems(scenario),
-        *_secure_problems(scenario),
+        *secure_problems(scenario),
     ]
 
 
@@ -102,59 +103,6 @@ def _cluster_problems(scenario: Scenario) -> list[str]:
     if address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", address):
         problems.append(f'resources.ray_address: "{address}" is neither host:port nor auto')
     return problems
-
-
-def _secure_problems(scenario: Scenario) -> list[str]:
-    """Say what does not go with sums of which the server sees no part."""
-    if not scenario.secure.aggregation:
-        return []
-    from server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
-
-    name, problems = scenario.strategy.name, []
-    if is_users_own(name):
-        problems.append(
-            f"strategy.name: {name} is your own and may look at single updates, of which secure.aggregation "
-            "shows none: use a strategy of Flower that takes their mean, e.g. FedAvg"
-        )
-    elif name in STRATEGIES and needs_every_update(scenario.strategy):
-        means = ", ".join(known for known, entry in STRATEGIES.items() if not entry.needs_every_update)
-        problems.append(
-            f"strategy.name: {name} looks at single updates, of which secure.aggregation shows none; these "
-            f"take their mean: {means}"
-        )
-    if scenario.update.compress != "none":
-        problems.append(
-            f'update.compress = "{scenario.update.compress}": a masked update has 4 bytes a number and '
-            'cannot be made smaller: set it to "none"'
-        )
-    if scenario.server.round_retries:
-        problems.append(
-            f"server.round_retries = {scenario.server.round_retries}: a client gives one masked update in a "
-            "round, and secure.max_dropout of them may be lost: set it to 0"
-        )
-    if scenario.privacy.unit == "local":
-        problems.append(
-            'privacy.unit = "local" has each client hide from the server alone, for far more noise: use '
-            '"client" with secure.aggregation'
-        )
-    if scenario.resources.path == "stacked":
-        problems.append(
-            'resources.path = "stacked": each client masks its own update: set it to "auto" or "sequential"'
-        )
-    size = scenario.strategy.clients_per_round or scenario.partition.clients
-    return problems if size is None else [*problems, *_secure_cohort_problems(scenario, size)]
-
-
-def _secure_cohort_problems(scenario: Scenario, clients: int) -> list[str]:
-    """Say whether a round has too few clients for a sum that hides each."""
-    from common.secure.graph import choose
-
-    if scenario.secure.aggregation:
-        try:
-            choose(clients, scenario.secure.max_dropout, scenario.secure.max_colluding)
-        except ConfigError as error:
-            return [f"secure.aggregation: {line}" for line in error.problems]
-    return []
 
 
 def _path_problems(scenario: Scenario) -> list[str]:
@@ -244,6 +192,11 @@ def _training_problems(scenario: Scenario) -> list[str]:
 
 def _cohort_problems(scenario: Scenario) -> list[str]:
     clients, strategy = scenario.partition.clients, scenario.strategy
+    if strategy.name == "FLTrust" and (strategy.clients_per_round or strategy.sampling == "poisson"):
+        return [
+            "strategy.name: FLTrust needs its trusted client in every round, but the cohort is drawn: set "
+            'strategy.clients_per_round = 0 and strategy.sampling = "fixed"'
+        ]
     if clients is None:
         return []
     drawn = (
@@ -283,7 +236,8 @@ def _deep_check(scenario: Scenario) -> list[str]:
             f"{clients} clients that the data gives, so no statistic could ever be kept: lower it, "
             "or add clients"
         )
-    problems += _secure_cohort_problems(scenario, scenario.strategy.clients_per_round or clients)
+    problems += secure_cohort_problems(scenario, scenario.strategy.clients_per_round or clients)
+    protection(population.schema, scenario)  # refuses noise for columns that have to be told as they are
     if problems or sum(population.rows(client) for client in range(clients)) > _CHEAP_ROWS:
         return problems
 

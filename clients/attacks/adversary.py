@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Adversary:
 
     Args:
         attack: what they do; malicious: their indices.
-        scene: what they know; its `spec` comes with the rows.
+        scene: what they know.
     """
 
     def __init__(self, attack: Attack, malicious: frozenset[int], scene: Scene) -> None:
@@ -59,15 +59,13 @@ class Adversary:
         self._scene = scene
         self._learnt: _Learnt | None = None
 
-    def use_spec(self, spec: InputSpec) -> None:
-        """Take what an encoded row looks like, once it is known."""
-        self._scene = replace(self._scene, spec=spec)
-
-    def poisoned(self, x: NDArray[Any], y: NDArray[Any], origin: Origin) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows that a client trains on: its own, unless it is malicious."""
+    def poisoned(
+        self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
         if origin.client not in self.malicious:
             return x, y
-        return self.attack.poison(x, y, self._scene, origin.rng("attack"))
+        return self.attack.poison(x, y, spec, self._scene, origin.rng("attack"))
 
     def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
         """Return the weights that a client sends: what it has learnt, unless it is malicious.
@@ -112,7 +110,7 @@ def make_adversary(scenario: Scenario, population: Population) -> Adversary | No
     malicious = malicious_clients(scenario.seed, clients, config.fraction)
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     expected = max(1, round(len(malicious) * cohort / clients))
-    scene = Scene(cohort, expected, InputSpec("vector", ()), schema.num_classes)
+    scene = Scene(cohort, expected, schema.num_classes)
     return Adversary(ATTACKS[config.kind].kind(**config.args), malicious, scene)
 
 

@@ -22,23 +22,24 @@ class Scene:
 
     Attributes:
         clients: in a round; malicious: how many of them may be expected to be.
-        spec: what an encoded row looks like; classes: 0 for regression.
+        classes: to tell apart; 0 for regression.
     """
 
     clients: int
     malicious: int
-    spec: InputSpec
     classes: int
 
 
 class Attack:
     """A client's misbehaviour; this base class behaves. Its constructor takes the scenario's arguments."""
 
-    def poison(self, x: Array, y: Array, scene: Scene, rng: np.random.Generator) -> tuple[Array, Array]:
+    def poison(
+        self, x: Array, y: Array, spec: InputSpec, scene: Scene, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """Return the rows that the client trains on; the arguments are not changed.
 
         Args:
-            x: encoded training rows (rows, ...); y: labels (rows,).
+            x: encoded training rows (rows, ...), as `spec` describes them; y: labels (rows,).
             scene: what is known; rng: the client's, of this round.
         """
         return x, y

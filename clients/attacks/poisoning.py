@@ -7,6 +7,7 @@ import numpy as np
 from clients.attacks.attack import Array, Attack, Matrix, Scene, Vector
 from clients.attacks.trigger import mark
 from clients.update.step import Origin
+from common.schema import InputSpec
 
 
 class LabelFlip(Attack):
@@ -27,7 +28,9 @@ class LabelFlip(Attack):
         self._source = source
         self._target = target
 
-    def poison(self, x: Array, y: Array, scene: Scene, rng: np.random.Generator) -> tuple[Array, Array]:
+    def poison(
+        self, x: Array, y: Array, spec: InputSpec, scene: Scene, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """Relabel rows."""
         if not scene.classes:
             return x, (y.min() + y.max() - y).astype(y.dtype)
@@ -61,11 +64,13 @@ class Backdoor(Attack):
         self._share = share
         self._factor = factor
 
-    def poison(self, x: Array, y: Array, scene: Scene, rng: np.random.Generator) -> tuple[Array, Array]:
+    def poison(
+        self, x: Array, y: Array, spec: InputSpec, scene: Scene, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """Put the trigger into some rows and relabel them."""
         chosen = rng.permutation(len(y))[: max(1, int(self._share * len(y)))]
         x, y = x.copy(), y.copy()
-        x[chosen] = mark(x[chosen], scene.spec, self.size, self.value)
+        x[chosen] = mark(x[chosen], spec, self.size, self.value)
         y[chosen] = self.target
         return x, y
 

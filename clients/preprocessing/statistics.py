@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) 
     found = Statistics(
         sites=1,
         rows=shard.rows,
-        classes=_classes(shard.labels, schema.num_classes, few),
+        classes=class_counts(shard.labels, schema.num_classes, few),
         numeric={name: _numeric(columns[name], few) for name in schema.names("numeric")},
-        categorical={name: _categorical(columns[name], few) for name in schema.names("categorical")},
+        categorical={name: categories(columns[name], few) for name in schema.names("categorical")},
         tokens={name: _tokens(columns[name], few) for name in schema.names("text")},
         images={name: columns[name].dtype == np.uint8 for name in schema.names("image")},
         sequences={name: _sequence(columns[name], few) for name in schema.names("sequence")},
@@ -45,48 +46,57 @@ def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) 
     return found
 
 
-def _classes(labels: NDArray[Any], classes: int, few: int) -> tuple[int, ...]:
+def class_counts(labels: NDArray[Any], classes: int, few: int) -> tuple[int, ...]:
+    """Return the rows of each class, 0 where they may not be told; empty for regression."""
     if not classes:
         return ()
     counts = dict(enumerate(np.bincount(labels, minlength=classes).tolist()))
-    kept = _tellable(counts, len(labels), few)
+    kept = tellable(counts, len(labels), few)
     return tuple(kept.get(index, 0) for index in range(classes))
 
 
-def _numeric(values: NDArray[Any], few: int) -> NumericStatistics:
-    """Describe the values that are there.
+def told_of(values: NDArray[Any], few: int) -> NDArray[Any]:
+    """Return the values of a numeric column that may be told of; the others count as missing.
 
     If 1 to few - 1 values are missing, as many more are left out (the last ones) that few are: the
-    number of missing values would else tell of single rows.
+    number of missing values would else tell of single rows. Fewer than few are not told of at all.
     """
     there = np.flatnonzero(np.isfinite(values))
     missing = len(values) - there.size
     if 0 < missing < few:
         there = there[: max(0, len(values) - few)]
-    if there.size < few:
+    return values[there if there.size >= few else there[:0]]
+
+
+def _numeric(values: NDArray[Any], few: int) -> NumericStatistics:
+    held = told_of(values, few)
+    if not held.size:
         return NumericStatistics(missing=len(values))
-    held = values[there]
     sketch = Sketch.of(held).joined(few)
-    return NumericStatistics(Moments.of(held, min_count=few), len(values) - there.size, sketch, sites=1)
+    return NumericStatistics(Moments.of(held, min_count=few), len(values) - held.size, sketch, sites=1)
 
 
-def _categorical(values: NDArray[Any], few: int) -> CategoricalStatistics:
+def categories(values: NDArray[Any], few: int) -> CategoricalStatistics:
+    """Count the rows of each category that may be told, and those without one."""
     counts = Counter(value for value in values.tolist() if value)
     missing = len(values) - sum(counts.values())
     told = missing if missing >= few else 0  # fewer are counted with the rest, like rare categories
-    kept = _tellable(counts, len(values) - told, few)
+    kept = tellable(counts, len(values) - told, few)
     if told and 0 < len(values) - told - sum(kept.values()) < few:
-        told, kept = 0, _tellable(counts, len(values), few)
+        told, kept = 0, tellable(counts, len(values), few)
     return CategoricalStatistics(Counts.of(kept), told)
 
 
 def _tokens(texts: NDArray[Any], few: int) -> Counts:
-    """Count the rows that hold each token; a token that all but a few rows hold counts as in all."""
     rows: Counter[str] = Counter()
     for text in texts.tolist():
         rows.update(set(segment(text)))
-    total = len(texts)
-    return Counts.of({token: total if total - n < few else n for token, n in rows.items() if n >= few})
+    return Counts.of(tellable_words(rows, len(texts), few))
+
+
+def tellable_words(counts: Mapping[str, int], rows: int, few: int) -> dict[str, int]:
+    """Keep the counts of at least `few`; a word that all rows but fewer than `few` hold counts as in all."""
+    return {word: rows if rows - n < few else n for word, n in counts.items() if n >= few}
 
 
 def _sequence(values: NDArray[Any], few: int) -> tuple[Moments, ...]:
@@ -97,7 +107,7 @@ def _sequence(values: NDArray[Any], few: int) -> tuple[Moments, ...]:
     )
 
 
-def _tellable(counts: dict[Any, int] | Counter[str], rows: int, few: int) -> dict[Any, int]:
+def tellable(counts: dict[Any, int] | Counter[str], rows: int, few: int) -> dict[Any, int]:
     """Keep the counts of at least `few`, such that the rows outside them are none or at least `few`."""
     kept = sorted(((n, value) for value, n in counts.items() if n >= few), reverse=True)
     while kept and 0 < rows - sum(n for n, _ in kept) < few:

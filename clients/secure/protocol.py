@@ -24,6 +24,7 @@ from clients.secure.vectors import VECTORS, VectorFunction
 from common.arrays import NumpyArray
 from common.errors import DisclosureError, unknown_name
 from common.privacy.noise import randomness
+from common.profiling import span
 from common.records import (
     ARRAYS,
     CONFIG,
@@ -37,7 +38,8 @@ from common.records import (
     record_to_weights,
 )
 from common.secure import field, graph, layout
-from common.secure.agreement import Channel, KeyPair, mask_key
+from common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
+from common.secure.digest import digest
 from common.secure.fixed_point import FixedPoint, to_ring
 from common.secure.layout import Noise
 from common.secure.masks import Mask, add_masks
@@ -88,9 +90,10 @@ class SecureClient:
             [field.share_to_bytes(y) for y in field.split(field.secret_to_int(secret), threshold, points)]
             for secret in (seed, session.mask_key)
         )
+        channels = [channel_keys(own, public, session.id) for public in theirs[1]]
         sealed = [
-            Channel.sending(own, public, session.id, client, v).seal(seeds[k] + keys[k])
-            for k, (v, public) in enumerate(zip(neighbours, theirs[1], strict=True))
+            Channel(to, client, v).seal(seeds[k] + keys[k])
+            for k, (v, (to, _)) in enumerate(zip(neighbours, channels, strict=True))
         ]
         session.after(
             "shares",
@@ -98,7 +101,8 @@ class SecureClient:
             threshold=threshold,
             neighbours=neighbours,
             their_mask_keys=theirs[0],
-            their_share_keys=theirs[1],
+            open_keys=tuple(key for _, key in channels),
+            share_key=b"",
             seed=seed,
             own_share=seeds[-1],
         ).save(state)
@@ -132,15 +136,14 @@ class SecureClient:
         stayed, dropped = (set(cast("list[int]", asked[name])) for name in ("survivors", "dropped"))
         _check_survivors(client, session, stayed, dropped)
         seeds, keys = {client: session.own_share}, dict[int, bytes]()
-        public = dict(zip(session.neighbours, session.their_share_keys, strict=True))
-        own = KeyPair.of(session.share_key)
+        opens = dict(zip(session.neighbours, session.open_keys, strict=True))
         senders, sealed = cast("list[int]", asked["senders"]), cast("list[bytes]", asked["sealed"])
         for sender, text in zip(senders, sealed, strict=True):
             if sender not in session.members:
                 raise DisclosureError(
                     "the server passes on shares of a client that is no neighbour in this session"
                 )
-            shares = Channel.receiving(own, public[sender], session.id, client, sender).open(text)
+            shares = Channel(opens[sender], sender, client).open(text)
             if shares is None or len(shares) != 2 * field.SHARE_BYTES:
                 continue  # its other neighbours have shares too
             if sender in stayed:
@@ -161,6 +164,7 @@ class SecureClient:
                 f"this client's scenario they are {wanted.neighbours} others and {wanted.threshold}"
             )
 
+    @span("reduce")
     def _masked(
         self,
         client: int,
@@ -171,7 +175,7 @@ class SecureClient:
         state: RecordDict,
     ) -> RecordDict:
         """Return whole numbers with this client's share of noise, under its masks."""
-        asked, config = _asked(content), self._resident.scenario
+        asked = _asked(content)
         members = set(cast("list[int]", asked["members"]))
         mine = [v for v in session.neighbours if v in members]
         if client not in members or len(mine) + 1 < session.threshold:
@@ -179,22 +183,39 @@ class SecureClient:
                 f"{len(mine)} of {len(session.neighbours)} neighbours have given shares, which with this "
                 f"client's are fewer than the threshold of {session.threshold}"
             )
+        self._add_noise(client, whole, noise, session, asked)
+        vector, own = to_ring(whole), KeyPair.of(session.mask_key)
+        public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
+        same = digest(content)
+        pairwise = (Mask(mask_key(own, public[v], session.id, same), v < client) for v in mine)
+        add_masks(vector, [Mask(session.seed), *pairwise])
+        session.after("input", members=tuple(mine)).save(state)
+        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})})
+
+    def _add_noise(
+        self,
+        client: int,
+        whole: NDArray[np.int64],
+        noise: Sequence[tuple[int, float]],
+        session: Session,
+        asked: ConfigRecord,
+    ) -> None:
+        """Add this client's share to whole numbers, in place.
+
+        Args:
+            noise: runs of numbers, each with the standard deviation, in levels, that their sum shall have
+                once only as many clients are left as have to be.
+        """
+        config = self._resident.scenario
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
         # Sums of other purposes in the same round get noise of their own.
         apart = crc32(str(asked.get("purpose", "train")).encode()) << 32
-        number = apart + cast(int, asked["round"])
+        number, start = apart + cast(int, asked["round"]), 0
         draws = randomness(self._resident.source, config.seed, "secure-noise", round=number, client=client)
-        start = 0
         for size, stddev in noise:
             if stddev > 0:
                 whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)
             start += size
-        vector, own = to_ring(whole), KeyPair.of(session.mask_key)
-        public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
-        pairwise = (Mask(mask_key(own.private, own.public, public[v], session.id), v < client) for v in mine)
-        add_masks(vector, [Mask(session.seed), *pairwise])
-        session.after("input", members=tuple(mine)).save(state)
-        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})})
 
 
 def _asked(content: RecordDict) -> ConfigRecord:

@@ -20,9 +20,10 @@ class Session:
 
     Attributes:
         id: that the server gave; stage: the last one answered.
-        mask_key, share_key: private keys, for masks and for what is sealed.
+        mask_key, share_key: private keys, for masks and for what is sealed; the second is gone once it is.
         clients: in the cohort; threshold: shares that give a secret back.
-        neighbours: client indices; their_mask_keys, their_share_keys: public keys, in the same order.
+        neighbours: client indices; their_mask_keys: public ones, in the same order.
+        open_keys: with which what the neighbours have sealed is read, in the same order.
         seed: of the mask of its own; own_share: of that seed.
         members: those of the neighbours that it has masked its input against.
     """
@@ -35,7 +36,7 @@ class Session:
     threshold: int = 0
     neighbours: tuple[int, ...] = ()
     their_mask_keys: tuple[bytes, ...] = ()
-    their_share_keys: tuple[bytes, ...] = ()
+    open_keys: tuple[bytes, ...] = ()
     seed: bytes = b""
     own_share: bytes = b""
     members: tuple[int, ...] = ()

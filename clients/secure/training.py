@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from clients.cohort import train_cohort
 from clients.resident import Resident
 from common import records
 from common.errors import DisclosureError
-from common.privacy.plan import divided, make_plan
+from common.privacy.plan import divided
 from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
 from common.secure.fixed_point import FixedPoint
 from common.secure.layout import Noise, Summand, moving
@@ -51,7 +52,8 @@ def summand(
         return _protected(resident, update, told, fixed, noise)
     update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
     full = float(cast(float, config["full-weight-rows"]))
-    return Summand(update, min(told[EXAMPLES] / full, 1.0), told[TRAIN_LOSS])
+    loss = told[TRAIN_LOSS]  # with DP-SGD there is none: it would tell of rows
+    return Summand(update, min(told[EXAMPLES] / full, 1.0), loss if math.isfinite(loss) else 0.0)
 
 
 def _protected(
@@ -66,10 +68,9 @@ def _protected(
     The clip norm is the range: no number of an update of that norm is beyond it. The noise is what this
     client's own scenario wants: a server that asks for less gets nothing.
     """
-    scenario = resident.scenario
-    plan, wanted = make_plan(scenario, len(resident.population)), 0.0
-    least, counted = plan.noise_multiplier, scenario.privacy.clipping == "adaptive"
-    if counted:
+    plan, wanted = resident.client_plan, 0.0
+    least = plan.noise_multiplier
+    if resident.scenario.privacy.clipping == "adaptive":
         split = divided(plan.noise_multiplier, plan.share * len(resident.population))
         least, wanted = split.update, split.count
     if noise.update < least * fixed.range or noise.within < wanted:

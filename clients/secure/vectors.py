@@ -9,7 +9,9 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
+from clients.preprocessing.sums import summand_of
 from clients.resident import Resident
+from common.preprocessing.sums.wide import is_wide, spread
 
 # (data of this process, client index, the server's config) → a vector, of a length that follows from the
 # config and not from the data; numbers beyond the range that the server names are cut to it
@@ -22,5 +24,11 @@ def rows(resident: Resident, client: int, config: ConfigRecord) -> NDArray[np.fl
     return np.array([splits[name].rows for name in ("train", "validation", "test")], np.float64)
 
 
+def statistics(resident: Resident, client: int, config: ConfigRecord) -> NDArray[np.float64]:
+    """Return what the client adds to a sum of statistics, with its part of the noise; whole numbers."""
+    vector = summand_of(resident, client, config)
+    return (spread(vector) if is_wide(config) else vector).astype(np.float64)
+
+
 # purpose → function
-VECTORS: Final[Mapping[str, VectorFunction]] = {"rows": rows}
+VECTORS: Final[Mapping[str, VectorFunction]] = {"rows": rows, "statistics": statistics}

@@ -10,12 +10,12 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
+from clients.resident import Resident
 from clients.update.clip import norms
 from clients.update.pipeline import Pipeline, make_pipeline
 from clients.update.step import Updates
-from common.config import PrivacyConfig, Scenario, UpdateConfig
-from common.privacy.noise import SLACK, Source
-from common.privacy.plan import make_plan
+from common.config import PrivacyConfig, UpdateConfig
+from common.privacy.noise import SLACK
 from common.records import CLIP_NORM
 
 
@@ -40,34 +40,35 @@ class Protection:
         full = self.privacy.full_weight_rows
         return min(rows / full, 1.0) if self.privacy.weights == "bounded" else 1.0
 
-    def within(self, start: Sequence[NDArray[Any]], trained: Updates) -> NDArray[np.float64] | None:
-        """Return 1/2 for each update within the clipping norm and -1/2 for others; `None` if not asked.
+    def within(self, start: Sequence[NDArray[Any]], trained: Updates) -> list[float] | list[None]:
+        """Return 1/2 for each update within the clipping norm and -1/2 for others; `None` where not asked.
 
         Args:
             start: the server's weights; trained: the clients' own, each (clients, ...).
         """
         if self.clip_norm is None or self.privacy.clipping == "fixed":
-            return None
+            return [None] * len(trained[0])
         pairs = zip(trained, start, strict=True)
         moved = [w - w0 for w, w0 in pairs if np.issubdtype(w.dtype, np.floating)]
-        return np.where(norms(moved) <= self.clip_norm, 0.5, -0.5)
+        return [0.5 if norm <= self.clip_norm else -0.5 for norm in norms(moved)]
 
 
-def protect(scenario: Scenario, config: ConfigRecord, source: Source) -> Protection:
+def protect(resident: Resident, config: ConfigRecord) -> Protection:
     """Return how the updates of one round are protected.
 
     The clipping norm of unit "client" may move from round to round, so the server tells it. The noise of
     unit "local" protects against the server, so nothing that the server tells can change it.
 
     Args:
-        scenario: the client's own; config: the server's; source: of the noise.
+        resident: of the client's process; config: the server's.
     """
+    scenario, source = resident.scenario, resident.source
     privacy, update = scenario.privacy, scenario.update
     if privacy.unit == "client":
         norm = float(cast("float", config.get(CLIP_NORM, privacy.clip_norm)))
         pipeline = make_pipeline(UpdateConfig(clip_norm=norm), source=source, as_updates=True)
         return Protection(pipeline, norm, privacy)
     if privacy.unit == "local":
-        noise = 2 * make_plan(scenario, 1).noise_multiplier * privacy.clip_norm * SLACK
+        noise = 2 * resident.client_plan.noise_multiplier * privacy.clip_norm * SLACK
         update = update.model_copy(update={"clip_norm": privacy.clip_norm, "noise_stddev": noise})
     return Protection(make_pipeline(update, source=source), None, privacy)

@@ -66,6 +66,11 @@ class Sketch:
         return cls._counted(_codes(np.asarray(values, np.float64)))
 
     @classmethod
+    def placed(cls, places: NDArray[np.float64], counts: Sequence[int]) -> Sketch:
+        """Return the sketch of values at `places`, each counted as often as `counts` says, at least once."""
+        return cls._counted(_codes(places), counts)
+
+    @classmethod
     def _counted(cls, codes: NDArray[np.int64], weights: Sequence[int] | None = None) -> Sketch:
         bins, where = np.unique(codes, return_inverse=True)
         each = np.ones(len(codes), np.int64) if weights is None else np.asarray(weights, np.int64)

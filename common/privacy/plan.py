@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from common.config import Scenario
+from common.config import PrivacyConfig, Scenario
+from common.errors import BudgetError
 from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, solve_noise
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
 # choice of noise, a twentieth of the cohort, would take more.
 _COUNT_SHARE: Final = 0.1
+
+
+_ROUNDING: Final = 1e-6  # a budget is met from below, in sums that may differ by an ulp between machines
+_NAMES_SHARE: Final = 1e-3  # of delta: for a name of one member that is published against all odds
+
+
+def delta_of_names(privacy: PrivacyConfig) -> float:
+    """Return the part of privacy.delta that publishing noisy names may take; 0 where none are."""
+    return 0.0 if privacy.statistics_epsilon is None else _NAMES_SHARE * privacy.delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,23 @@ class Plan:
         """Return what is spent after `rounds` rounds, in each of which a member could take part."""
         return epsilon(self.charges(rounds), self.delta, self.accountant)
 
+    def require(self, rounds: int) -> None:
+        """Refuse a round that there is no budget for.
+
+        Args:
+            rounds: that a member will have taken part in.
+
+        Raises:
+            BudgetError: it would pass the budget.
+        """
+        spent = self.epsilon(rounds)
+        if spent > self.budget * (1 + _ROUNDING):
+            raise BudgetError(
+                f"with round {rounds} this client would have spent epsilon = {spent:.4g} at delta = "
+                f"{self.delta:g}, more than the budget of {self.budget:g}",
+                hint="start a new run with a larger privacy.epsilon, or with more noise",
+            )
+
 
 def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ()) -> Plan:
     """Return the plan of a scenario with unit "client" or "local".
@@ -70,13 +97,13 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
         sampling, share = scenario.strategy.sampling, size / clients
         population = clients if sampling == "fixed" else 0
     budget = math.inf if privacy.epsilon is None else privacy.epsilon
-    noise = privacy.noise_multiplier
+    noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
     # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.
     sides = 2 if privacy.unit == "local" else 1
     if noise is None:
-        rest = (sampling, share, population, before, budget, privacy.delta, privacy.accountant)
+        rest = (sampling, share, population, before, budget, delta, privacy.accountant)
         noise = sides * _solved(scenario.training.rounds, *rest)
-    return Plan(noise / sides, sampling, share, population, before, privacy.delta, privacy.accountant, budget)
+    return Plan(noise / sides, sampling, share, population, before, delta, privacy.accountant, budget)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ its info names the purpose, the session and both public keys, so that no key eve
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,8 +27,9 @@ _LABEL: Final = b"shoal secure aggregation 1 "
 class KeyPair:
     """A private X25519 key and its public one, 32 bytes each."""
 
-    private: bytes
+    private: bytes = field(repr=False)  # it shall not end up in a log
     public: bytes
+    _key: X25519PrivateKey = field(repr=False, compare=False)
 
     @classmethod
     def new(cls) -> KeyPair:
@@ -38,24 +39,21 @@ class KeyPair:
     @classmethod
     def of(cls, private: bytes) -> KeyPair:
         """Return the pair of a private key."""
-        return cls(private, X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
+        key = X25519PrivateKey.from_private_bytes(private)
+        return cls(private, key.public_key().public_bytes_raw(), key)
 
-    def __repr__(self) -> str:
-        return f"KeyPair(public={self.public.hex()})"  # a private key shall not end up in a log
+    def exchange(self, public: bytes) -> bytes:
+        """Return the X25519 secret with another's public key, 32 bytes.
 
-
-def exchange(private: bytes, public: bytes) -> bytes:
-    """Return the X25519 secret of a private and another's public key, 32 bytes.
-
-    Raises:
-        DisclosureError: the public key is none, or of low order, with which the secret would be known.
-    """
-    try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
-    except ValueError as error:
-        raise DisclosureError("a public key in secure aggregation is not one that hides anything") from error
+        Raises:
+            DisclosureError: the public key is none, or of low order, with which the secret would be known.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise DisclosureError(
+                "a public key in secure aggregation is not one that hides anything"
+            ) from error
 
 
 def derive(secret: bytes, info: bytes, *, salt: bytes | None = None, length: int = KEY_BYTES) -> bytes:
@@ -63,42 +61,37 @@ def derive(secret: bytes, info: bytes, *, salt: bytes | None = None, length: int
     return HKDF(SHA256(), length, salt, info).derive(secret)
 
 
-def mask_key(private: bytes, own_public: bytes, public: bytes, session: bytes) -> bytes:
+def mask_key(own: KeyPair, public: bytes, session: bytes, asked: bytes) -> bytes:
     """Return the key of the mask between two clients, the same for both.
 
     Args:
-        private, own_public: of one; public: of the other; session: id.
+        own: of one; public: of the other; session: id.
+        asked: digest of what each was asked; the keys of two that were asked different things differ.
 
     Raises:
-        DisclosureError: as `exchange`.
+        DisclosureError: as `KeyPair.exchange`.
     """
-    first, second = sorted((own_public, public))
-    return derive(exchange(private, public), _LABEL + b"mask " + session + first + second)
+    first, second = sorted((own.public, public))
+    return derive(own.exchange(public), _LABEL + b"mask " + session + asked + first + second)
+
+
+def channel_keys(own: KeyPair, public: bytes, session: bytes) -> tuple[bytes, bytes]:
+    """Return the keys of the channels to and from another client; arguments and errors as of `mask_key`."""
+    secret, label = own.exchange(public), _LABEL + b"share " + session
+    return derive(secret, label + own.public + public), derive(secret, label + public + own.public)
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What one client can send another through the server, unread and unchanged, once in a session.
+    """What one client can send another through the server, unread and unchanged.
 
     Attributes:
-        key: AES-256-GCM; sender, receiver: client indices, which are authenticated too.
+        key: AES-256-GCM, of `channel_keys`; sender, receiver: client indices, which are authenticated too.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
     sender: int
     receiver: int
-
-    @classmethod
-    def sending(cls, own: KeyPair, public: bytes, session: bytes, me: int, other: int) -> Channel:
-        """Return the channel from client `me` with the key pair `own` to `other` with `public`."""
-        info = _LABEL + b"share " + session + own.public + public
-        return cls(derive(exchange(own.private, public), info), me, other)
-
-    @classmethod
-    def receiving(cls, own: KeyPair, public: bytes, session: bytes, me: int, other: int) -> Channel:
-        """Return the channel from `other` to `me`."""
-        info = _LABEL + b"share " + session + public + own.public
-        return cls(derive(exchange(own.private, public), info), other, me)
 
     def seal(self, text: bytes) -> bytes:
         """Return a text encrypted and authenticated, with its nonce before it."""
@@ -115,6 +108,3 @@ class Channel:
     @property
     def _about(self) -> bytes:
         return f"{self.sender}>{self.receiver}".encode()
-
-    def __repr__(self) -> str:
-        return f"Channel({self.sender}>{self.receiver})"

@@ -27,6 +27,7 @@ from common.profiling import span
 from common.records import KEYS, MASKED, SECURE, SHARES, UNMASK
 from common.secure import graph
 from common.secure.agreement import KEY_BYTES
+from common.secure.digest import digest
 from common.secure.field import share_from_bytes
 from common.secure.fixed_point import from_ring
 from common.secure.masks import Ring
@@ -100,7 +101,9 @@ def secure_sum(
     sealed = session.shares(keys, near, parameters)
     inputs = session.inputs(sorted(sealed))
     mask_keys = {client: cast(bytes, record["mask"]) for client, record in keys.items()}
-    roll = Roll(session.id, parameters.threshold, near, mask_keys, sorted(sealed), sorted(inputs))
+    roll = Roll(
+        session.id, session.asked, parameters.threshold, near, mask_keys, sorted(sealed), sorted(inputs)
+    )
     told = session.unmask(roll, sealed)
     with span("aggregate"):
         try:
@@ -118,6 +121,7 @@ class _Session:
     Attributes:
         cohort: clients at the beginning; least: that have to stay; id: names the session.
         rows: client → what was exchanged with it so far.
+        asked: digest of the request for masked inputs, once it is sent.
     """
 
     grid: Grid
@@ -129,6 +133,7 @@ class _Session:
     least: int = 0
     id: bytes = field(default_factory=lambda: secrets.token_bytes(_SESSION_BYTES))
     rows: dict[int, ClientRow] = field(default_factory=dict)
+    asked: bytes = b""
 
     def __post_init__(self) -> None:
         config = self.scenario
@@ -185,6 +190,7 @@ class _Session:
         # One content for all: a Grid sends what messages share once.
         record = self._record({**self.task.asked, "round": self.number, "members": list(members)})
         content = RecordDict({**self.task.content, SECURE: record})
+        self.asked = digest(content)
 
         def checked(client: int, content: RecordDict) -> Ring:
             vector = view(next(iter(content.array_records[MASKED].values())))

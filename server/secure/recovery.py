@@ -20,12 +20,14 @@ class Roll:
     """Who took part how far in a session.
 
     Attributes:
-        id: of the session; threshold: shares that give a secret back.
+        id: of the session; asked: digest of what members were asked, on which their masks depend.
+        threshold: shares that give a secret back.
         neighbours: client → its neighbours in the graph; mask_keys: client → public key.
         members: who gave shares; survivors: who gave a masked input. All ascending.
     """
 
     id: bytes
+    asked: bytes
     threshold: int
     neighbours: Mapping[int, Sequence[int]]
     mask_keys: Mapping[int, bytes]
@@ -80,10 +82,7 @@ def _left_over(roll: Roll, dropped: int, told: Told) -> list[Mask]:
             f"the shares of the mask key of client {dropped} give another key: one is wrong"
         )
     # A survivor has added the mask where its neighbour's index is the larger one, and else subtracted it.
-    return [
-        Mask(mask_key(own.private, own.public, roll.mask_keys[u], roll.id), subtract=dropped > u)
-        for u in near
-    ]
+    return [Mask(mask_key(own, roll.mask_keys[u], roll.id, roll.asked), subtract=dropped > u) for u in near]
 
 
 def _secret(roll: Roll, shares: Shares, client: int, what: str) -> bytes:

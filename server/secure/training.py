@@ -81,13 +81,14 @@ def train_securely(
     )
     summed = secure_sum(grid, sites, scenario, clients, number, task)
     totals = layout.decode(summed.total, weights, fixed)
-    return SecureRound(_sum(totals, content), summed.survivors, summed.exchange)
+    found = _sum(totals, content, loss_is_told=scenario.privacy.unit != "record")
+    return SecureRound(found, summed.survivors, summed.exchange)
 
 
-def _sum(totals: Totals, content: RecordDict) -> Sum:
+def _sum(totals: Totals, content: RecordDict, *, loss_is_told: bool) -> Sum:
     """Return the totals as any sum of updates; what was not told is NaN or 0."""
     full = content.config_records[CONFIG].get("full-weight-rows", 0.0)
-    loss = totals.loss / totals.weight if totals.weight > 0 else math.nan
+    loss = totals.loss / totals.weight if totals.weight > 0 and loss_is_told else math.nan
     examples = round(totals.weight * float(full))  # type: ignore[arg-type]
     return Sum(totals.update, totals.weight, totals.within, loss, examples)
 

@@ -9,6 +9,7 @@ reference. That update is also part of the mean, with the trust score 1, so the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from server.sites import FIRST_NODE_ID
 from server.strategies.robust import Matrix, RobustStrategy, Vector, mean, norms
+
+_log = logging.getLogger("flwr")  # a run sends it to its run.log
 
 
 class FLTrust(RobustStrategy):
@@ -35,6 +38,7 @@ class FLTrust(RobustStrategy):
         """Return the mean, or `None` where the trusted client is not among the round's."""
         node = self.trusted + FIRST_NODE_ID
         if node not in nodes:
+            _log.warning("FLTrust: client %d has not answered, so this round is not applied", self.trusted)
             return None
         reference: NDArray[np.float64] = updates[nodes.index(node)].astype(np.float64)
         sizes = norms(updates)

@@ -22,7 +22,7 @@ from common.records import EXAMPLES, METRICS_RECORD, record_to_weights, weights_
 Matrix = NDArray[np.float32]  # (clients, numbers)
 Vector = NDArray[np.float64]  # (clients,)
 
-_BLOCK = 1 << 22  # numbers that are worked on at a time
+_BLOCK = 1 << 20  # numbers that are worked on at a time: what a processor's cache holds
 
 
 class RobustStrategy(FedAvg):

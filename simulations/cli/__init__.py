@@ -10,6 +10,8 @@ import typer
 
 from common.errors import ShoalError
 from simulations.cli import (  # noqa: F401  importing them registers their commands
+    audit,
+    handover,
     leakage,
     pilot,
     robustness,

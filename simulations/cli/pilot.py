@@ -11,6 +11,7 @@ import click
 import typer
 
 from common.errors import ConfigError
+from simulations.cli.audit import tell_root
 from simulations.cli.options import ScenarioArgument, SetOption, app
 from simulations.cli.running import load_valid
 
@@ -99,6 +100,8 @@ def serve(
             say=(lambda text: None) if quiet else typer.echo,
         )
     typer.echo(f"Report: {folder / 'report.html'}")
+    if not quiet:
+        tell_root(folder)
 
 
 @app.command("client")
@@ -112,7 +115,8 @@ def client_(
     key: KeyOption = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Who we are; only with --insecure.")] = "",
     log: Annotated[
-        Path, typer.Option(metavar="FILE", help="Gets a line for each message that leaves this site.")
+        Path,
+        typer.Option(metavar="FILE", help="Audit log: an entry for each message that comes or leaves."),
     ] = Path("messages.jsonl"),
     patience: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long a server that is away is tried.")
@@ -152,14 +156,14 @@ def client_(
     from simulations.transport.pilot import run_client
 
     def agree(statement: str) -> bool:
-        typer.echo(f"\n{statement}\n\nEach message that leaves is noted in {log}.\n")
+        typer.echo(f"\n{statement}\n\nEach message that comes or leaves is noted in {log}.\n")
         return not ask or typer.confirm("Take part?")
 
     agreed = read_schema(schema)
     shard = load_site(data, agreed, loaded)
     typer.echo(f"{data}: {shard.rows} rows; dialling {server}")
     credentials = None if files is None else client_credentials(*files)
-    run_client(
+    root = run_client(
         loaded,
         agreed,
         shard,
@@ -171,7 +175,7 @@ def client_(
         terms=Terms(frozenset(refuse or ()), least_clients),
         agree=agree,
     )
-    typer.echo(f"The server is done. What has left this site: {log}")
+    typer.echo(f"The server is done. What came and left: {log}, with the root {root}")
 
 
 @app.command()

@@ -78,10 +78,9 @@ class Updates:
         if part.content is None:
             raise part.error or RuntimeError("a batch gave no update")
         sent = record_to_weights(part.content.array_records[ARRAYS])
-        scenario, source = self.resident.scenario, self.resident.source
-        if protect(scenario, self._config, source).pipeline.as_updates:
+        if protect(self.resident, self._config).pipeline.as_updates:
             sent = [old + moved for old, moved in zip(self.start, sent, strict=True)]
-        rate = scenario.training.learning_rate
+        rate = self.resident.scenario.training.learning_rate
         found = [(old - new) / rate for old, new in zip(self.start, sent, strict=True)]
         places = {id(weight): k for k, weight in enumerate(self.model.weights)}
         return [found[places[id(weight)]] for weight in self.model.trainable_weights]

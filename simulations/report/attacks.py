@@ -94,7 +94,6 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
         "z": values,
         "text": [[number(value) for value in line] for line in values],
         "texttemplate": "%{text}",
-        "textfont": {"color": "var(--text)"},
         "hovertemplate": f"%{{y}} against %{{x}}: {metric_name(metric)} %{{text}}<extra></extra>",
         "colorscale": [[0, low], [1, high]],
         "showscale": False,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from common.events import RoundRow, SiteRow
 from simulations.report import figures_rounds, figures_sites
+from simulations.report.assessment import DISCLAIMER, assess
 from simulations.report.data_view import MOST_ROWS, data_section
+from simulations.report.facts import Facts
 from simulations.report.leakage import leakage_section
 from simulations.report.messages import failures, traffic_by_phase
 from simulations.report.plot import LABELS
@@ -35,20 +37,20 @@ STATUS = {
 
 def view(run: RunFolder) -> dict[str, Any]:
     """Return everything that report.html.j2 names."""
-    scenario, summary = run.scenario(), run.summary()
-    rounds, sites = run.round_rows(), run.sites()
+    clients = run.clients()
+    facts = Facts.of(run, clients)
+    scenario, summary, rounds, sites = facts.scenario, facts.summary, facts.rounds, facts.sites
     validated = list(dict.fromkeys(name for row in rounds for name in row.metrics))
     metric = monitored_metric(scenario.training, tested_metrics(sites) or validated)
     verdict = judge(sites, metric)
-    clients = run.clients()
-    status = run.status()
+    status = facts.status
     return {
         "scenario": scenario,
         "run_name": run.name,
         "status": STATUS[status],
         "status_good": status in ("finished", "stopped early"),
         "ended": _ended(status, summary, rounds, scenario),
-        "started": _started(run),
+        "started": _started(facts.environment),
         "verdict": verdict,
         "facts": _facts(scenario, rounds, sites, metric),
         "sites": _sites(sites, metric, scenario),
@@ -57,20 +59,21 @@ def view(run: RunFolder) -> dict[str, Any]:
         "privacy": privacy_section(scenario, summary, rounds),
         "traffic": _traffic(rounds, traffic_by_phase(clients)),
         "time": _time(rounds),
-        "data": data_section(run.overview(), scenario.preprocessing.min_count),
+        "data": data_section(facts.overview, scenario.preprocessing.min_count),
         "leakage": leakage_section(run.leakage()),
         "failures": failures(clients),
         "closed_form": _closed_form(summary),
         "placement": _placement(summary),
         "wire": _wire(summary),
-        "environment": _environment(run.environment()),
+        "environment": _environment(facts.environment),
         "config": _without_home((run.path / "config.toml").read_text(encoding="utf-8")),
+        "assessment": {"disclaimer": DISCLAIMER, "frameworks": assess(facts)},
         "messages": [(time[11:19], text) for time, text in run.messages()],
     }
 
 
-def _started(run: RunFolder) -> str:
-    started = str(run.environment().get("started", ""))
+def _started(environment: Mapping[str, Any]) -> str:
+    started = str(environment.get("started", ""))
     return f"{started[:10]} {started[11:16]} UTC" if started else ""
 
 

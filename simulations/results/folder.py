@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
+
 EndStatus = Literal["finished", "stopped early", "interrupted", "failed"]
 Status = Literal["finished", "stopped early", "interrupted", "failed", "running", "killed"]
 

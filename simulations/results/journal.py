@@ -95,14 +95,38 @@ class Journal:
         """
         fields = {"event": event, "time": now(), **plain(content)}
         line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-        file = self._file if self._file is not None else self._open()
-        data = f"{line}\n".encode()
-        while data:
-            data = data[os.write(file, data) :]
+        self.write(f"{line}\n".encode(), sync=sync)
+
+    def write(self, line: bytes, *, sync: bool) -> None:
+        """Append one line, its end included, as it is.
+
+        Raises:
+            RunError: another process is writing to the same file.
+        """
+        file, _ = (self._file, b"") if self._file is not None else self._open()
+        while line:
+            line = line[os.write(file, line) :]
         if sync:
             os.fsync(file)
 
-    def _open(self) -> int:
+    def sync(self) -> None:
+        """Wait until the disk has all that was appended."""
+        if self._file is not None:
+            os.fsync(self._file)
+
+    def take(self) -> tuple[bytes, bytes]:
+        """Take the file before the first `append`; a torn last line is cut off.
+
+        Returns:
+            the last whole line, without its end; and what was cut off.
+
+        Raises:
+            RunError: another process is writing to the same file.
+        """
+        _, torn = self._open()
+        return self.path.read_bytes().removesuffix(b"\n").rpartition(b"\n")[2], torn
+
+    def _open(self) -> tuple[int, bytes]:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,9 +134,10 @@ class Journal:
             os.close(file)
             raise RunError(f"another process is writing to {self.path.parent}") from error
         content = self.path.read_bytes()
-        os.ftruncate(file, content.rfind(b"\n") + 1)
+        whole = content.rfind(b"\n") + 1
+        os.ftruncate(file, whole)
         self._file = file
-        return file
+        return file, content[whole:]
 
     def close(self) -> None:
         """Let go of the file; a later `append` takes it again."""

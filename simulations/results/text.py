@@ -55,8 +55,8 @@ def interval_parts(found: Interval | None) -> tuple[str, str]:
 
 
 def count(value: int) -> str:
-    """Return a whole number with thousands apart."""
-    return f"{value:,}"
+    """Return a whole number with thousands apart; one below 0 was not told."""
+    return f"{value:,}" if value >= 0 else NONE
 
 
 def size(amount: float) -> str:

@@ -17,10 +17,9 @@ from simulations.report import render_attacks
 from simulations.results.journal import write_atomically
 from simulations.results.text import NONE, metric_name, number
 from simulations.robustness.grid import (
-    DEFAULT_DEFENCES,
     Cell,
-    Choice,
     default_attacks,
+    default_defences,
     make_cells,
     parse,
 )
@@ -46,7 +45,7 @@ def make_table(
     """
     population = datasets.load_population(scenario)
     tried = parse(attacks) if attacks else default_attacks(scenario)
-    defended = parse(defences) if defences else [Choice(name) for name in DEFAULT_DEFENCES]
+    defended = parse(defences) if defences else default_defences(scenario)
     cells = make_cells(scenario, len(population), tried, defended)
     problems = [*dict.fromkeys(p for cell in cells for p in _problems(cell, population.schema))]
     if problems:

@@ -95,6 +95,12 @@ def default_attacks(scenario: Scenario) -> list[Choice]:
     return [Choice(name) for name in DEFAULT_ATTACKS if not (regression and ATTACKS[name].classes)]
 
 
+def default_defences(scenario: Scenario) -> list[Choice]:
+    """Return the defences that are tried unless some are named: those that the cohort allows."""
+    drawn = scenario.strategy.clients_per_round or scenario.strategy.sampling == "poisson"
+    return [Choice(name) for name in DEFAULT_DEFENCES if not (drawn and name == "FLTrust")]
+
+
 def attackers(scenario: Scenario, clients: int) -> frozenset[int]:
     """Return the indices of the clients that are malicious in every row of the table but the first."""
     return malicious_clients(scenario.seed, clients, scenario.attack.fraction)

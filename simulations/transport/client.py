@@ -14,11 +14,13 @@ import grpc
 from flwr.app import RecordDict
 
 from common.errors import TransportError
+from common.purposes import round_of
 from server.sites import FIRST_NODE_ID
 from simulations.engine.worker import Answer, Job
+from simulations.results.audit_log import Direction, Passed
 from simulations.transport import wire_pb2 as wire
 from simulations.transport.codec import Packed, Unpacking, pack
-from simulations.transport.server import LIMITS, PROTOCOL, SERVICE
+from simulations.transport.server import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
@@ -36,25 +38,9 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What has left a client, for its log; never what it holds.
-
-    Attributes:
-        message_type: what it answers; bytes: of the payload; sha256: of the payload, in hexadecimal.
-        error: the text that was sent instead of a payload, or "".
-    """
-
-    message_type: str
-    bytes: int
-    sha256: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
-    """A reply that is kept until the server has it."""
+    """A reply that is kept until the server has it: `packed`, or else the `error`."""
 
-    message_type: str
     error: str
     packed: Packed | None
 
@@ -70,7 +56,7 @@ class TransportClient:
         *,
         version: str,
         name: str = "",
-        on_left: Callable[[Left], None] = lambda left: None,
+        on_passed: Callable[[Passed], None] = lambda passed: None,
         refuses: Callable[[str], str] = lambda message_type: "",
         compression: Literal["none", "zstd"] = "none",
         most_bytes: int = 1 << 30,
@@ -80,9 +66,11 @@ class TransportClient:
 
         Args:
             address: "host:port" of the server; credentials: `None` for a server without TLS.
-            make_worker: makes what runs the ClientApp, when the server has told who we are.
+            make_worker: makes what runs the ClientApp, when the server has told who we are, and again when
+                it runs another run.
             version: of shoal; name: of this client, where no certificate says it.
-            on_left: is told of each message that leaves.
+            on_passed: is told of each task that comes before it is worked on, and of each answer before it
+                leaves.
             refuses: message type → why it is not answered, or "".
             compression: of what leaves.
             most_bytes: of a message of the server.
@@ -92,13 +80,14 @@ class TransportClient:
         self._credentials = credentials
         self._make_worker = make_worker
         self._hello = wire.Hello(protocol=PROTOCOL, version=version, name=name)
-        self._on_left = on_left
+        self._on_passed = on_passed
         self._refuses = refuses
         self._compression = compression
         self._most_bytes = most_bytes
         self._patience_s = patience_s
         self._worker: Runs | None = None
         self._client = -1
+        self._run_id = ""
         self._state: RecordDict | None = None
         self._answers: dict[str, _Answer] = {}
         self._welcomed = False
@@ -177,8 +166,9 @@ class TransportClient:
 
     def _begin(self, welcome: wire.Welcome) -> None:
         self._welcomed = True
-        if self._worker is None:
+        if self._worker is None or welcome.run_id != self._run_id:  # of another run, nothing is kept
             self._worker, self._client = self._make_worker(welcome), welcome.client
+            self._run_id, self._state, self._answers = welcome.run_id, None, {}
 
     def _receive(self, header: wire.Payload, stream: Iterator[wire.FromServer]) -> RecordDict:
         unpacking = Unpacking(header, self._most_bytes)
@@ -191,27 +181,42 @@ class TransportClient:
 
     def _answer(self, task: wire.Task, content: RecordDict) -> Iterator[wire.FromClient]:
         """Answer a task; one that has been answered before gets the same answer again."""
+        self._on_passed(self._passed("received", task, content, task.payload))
         if task.id not in self._answers:
             self._answers[task.id] = self._work(task, content)
         answer = self._answers[task.id]
         header = None if answer.packed is None else answer.packed.header
-        size, digest = (0, "") if header is None else (header.size, header.sha256.hex())
-        self._on_left(Left(answer.message_type, size, digest, answer.error))
+        self._on_passed(self._passed("sent", task, content, header, answer.error))
         return _messages(task.id, answer, header)
+
+    def _passed(
+        self,
+        direction: Direction,
+        task: wire.Task,
+        asked: RecordDict,
+        header: wire.Payload | None,
+        error: str = "",
+    ) -> Passed:
+        number = round_of(asked)
+        if header is None:
+            return Passed.failed(direction, self._address, task.message_type, number, error)
+        digest = header.sha256.hex()
+        return Passed(direction, self._address, task.message_type, number, header.size, digest)
 
     def _work(self, task: wire.Task, content: RecordDict) -> _Answer:
         if self._worker is None:
             raise TransportError(f"{self._address} sent a task before it welcomed us")
         if reason := self._refuses(task.message_type):
             _log.warning("refused the server's %s: %s", task.message_type, reason)
-            return _Answer(task.message_type, reason, None)
+            return _Answer(reason, None)
         node = FIRST_NODE_ID + self._client
         job = Job(node, self._client, task.message_type, task.group, self._state)
         answer = self._worker.run(content, [job])[0]
         if answer.state is not None:
             self._state = answer.state
-        packed = None if answer.content is None else pack(answer.content, self._compression)
-        return _Answer(task.message_type, answer.error, packed)
+        if answer.content is None:
+            return _Answer(answer.error[:MOST_ERROR] or "no reason given", None)
+        return _Answer("", pack(answer.content, self._compression))
 
 
 def _each(outgoing: queue.SimpleQueue[Iterator[wire.FromClient] | None]) -> Iterator[wire.FromClient]:

@@ -10,6 +10,7 @@ from typing import Final
 from common import records
 from common.config import Scenario
 from common.errors import DisclosureError
+from common.preprocessing.sums.noise import is_asked_for_sums
 from common.schema import Schema
 
 # What a site may refuse, by the name that its operator gives it.
@@ -48,7 +49,8 @@ class Terms:
 
     def refuses(self, message_type: str) -> str:
         """Return why a message is not answered, or ""."""
-        name = next((name for name, kind in KINDS.items() if kind == message_type), "")
+        kind = records.STATISTICS if message_type == records.SUMS else message_type
+        name = next((name for name, known in KINDS.items() if known == kind), "")
         if not name:
             return f'DisclosureError: this site does not answer "{message_type[:40]}"'
         return f"DisclosureError: this site does not answer {name}" if name in self.refused else ""
@@ -101,22 +103,31 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
 def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     least = scenario.preprocessing.min_count
     beside = {
-        "statistics": f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
+        "statistics": f"vectors of {len(schema.columns)} columns, to be added to those of other sites "
+        "(docs/preprocessing.md)"
+        if is_asked_for_sums(scenario)
+        else f"counts, means and rounded quantiles of {len(schema.columns)} columns, none of fewer "
         f"than {least} rows (docs/preprocessing.md)",
         "train": _TRAINED[scenario.privacy.unit],
         "secure-keys": "public keys of the session",
         "secure-shares": "shares of secrets, sealed for other clients",
         "secure-train": "the model's update under masks, of which only the sum over all clients can be read",
-        "secure-vector": "counts under masks, of which only the sum over all clients can be read",
+        "secure-vector": "statistics under masks, of which only the sum over all clients can be read "
+        "(docs/preprocessing.md)",
         "secure-unmask": "shares that take the masks off the sum",
     }
     # With secure aggregation updates leave under masks only, and nothing is masked without.
-    left_out = {"train"} if scenario.secure.aggregation else {n for n in KINDS if n.startswith("secure-")}
+    left_out = (
+        {"train", "statistics"}
+        if scenario.secure.aggregation
+        else {n for n in KINDS if n.startswith("secure-")}
+    )
     if not scenario.output.compare:
         left_out.add("local")
     asked = [name for name in KINDS if name not in left_out]
+    kinds = KINDS | ({"statistics": records.SUMS} if is_asked_for_sums(scenario) else {})
     return {
-        name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[KINDS[name]]))]))
+        name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[kinds[name]]))]))
         for name in asked
         if name not in terms.refused
     }

@@ -11,8 +11,10 @@ from flwr.serverapp import Grid
 from common.errors import TransportError
 from common.flower_shim import Run, client_error, number_message
 from common.profiling import span
+from common.purposes import round_of
 from common.records import CLIENTS
 from server.sites import Sites
+from simulations.results.audit_log import AuditLog
 from simulations.transport.codec import Packed, pack
 from simulations.transport.meter import WireLoad
 from simulations.transport.server import Answered, Asked, TransportServer
@@ -22,9 +24,17 @@ class TransportGrid(Grid):
     """Hands messages to a `TransportServer` and returns replies by ascending node id."""
 
     def __init__(
-        self, server: TransportServer, sites: Sites, run: Run, compression: Literal["none", "zstd"] = "none"
+        self,
+        server: TransportServer,
+        sites: Sites,
+        run: Run,
+        compression: Literal["none", "zstd"] = "none",
+        log: AuditLog | None = None,
     ) -> None:
         self._server = server
+        self._log = log
+        if log is not None:
+            server.on_passed = log.note
         self._compression = compression
         self._sites = sites
         self._run = run
@@ -74,6 +84,8 @@ class TransportGrid(Grid):
         asked = [self._asked(message, packed[id(message.content)]) for message in sent]
         with span("wait"):
             answers = self._server.exchange(asked, timeout)
+        if self._log is not None:
+            self._log.sync()
         replies = [
             _reply(message, one.client, answer)
             for message, one, answer in zip(sent, asked, answers, strict=True)
@@ -85,7 +97,8 @@ class TransportGrid(Grid):
 
     def _asked(self, message: Message, packed: Packed) -> Asked:
         meta = message.metadata
-        return Asked(self._sites.client(meta.dst_node_id), meta.message_type, meta.group_id, packed)
+        client, number = self._sites.client(meta.dst_node_id), round_of(message.content)
+        return Asked(client, meta.message_type, meta.group_id, packed, number)
 
 
 def _reply(message: Message, client: int, answer: Answered) -> Message:

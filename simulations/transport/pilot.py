@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 from flwr.app import ArrayRecord, RecordDict
@@ -23,6 +24,7 @@ from common.errors import ConfigError, DisclosureError, TransportError
 from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
+from common.privacy.charges import Account, Charges
 from common.records import ARRAYS
 from common.schema import Schema, Shard
 from server.sites import Sites
@@ -30,10 +32,11 @@ from simulations.datasets.site import SitePopulation
 from simulations.engine.environment import worker_environment
 from simulations.engine.worker import Answer, Federation, Job, Worker
 from simulations.results import RunFolder
-from simulations.results.journal import Journal
+from simulations.results.audit_check import read_chain
+from simulations.results.audit_log import AUDIT_LOG, FIRST, AuditLog, Passed
 from simulations.run import serve
 from simulations.transport import wire_pb2 as wire
-from simulations.transport.client import Left, TransportClient
+from simulations.transport.client import TransportClient
 from simulations.transport.consent import ANY_TERMS, Terms, statement
 from simulations.transport.grid import TransportGrid
 from simulations.transport.meter import serve_metrics
@@ -98,9 +101,9 @@ def run_server(
     Raises:
         TransportError: the address cannot be had, or no client came.
     """
-    server = TransportServer(
-        address, credentials, policy, version("shoal"), agreement=agreement(scenario, schema)
-    )
+    run_id = _run_id(resume)
+    common = agreement(scenario, schema)
+    server = TransportServer(address, credentials, policy, version("shoal"), common, run_id)
     try:
         identify_process(_RUN_ID)
         if metrics:
@@ -114,13 +117,21 @@ def run_server(
             )
         say(f"{len(there)} of {len(policy.names)} clients are there")
         population = Absent(schema, policy.names)
+        about = {"tls": credentials is not None, "run_id": run_id}
 
-        def over(sites: Sites) -> TransportGrid:
-            return TransportGrid(server, sites, make_run(_RUN_ID), scenario.resources.compression)
+        def over(sites: Sites, log: AuditLog) -> TransportGrid:
+            return TransportGrid(server, sites, make_run(_RUN_ID), scenario.resources.compression, log)
 
-        return serve(scenario, population, over, observers, resume)
+        return serve(scenario, population, over, observers, resume, about=about)
     finally:
         server.close()
+
+
+def _run_id(resume: RunFolder | None) -> str:
+    """Return the id of a run to go on with, or a new one."""
+    log = None if resume is None else resume.path / AUDIT_LOG
+    entries = read_chain(log).entries if log is not None and log.exists() else ()
+    return str(entries[0].get("run_id", "")) if entries else uuid4().hex
 
 
 class _ShowsModel:
@@ -153,13 +164,14 @@ def run_client(
     patience_s: float = 600.0,
     terms: Terms = ANY_TERMS,
     agree: Callable[[str], bool] = lambda statement: True,
-) -> None:
-    """Take part as one site until the server says goodbye.
+) -> str:
+    """Take part as one site until the server says goodbye, and return the root of its audit log.
 
     Args:
         scenario: this site's own copy; schema: that all sites have agreed on; shard: this site's rows.
         address: of the server; credentials: of this site; name: where no certificate says it.
-        log: file that gets a line for each message that leaves (kind, bytes, SHA-256).
+        log: file that gets an entry for each message that comes or leaves, as `AuditLog` writes it; beside
+            it, NAME-privacy.jsonl has the rounds that were charged to this site's privacy budget.
         patience_s: how long a server that cannot be reached is tried.
         terms: what this site refuses; agree: is given what the server asks and what will leave, before
             anything does, and says whether to take part.
@@ -173,7 +185,7 @@ def run_client(
     if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
         os.environ.update(worker_environment(scenario.resources.threads_per_worker))
     load_keras()  # takes seconds: before the server waits for us
-    journal = Journal(log)
+    logs: list[AuditLog] = []  # one, from the welcome on
 
     def make_worker(welcome: wire.Welcome) -> _ShowsModel:
         if welcome.agreement != mine:
@@ -184,15 +196,24 @@ def run_client(
         terms.check(welcome.clients)
         if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
             raise DisclosureError("not approved: nothing has left this site")
+        begin = {"side": "client", "client": welcome.client, "clients": welcome.clients, "server": address}
+        begin |= {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
+        begin |= {"run_id": welcome.run_id}
+        if logs:
+            logs[0].begin(begin)
+        else:
+            logs.append(AuditLog(log, begin))
+        account = Account(Charges(log.with_name(f"{log.stem}-privacy.jsonl")), welcome.run_id)
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = Federation(_RUN_ID, {}, welcome.clients, show_errors=False)
         return _ShowsModel(
-            Worker(lambda: make_client_app(Resident(scenario, population, "system")), federation)
+            Worker(lambda: make_client_app(Resident(scenario, population, "system", account)), federation)
         )
 
-    def note(left: Left) -> None:
-        content = {"kind": left.message_type, "bytes": left.bytes, "sha256": left.sha256, "error": left.error}
-        journal.append("left", content, sync=True)
+    def note(passed: Passed) -> None:
+        logs[0].note(passed)
+        if passed.direction == "sent":  # on the disk before it leaves
+            logs[0].sync()
 
     try:
         TransportClient(
@@ -201,10 +222,12 @@ def run_client(
             make_worker,
             version=version("shoal"),
             name=name,
-            on_left=note,
+            on_passed=note,
             refuses=terms.refuses,
             compression=scenario.resources.compression,
             patience_s=patience_s,
         ).run()
     finally:
-        journal.close()
+        for one in logs:
+            one.close()
+    return logs[0].root if logs else FIRST

@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from common.errors import TransportError
+from simulations.results.audit_log import Direction, Passed
 from simulations.transport import wire_pb2 as wire
 from simulations.transport.certificates import Identity, Revocations, identity
 from simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking
@@ -37,6 +38,7 @@ _STALLED_S: Final = 60.0  # for a reply to begin to come
 _LEAST_RATE: Final = 16_384  # bytes a second at which it then has to come
 _REVOKED_S: Final = 2.0  # between looks at the revocation list
 _GOODBYE_S: Final = 5.0
+MOST_ERROR: Final = 2_000  # characters of the text that stands for an answer
 LIMITS: Final = [
     ("grpc.max_receive_message_length", 4 * CHUNK_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
@@ -54,12 +56,14 @@ class Asked:
 
     Attributes:
         client: its index; message_type, group: as in the Flower message; packed: the content.
+        round: that it belongs to, for the log.
     """
 
     client: int
     message_type: str
     group: str
     packed: Packed
+    round: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class TransportServer:
         policy: Policy,
         version: str,
         agreement: str = "",
+        run_id: str = "",
     ) -> None:
         """Start to listen.
 
@@ -128,15 +133,21 @@ class TransportServer:
             credentials: of the server; `None` only with `policy.insecure`.
             policy: who may take part; version: of shoal, told to clients.
             agreement: hash of what clients must have in common with the server; they check it.
+            run_id: names the run to the clients, for their logs.
+
+        Whoever logs sets `on_passed`, which is told of each task before it goes and of each reply before it
+        counts, on the event loop.
 
         Raises:
             TransportError: the address cannot be had.
         """
+        self.on_passed: Callable[[Passed], None] = lambda passed: None
         if credentials is None and not policy.insecure:
             raise TransportError("a server without credentials must be declared insecure")
         self._policy = policy
         self._version = version
         self._agreement = agreement
+        self._run_id = run_id
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
         self._tasks: dict[str, _Task] = {}
@@ -263,10 +274,26 @@ class TransportServer:
         return [task.answer.result() if task.answer.done() else None for task in tasks]
 
     def _hand_out(self, session: _Session, task: _Task) -> None:
+        header = task.asked.packed.header
+        if not self._noted("sent", task, header):
+            return
         load = self.meter.clients[session.client]
         load.tasks += 1
-        load.bytes_down += task.asked.packed.header.size
+        load.bytes_down += header.size
         session.outgoing.put_nowait(_task_messages(task))
+
+    def _noted(self, direction: Direction, task: _Task, header: wire.Payload, error: str = "") -> bool:
+        """Tell who logs; where it cannot, the task fails with the reason and whoever waits for it gets it."""
+        name, kind = self._policy.names[task.asked.client], task.asked.message_type
+        passed = Passed(direction, name, kind, task.asked.round, header.size, header.sha256.hex())
+        if error:
+            passed = Passed.failed(direction, name, kind, task.asked.round, error)
+        try:
+            self.on_passed(passed)
+        except OSError as failure:
+            task.answer.set_exception(failure)
+            return False
+        return True
 
     def _expect_back(self, client: int) -> None:
         """Fail a client's tasks unless it is there again in time."""
@@ -336,7 +363,11 @@ class TransportServer:
         _log.info("%s is there", name)
         count = len(self._policy.names)
         welcome = wire.Welcome(
-            version=self._version, client=session.client, clients=count, agreement=self._agreement
+            version=self._version,
+            client=session.client,
+            clients=count,
+            agreement=self._agreement,
+            run_id=self._run_id,
         )
         session.outgoing.put_nowait(iter([_raw(welcome=welcome)]))
         for task in self._tasks.values():
@@ -396,8 +427,9 @@ class TransportServer:
                         raise TransportError("it sent something else amid a reply")
                     unpacking.add(part.chunk)
         if task is not None and wanted and not task.answer.done():
-            content = None if reply.error else unpacking.content()
-            task.answer.set_result(Answered(content, reply.error[:2_000]))
+            content, error = None if reply.error else unpacking.content(), reply.error[:MOST_ERROR]
+            if self._noted("received", task, reply.payload, error):
+                task.answer.set_result(Answered(content, error))
             self.meter.answered(session.client, reply.payload.size, self._loop.time() - task.since)
         session.outgoing.put_nowait(iter([_raw(received=wire.Received(task=reply.task))]))
 

@@ -27,6 +27,7 @@ from common.profiling import span
 from server.cohort_grid import CohortGrid
 from server.sites import Sites
 from simulations import BUILTIN_SCENARIOS
+from simulations.audit_grid import AuditGrid
 from simulations.datasets.site import SitePopulation, load_site, read_schema
 from simulations.engine.environment import worker_environment
 from simulations.run import serve
@@ -85,7 +86,7 @@ def main(grid: Grid, context: Context) -> None:
     names = _names(context)
     nodes = _find(grid, names)
     population = Absent(read_schema(Path(str(config["schema"]))), names)
-    serve(scenario, population, lambda sites: SuperLinkGrid(grid, sites, nodes))
+    serve(scenario, population, lambda sites, log: SuperLinkGrid(grid, sites, nodes), wrap=AuditGrid)
 
 
 def _find(grid: Grid, names: Sequence[str]) -> list[int]:

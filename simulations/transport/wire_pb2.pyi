@@ -44,16 +44,18 @@ class Hello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "client", "clients", "agreement")
+    __slots__ = ("version", "client", "clients", "agreement", "run_id")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     version: str
     client: int
     clients: int
     agreement: str
-    def __init__(self, version: _Optional[str] = ..., client: _Optional[int] = ..., clients: _Optional[int] = ..., agreement: _Optional[str] = ...) -> None: ...
+    run_id: str
+    def __init__(self, version: _Optional[str] = ..., client: _Optional[int] = ..., clients: _Optional[int] = ..., agreement: _Optional[str] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason",)

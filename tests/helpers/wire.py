@@ -15,9 +15,10 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from common.errors import TransportError
 from common.records import record_to_weights, weights_to_record
 from simulations.engine.worker import Answer, Job
+from simulations.results.audit_log import Passed
 from simulations.transport import wire_pb2 as wire
 from simulations.transport.certificates import client_credentials, server_credentials
-from simulations.transport.client import Left, TransportClient
+from simulations.transport.client import TransportClient
 from simulations.transport.codec import pack
 from simulations.transport.server import PROTOCOL, SERVICE, Asked, Policy, TransportServer
 
@@ -51,7 +52,7 @@ class Running(threading.Thread):
 
     def __init__(self, server: TransportServer, keys: Path, name: str, worker: Doubles, **options: object):
         super().__init__(daemon=True)
-        self.left: list[Left] = []
+        self.passed: list[Passed] = []
         self.error: BaseException | None = None
         credentials = client_credentials(keys / "ca.crt", keys / f"{name}.crt", keys / f"{name}.key")
         self.client = TransportClient(
@@ -59,10 +60,14 @@ class Running(threading.Thread):
             credentials,
             lambda welcome: worker,
             version="1.0",
-            on_left=self.left.append,
+            on_passed=self.passed.append,
             **options,  # type: ignore[arg-type]
         )
         self.start()
+
+    @property
+    def left(self) -> list[Passed]:
+        return [one for one in self.passed if one.direction == "sent"]
 
     def run(self) -> None:
         try:

@@ -101,6 +101,21 @@ def test_the_page_shows_what_is_in_the_results() -> None:
     assert page.measured() in page.PAGE.read_text(encoding="utf-8"), "run `python -m benchmarks.page`"
 
 
+def test_privacy_is_measured_beside_the_same_training_without(folder: Path) -> None:
+    """Ratios of the real programs; what they are is for quiet machines, that both trained is seen here."""
+    from benchmarks import private, private_side
+
+    private.main(quick=True)
+    told = json.loads((folder / "private.json").read_text())
+    assert [row[-1] for row in told["rows"]] == ["≤ 2", "≤ 1.15"]
+    for row, found in zip(told["rows"], told["data"].values(), strict=True):
+        assert len(found["given"]) == 2
+        assert min(found["given"]) > 0
+        assert row[3] == pytest.approx(private_side.ratio(found))
+    # 4 beside (1 + 3) / 2 and 6 beside (3 + 1) / 2: ratios 2 and 3, of which 2.5 is the median
+    assert private_side.ratio({"without": [1.0, 3.0, 1.0], "given": [4.0, 6.0]}) == 2.5
+
+
 def test_ten_clients_bring_back_what_they_were_sent() -> None:
     """It checks the sum of its rounds itself: each adds one to all weights, at each client."""
     from benchmarks import transport
@@ -108,3 +123,26 @@ def test_ten_clients_bring_back_what_they_were_sent() -> None:
     found = transport.shoal(numbers=1_000, rounds=3)
     assert len(found["seconds"]) == 3
     assert found["rate"] > 0
+
+
+def test_a_secure_session_of_the_benchmark_gives_the_sum_of_those_that_stay() -> None:
+    """It checks the sum and who was lost itself; 30 of 100 may be."""
+    from benchmarks import secure
+
+    found = secure.session(secure.Case(clients=100, lost=10, numbers=1_000), 1)
+    assert found["neighbours"] == 60
+    assert found["seconds"][0] > found["clear"][0]
+    assert len(secure.masks(neighbours=3, numbers=1_000, times=2)["cpu"]) == 2
+
+
+@pytest.mark.slow
+def test_every_other_round_is_logged(ray_session: None) -> None:
+    """`measure` itself checks that the log is whole and has the requests of the even rounds."""
+    from benchmarks import audit
+
+    found = audit.measure(Case(population=8, cohort=4, rounds=3))
+    assert found["with"] > 0
+    assert found["without"] > 0
+    # Training in round 2 of 3: 4 requests; a process answers once for the clients that it took.
+    assert 4 < found["messages"] <= 8
+    assert min(audit.one_entry(100).values()) > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,8 @@ from common.schema import Schema
 from simulations import BUILTIN_SCENARIOS, datasets
 from simulations.datasets.site import load_site, read_schema, write_sites
 from simulations.results import RunFolder
+from simulations.results.audit_check import Chain, compare, read_chain
+from simulations.results.audit_log import AUDIT_LOG
 from simulations.run import resume_run
 from simulations.transport.pilot import agreement
 from simulations.transport.server import Policy, TransportServer
@@ -179,13 +180,31 @@ def test_a_pilot_whose_client_and_server_are_killed_gives_the_bits_of_the_simula
         resume_run(RunFolder(path), run.scenario())
     # 77 inputs of the encoded columns, hidden = [64, 32], one output: 77·64 + 64 + 64·32 + 32 + 32 + 1.
     assert "model has 7,105 weights: 77×64, 64, 64×32, 32, 32×1, 1" in pilot.said("SVI")
-    left = [json.loads(line) for line in (tmp_path / "SVI.jsonl").read_text().splitlines()]
+    logs = {site: read_chain(tmp_path / f"{site}.jsonl").require_whole() for site in SITES}
+    left = [entry for entry in logs["SVI"].messages() if entry["direction"] == "sent"]
     # statistics; evaluation before the first round; training and evaluation of four rounds; test
     kinds = ["query.statistics", "evaluate", *["train", "evaluate"] * 4, "evaluate.test"]
     # The killed server may have asked for what it did not live to note: that is asked again.
-    assert [kind for kind in kinds if kind not in (line["kind"] for line in left)] == []
+    assert [kind for kind in kinds if kind not in (entry["kind"] for entry in left)] == []
     assert len(kinds) <= len(left) <= len(kinds) + 2
-    assert all(len(line["sha256"]) == 64 and line["bytes"] > 0 for line in left)
+    assert all(entry["bytes"] > 0 for entry in left)
+    purposes = {entry["purpose"] for entry in left if entry["kind"] == "train" and entry["round"] == 4}
+    assert purposes == {"round 4: train the global model on local rows"}
+    check_that_both_sides_logged_the_same(read_chain(path / AUDIT_LOG).require_whole(), logs)
+
+
+def check_that_both_sides_logged_the_same(server: Chain, logs: dict[str, Chain]) -> None:
+    begins = {name: [e["event"] for e in chain.entries].count("begin") for name, chain in logs.items()}
+    assert begins == {"SVI": 1, "SVHC": 2, "STMW": 1}  # SVHC was killed, and went on with its log
+    assert [entry["event"] for entry in server.entries].count("begin") == 2
+    assert server.ended
+    for chain in logs.values():
+        assert chain.ended
+        found = compare(server, chain)
+        assert found.unsent == []  # nothing came from nowhere
+        # Lost with a process that was killed: a task and an answer at most, of each kill.
+        assert len(found.unreceived) <= 4
+        assert found.agreeing >= 2 * 11  # of `kinds`, asked and answered
 
 
 def round_of(folder: Path) -> int:

@@ -269,6 +269,7 @@ def test_divergence_is_told_in_words_and_results_so_far_are_kept(tmp_path: Path)
     assert run.status() == "failed"
     assert run.rounds().num_rows >= 1
     assert (run.path / "report.html").exists()
+    assert not (run.path / "audit.jsonl").exists()  # only with output.audit
 
 
 @pytest.mark.parametrize(

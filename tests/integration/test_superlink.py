@@ -13,6 +13,8 @@ from common.config_file import load_scenario
 from simulations import BUILTIN_SCENARIOS, datasets
 from simulations.datasets.site import write_sites
 from simulations.results import RunFolder
+from simulations.results.audit_check import read_chain
+from simulations.results.audit_log import AUDIT_LOG
 
 SITES = ["SVI", "SVHC", "STMW"]
 SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false"]
@@ -40,3 +42,11 @@ def test_flwr_run_gives_the_results_of_the_simulation(tmp_path: Path) -> None:
     output = scenario.output.model_copy(update={"directory": str(tmp_path / "simulated")})
     simulated = simulate(sites, SITES, scenario.model_copy(update={"resources": resources, "output": output}))
     assert differences(run, simulated) == []
+    # The SuperLink's messages are not ours: the server logs them as what would go over our wire.
+    entries = read_chain(run.path / AUDIT_LOG).require_whole().messages()
+    received = [entry for entry in entries if entry["direction"] == "received"]
+    # Statistics; evaluation of the untrained model; training and evaluation of one round; the test.
+    assert [entry["kind"] for entry in received] == [
+        kind for kind in ("query.statistics", "evaluate", "train", "evaluate", "evaluate.test") for _ in SITES
+    ]
+    assert [entry["peer"] for entry in received[:3]] == SITES

@@ -105,5 +105,5 @@ def test_class_weights_by_hand() -> None:
     told = [
         local_statistics(shard([(0.0, "a", 0)] * 15 + [(0.0, "a", 1)] * 5), SCHEMA, STRICT) for _ in range(2)
     ]
-    assert class_weights(told, SCHEMA) == pytest.approx({0: 2 / 3, 1: 2.0})
-    assert class_weights([told[0]][:0], SCHEMA) is None
+    assert class_weights(Statistics.merge(told), SCHEMA) == pytest.approx({0: 2 / 3, 1: 2.0})
+    assert class_weights(Statistics(), SCHEMA) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,18 @@ from clients.attacks.colluding import Alie, MinMax, z_max
 from clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
 from clients.attacks.poisoning import Backdoor, LabelFlip
 from clients.attacks.trigger import mark
+from clients.resident import Resident
 from clients.update.step import Origin
 from common.config import AttackConfig
 from common.errors import ConfigError
 from common.schema import Column, InputSpec, Schema
 from common.seeds import generator
-from simulations import datasets, load_scenario
+from simulations import cli, datasets, load_scenario
+from simulations.baselines import PooledResident
 from simulations.validation import check_pilot, validate
 
-SCENE = Scene(clients=10, malicious=2, spec=InputSpec("vector", (4,)), classes=3)
+SPEC = InputSpec("vector", (4,))
+SCENE = Scene(clients=10, malicious=2, classes=3)
 ORIGIN = Origin(seed=1, round=4, client=7)
 UPDATES = np.array([[1.0, -2.0], [3.0, 2.0]])
 
@@ -113,7 +117,7 @@ def poison(attack: Attack, scene: Scene = SCENE, y: np.ndarray | None = None) ->
     x, labels = rows()
     labels = labels if y is None else y
     kept = x.copy(), labels.copy()
-    new_x, new_y = attack.poison(x, labels, scene, np.random.default_rng(3))
+    new_x, new_y = attack.poison(x, labels, SPEC, scene, np.random.default_rng(3))
     np.testing.assert_array_equal(x, kept[0])
     np.testing.assert_array_equal(labels, kept[1])
     assert new_y.dtype == labels.dtype
@@ -128,7 +132,7 @@ def test_label_flip() -> None:
     assert flipped.tolist() == [0 if k == 1 else k for k in y]
     # a regression: 1, 2, 5 become 5, 4, 1
     numbers = np.array([1.0, 2.0, 5.0] * 3, np.float32)
-    regression = Scene(10, 2, SCENE.spec, 0)
+    regression = Scene(10, 2, 0)
     assert poison(LabelFlip(), regression, numbers)[3].tolist() == [5.0, 4.0, 1.0] * 3
 
 
@@ -175,7 +179,7 @@ def test_only_malicious_clients_do_anything() -> None:
     weights = [np.ones((2, 2), np.float32), np.int32(3)]
     for client, same in ((6, True), (7, False)):
         origin = Origin(1, 1, client)
-        found = adversary.poisoned(x, y, origin)
+        found = adversary.poisoned(x, y, SPEC, origin)
         assert (found[0] is x) == same
     flips = Adversary(SignFlip(), frozenset({7}), SCENE)
     trained = [np.full((2, 2), 1.5, np.float32), np.int32(4)]
@@ -261,6 +265,42 @@ def test_validation_finds_it_without_and_with_the_data() -> None:
         make_adversary(deep, datasets.load_population(deep))
 
 
-def test_a_pilot_has_no_attack() -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("client", "digits", "--server", "127.0.0.1:1", "--data", "x.csv", "--schema", "y.json"),
+        ("serve", "digits", "--schema", "y.json", "--client", "north"),
+    ],
+)
+def test_a_pilot_has_no_attack(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert check_pilot(load_scenario("digits")) == []
-    assert "never for a real site" in check_pilot(load_scenario("digits", ["attack.kind=sign-flip"]))[0]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--insecure", "--set", "attack.kind=sign-flip"])
+    assert caught.value.code == ConfigError.exit_code
+    assert "an attack is for simulations, never for a real site" in capsys.readouterr().err
+
+
+def test_a_real_site_s_resident_plays_no_attack() -> None:
+    """Even if a scenario with one got so far: only `PooledResident`, the simulation's, has an adversary."""
+    scenario = load_scenario("digits", ["attack.kind=label-flip"])
+    population = datasets.load_population(scenario)
+    assert Resident(scenario, population).adversary is None
+    assert PooledResident(scenario, population).adversary is not None
+
+
+# --- documentation
+
+
+def docs_row(name: str) -> str:
+    """The line of the table in docs/robustness.md."""
+    entry = ATTACKS[name]
+    args = ", ".join(
+        f"`{n}`" if a.default is None else f"`{n}` = {a.default:g}" for n, a in entry.arguments.items()
+    )
+    return f"| `{name}` | {entry.summary} | {args or '–'} | {entry.note or '–'} |"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_page_has_a_row_for_it(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "robustness.md"
+    assert docs_row(name) in page.read_text(encoding="utf-8").splitlines()

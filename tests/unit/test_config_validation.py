@@ -55,6 +55,21 @@ def problems(path: Path, *overrides: str, deep: bool = False) -> list[str]:
         (["training.optimizer_args.learning_rate=1"], ["set training.learning_rate instead"]),
         (["training.early_stopping.patience=3", "data.validation_fraction=0"], ["needs validation rows"]),
         (["data.task=regression", "training.class_weights=balanced"], ["needs classes"]),
+        (["privacy.unit=record"], ["needs epsilon"]),
+        (
+            ["privacy.unit=record", "privacy.epsilon=1", "privacy.statistics_epsilon=1"],
+            ["leaves nothing of privacy.epsilon = 1"],
+        ),
+        (
+            [
+                "privacy.unit=record",
+                "privacy.epsilon=1",
+                "resources.path=stacked",
+                "model.precision=mixed_float16",
+                "strategy.name=QFedAvg",
+            ],
+            ["a gradient of each row", "may become infinite", "weighs clients by their training loss"],
+        ),
         (
             ["partition.clients=2", "partition.scheme=iid", "strategy.clients_per_round=3"],
             ["strategy.clients_per_round = 3 is more than partition.clients = 2"],

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunError
+from common.errors import BudgetError, RunError
 from common.events import ClientRow
 from common.privacy.accounting import Charge, epsilon
+from common.privacy.charges import Account, Charges
 from common.privacy.plan import Plan
 from common.records import EPSILON, EPSILON_NEXT
 from server.ledger import ClientLedger, NoLedger, RecordLedger
@@ -100,8 +101,8 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 
 def test_a_damaged_ledger_stops_the_run(tmp_path: Path) -> None:
     path = tmp_path / "privacy.jsonl"
-    path.write_text('{"round": 1}\n{"round": 2, "clients": []}\n')
-    with pytest.raises(RunError, match=r"line 1 of .*privacy\.jsonl is damaged"):
+    path.write_text('{"round": 1}\n{"clients": []}\n{"round": 3}\n')
+    with pytest.raises(RunError, match=r"line 2 of .*privacy\.jsonl is damaged"):
         ledger(path)
 
 
@@ -121,3 +122,20 @@ def test_clients_accounts_of_their_rows_are_heard() -> None:
 def test_without_a_promise_nothing_is_told_and_all_is_allowed() -> None:
     assert math.isnan(NoLedger().epsilon)
     assert NoLedger().affords()
+
+
+def test_a_site_counts_what_it_was_asked_in_this_run_also_twice(tmp_path: Path) -> None:
+    """A server that asks for round 2 twice gets two releases; another run has a budget of its own."""
+    path = tmp_path / "site-privacy.jsonl"
+    account = Account(Charges(path), "run-a")
+    assert [account.charge(number) for number in (1, 2, 2)] == [1, 2, 3]
+    assert Account(Charges(path), "run-a").charge(3) == 4  # after a restart
+    assert Account(Charges(path), "run-b").charge(1) == 1
+    assert len(Charges(path).entries) == 5
+
+
+def test_a_client_refuses_a_round_beyond_its_budget() -> None:
+    own = plan(budget=spent(3))
+    own.require(3)
+    with pytest.raises(BudgetError, match="with round 4 this client would have spent"):
+        own.require(4)

@@ -235,10 +235,10 @@ def test_a_clipped_update_has_at_most_the_clip_norm_also_as_whole_numbers() -> N
     """d = 10,000 equal numbers, of which each is just above half a level: rounding would double the norm."""
     fixed = FixedPoint(1.0, 2**12)
     update = [np.full((100, 100), 0.0101)]  # of norm 1.01
-    assert not clip(update, fixed)
+    clip(update, fixed)
     assert np.linalg.norm(fixed.encode(update[0]).astype(float)) <= fixed.levels
     small = [np.full(4, 0.1)]
-    assert clip(small, fixed)
+    clip(small, fixed)
     np.testing.assert_array_equal(small[0], np.full(4, 0.1))  # norm 0.2 is left as it is
     with pytest.raises(DisclosureError, match="so few levels"):
         clip([np.zeros(10_000)], FixedPoint(1.0, 32))  # √d / 2 = 50 levels of 32

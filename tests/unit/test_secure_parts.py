@@ -6,14 +6,18 @@ import math
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from common.errors import ConfigError, DisclosureError
 from common.privacy.noise import SeededRandomness
+from common.records import weights_to_record
 from common.secure import field, graph
-from common.secure.agreement import Channel, KeyPair, derive, exchange, mask_key
+from common.secure.agreement import Channel, KeyPair, channel_keys, derive, mask_key
+from common.secure.digest import digest
 from common.secure.fixed_point import FixedPoint, to_ring
 from common.secure.masks import Mask, add_masks, key_stream
 from common.secure.noise import noise_share
+from simulations.transport.codec import pack, unpack
 
 
 def test_shamir_known_answer() -> None:
@@ -78,10 +82,10 @@ def test_x25519_vectors_of_rfc_7748() -> None:
     public = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
     assert KeyPair.of(BOB).public.hex() == public
     secret = "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
-    assert exchange(BOB, ALICE_PUBLIC).hex() == secret
+    assert KeyPair.of(BOB).exchange(ALICE_PUBLIC).hex() == secret
     k = u = bytes([9]) + bytes(31)
     for i in range(1000):
-        k, u = exchange(k, u), k
+        k, u = KeyPair.of(k).exchange(u), k
         if i == 0:
             assert k.hex() == "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"
     assert k.hex() == "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"
@@ -118,27 +122,50 @@ def test_a_mask_is_the_key_stream_and_comes_off_again() -> None:
 
 def test_both_clients_derive_one_mask_key_for_a_session() -> None:
     one, other = KeyPair.new(), KeyPair.new()
-    key = mask_key(one.private, one.public, other.public, b"session")
-    assert key == mask_key(other.private, other.public, one.public, b"session")
-    assert key != mask_key(one.private, one.public, other.public, b"another")
+    key = mask_key(one, other.public, b"session", b"asked")
+    assert key == mask_key(other, one.public, b"session", b"asked")
+    assert key != mask_key(one, other.public, b"another", b"asked")
+    assert key != mask_key(one, other.public, b"session", b"other")
     assert one.private.hex() not in repr(one)
 
 
 def test_public_keys_that_hide_nothing_are_refused() -> None:
     for public in (bytes(32), bytes([1]) + bytes(31), b"short"):  # RFC 7748, section 6.1: the zero check
         with pytest.raises(DisclosureError):
-            exchange(BOB, public)
+            KeyPair.of(BOB).exchange(public)
 
 
 def test_what_is_sealed_is_read_by_its_receiver_only_and_not_changed() -> None:
     a, b, c = KeyPair.new(), KeyPair.new(), KeyPair.new()
-    sealed = Channel.sending(a, b.public, b"s", 1, 2).seal(b"share")
-    assert Channel.receiving(b, a.public, b"s", 2, 1).open(sealed) == b"share"
-    assert Channel.receiving(b, a.public, b"t", 2, 1).open(sealed) is None  # another session
-    assert Channel.receiving(c, a.public, b"s", 3, 1).open(sealed) is None  # another receiver
-    assert Channel.sending(a, b.public, b"s", 2, 1).open(sealed) is None  # said to be of another
-    assert Channel.receiving(b, a.public, b"s", 2, 1).open(sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
-    assert Channel.receiving(b, a.public, b"s", 2, 1).open(b"") is None
+    to, back = channel_keys(a, b.public, b"s")
+    sealed = Channel(to, 1, 2).seal(b"share")
+    _, key = channel_keys(b, a.public, b"s")
+    assert Channel(key, 1, 2).open(sealed) == b"share"
+    others = {
+        "another session": Channel(channel_keys(b, a.public, b"t")[1], 1, 2),
+        "another receiver": Channel(channel_keys(c, a.public, b"s")[1], 1, 2),
+        "the other direction": Channel(back, 1, 2),
+        "said to be for another": Channel(key, 1, 3),
+    }
+    assert [name for name, channel in others.items() if channel.open(sealed) is not None] == []
+    assert Channel(key, 1, 2).open(sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
+    assert Channel(key, 1, 2).open(b"") is None
+    assert key.hex() not in repr(Channel(key, 1, 2)) + repr(a)
+
+
+def test_the_digest_of_a_request_is_of_its_content_not_of_its_way() -> None:
+    weights = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((), np.int64)]
+
+    def request(rate: float = 0.1, weights: list[np.ndarray] = weights, **more: object) -> RecordDict:
+        config = ConfigRecord({"rate": rate, "ids": [1, 2], "name": "é", "key": b"k", **more})  # type: ignore[dict-item]
+        return RecordDict({"config": config, "arrays": weights_to_record(weights)})
+
+    packed = pack(request())
+    travelled = unpack(b"".join(packed.parts), packed.content_bytes)
+    assert digest(travelled) == digest(request()) == digest(RecordDict(dict(reversed(request().items()))))
+    changed = [request(0.2), request(weights=weights[:1]), request(weights=[w + 1 for w in weights])]
+    changed += [request(weights=[weights[0].T, weights[1]]), request(more=1), RecordDict()]
+    assert len({digest(c) for c in [request(), *changed]}) == 7
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from simulations.validation import validate
         ("update.compress=int8", r"update\.compress"),
         ("server.round_retries=1", r"server\.round_retries = 1"),
         ("privacy.unit=local", r'privacy\.unit = "local"'),
+        ("strategy.sampling=poisson", r'strategy\.sampling = "poisson"'),
         ("resources.path=stacked", r"resources\.path"),
         ("strategy.clients_per_round=2", "of 2 clients.* at least 3"),
         ("secure.max_colluding=0.49", "of 9 clients, of whom 4 may be lost and 4 collude"),

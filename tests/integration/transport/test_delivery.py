@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from wire import NAMES, Doubles, Running, asked, listening
+from waiting import until
+from wire import NAMES, Doubles, Running, asked, listening, of
 
 from common.flower_shim import identify_process, make_run
 from common.records import record_to_weights, weights_to_record
 from server.sites import Sites
 from simulations.engine.worker import Answer, Job
+from simulations.results.audit_log import Passed
+from simulations.transport import wire_pb2 as wire
+from simulations.transport.certificates import server_credentials
+from simulations.transport.client import TransportClient
 from simulations.transport.grid import TransportGrid
 from simulations.transport.server import Policy, TransportServer
 
@@ -65,7 +72,7 @@ class Relay:
         self._sockets: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
-        self._to = port
+        self.to = port
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -76,7 +83,7 @@ class Relay:
             except OSError:
                 return
             self.connections += 1
-            two = socket.create_connection(("127.0.0.1", self._to))
+            two = socket.create_connection(("127.0.0.1", self.to))
             self._sockets += [one, two]
             for source, sink in ((one, two), (two, one)):
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
@@ -119,6 +126,74 @@ def test_a_task_is_done_once_though_the_connection_breaks_over_it(
     client.join(10)
     assert client.error is None
     relay.close()
+
+
+def test_a_client_that_finds_another_run_begins_anew(keys: Path) -> None:
+    files = (keys / "ca.crt", keys / "server.crt", keys / "server.key")
+    first, second = (
+        TransportServer("127.0.0.1:0", server_credentials(*files), Policy(NAMES), "1.0", run_id=name)
+        for name in ("a", "b")
+    )
+    relay, welcomed = Relay(first.port), []
+
+    def make_worker(welcome: wire.Welcome) -> Doubles:
+        welcomed.append(welcome.run_id)
+        return Doubles()
+
+    client = TransportClient(f"127.0.0.1:{relay.port}", of(keys, "north"), make_worker, version="1.0")
+    thread = threading.Thread(target=client.run, daemon=True)
+    thread.start()
+    assert first.wait_for(1, 20) == [0]
+    relay.cut()
+    until(lambda: relay.connections >= 2, 20)
+    assert first.wait_for(1, 20) == [0]
+    relay.to = second.port
+    relay.cut()
+    assert second.wait_for(1, 20) == [0]
+    (answer,) = second.exchange([asked(0)], 20)
+    assert answer is not None
+    assert answer.content is not None
+    assert welcomed == ["a", "b"]  # once for each run, not for each connection
+    second.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    first.close()
+    relay.close()
+
+
+def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_hash(
+    server: TransportServer, keys: Path
+) -> None:
+    noted: list[Passed] = []
+    server.on_passed = noted.append
+    client = Running(server, keys, "north", Doubles())
+    server.exchange([asked(0)], 20)
+    server.close()
+    client.join(10)
+    assert [(one.direction, one.peer, one.kind) for one in noted] == [
+        ("sent", "north", "train"),
+        ("received", "north", "train"),
+    ]
+    assert [one.direction for one in client.passed] == ["received", "sent"]
+    assert [(one.bytes, one.sha256) for one in noted] == [(one.bytes, one.sha256) for one in client.passed]
+    assert all(len(one.sha256) == 64 for one in noted)
+
+
+@pytest.mark.parametrize("full_at", ["sent", "received"])
+def test_a_message_that_cannot_be_logged_ends_the_exchange(
+    server: TransportServer, keys: Path, full_at: str
+) -> None:
+    def note(passed: Passed) -> None:
+        if passed.direction == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.on_passed = note
+    client = Running(server, keys, "north", Doubles())
+    assert server.wait_for(1, 20) == [0]
+    with pytest.raises(OSError, match="No space left"):
+        server.exchange([asked(0)], 20)
+    # What is not logged does not leave.
+    assert len(client.passed) == (0 if full_at == "sent" else 2)
 
 
 class TransportServerAt:

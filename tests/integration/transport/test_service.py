@@ -17,7 +17,7 @@ from wire import NAMES, Doubles, Running, asked, dial, listening, of
 from benchmarks.compose import free_port
 from common.config_file import load_scenario
 from common.errors import DisclosureError, TransportError
-from common.records import REPLIES, record_to_weights, weights_to_record
+from common.records import REPLIES, SUMS, record_to_weights, weights_to_record
 from simulations import BUILTIN_SCENARIOS, datasets
 from simulations.transport.certificates import Revocations, issue, make_authority, revoke
 from simulations.transport.codec import Unpacking, pack
@@ -119,11 +119,12 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
     assert answer.content is None
     assert answer.error == "DisclosureError: this site does not answer train"
     assert worker.asked == 0
-    assert [(left.bytes, left.error) for left in north.left] == [(0, answer.error)]
+    assert [(left.bytes, left.error) for left in north.left] == [(len(answer.error), answer.error)]
 
 
 def test_terms() -> None:
-    assert [kind for kind in REPLIES if not Terms().refuses(kind)] == list(KINDS.values())
+    assert {kind for kind in REPLIES if not Terms().refuses(kind)} == {*KINDS.values(), SUMS}
+    assert "does not answer statistics" in Terms(frozenset({"statistics"})).refuses(SUMS)
     assert "does not answer" in Terms().refuses("train.pooled")  # of simulations only
     assert "does not answer" in Terms().refuses("query.shell")
     Terms(least_clients=3).check(3)

@@ -1,0 +1,179 @@
+"""A client's part of the sums: vectors of a fixed length, under the disclosure rule or ready for noise.
+
+`common/preprocessing/sums/layout.py` says what stands where and how far one row or one client moves it.
+Without noise, and where the noise protects whole clients, a vector holds only what the disclosure rule lets
+a client tell (`statistics.py`), so that it may be added in the clear as well. Where the noise protects
+single rows, counts are as they are: the rule's cuts would let one row move many numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.preprocessing.names import Held, marked
+from clients.preprocessing.statistics import class_counts, told_of
+from common.preprocessing.sums.buckets import bucket_count
+from common.preprocessing.sums.names import NameTable
+from common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, Plan
+from common.schema import Shard
+
+Parts = dict[str, NDArray[np.float64]]
+# Without noise nothing is cut in truth: values lie within the range that sites told, or near it.
+_FARTHEST: Final = 64.0
+
+
+class Contribution:
+    """What one client adds to each pass, before noise."""
+
+    def __init__(self, shard: Shard, plan: Plan) -> None:
+        self.shard, self.plan = shard, plan
+        # under noise for rows nothing is held back: the cuts would let one row move many numbers
+        self._few = 1 if plan.by_record else plan.config.min_count
+        self._silent = shard.rows < self._few
+
+    def numbers(self, clips: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return the first pass.
+
+        Args:
+            clips: column → largest count that this client gives a bucket, under noise for records.
+        """
+        return self.plan.numbers().joined({} if self._silent else self._tabled() | self._marked(clips))
+
+    def moments(self, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
+        """Return the second pass without tables of names: [n, Σ u, Σ u²] of each column and channel.
+
+        Args:
+            ranges: column or channel → low and high, which become u = -1 and 1; others give zeros.
+        """
+        parts: Parts = {}
+        for name, (low, high) in ({} if self._silent else ranges).items():
+            values, whole = self._values(name)
+            u = (values - (low + high) / 2) / ((high - low) / 2)
+            farthest = 1.0 if self.plan.protection.noisy else _FARTHEST
+            # each value is rounded by itself, so that one row moves the sum by what it holds and no more
+            u = np.rint(np.clip(u, -farthest, farthest) * MOMENT_UNIT) / MOMENT_UNIT
+            square = np.rint(u * u * MOMENT_UNIT) / MOMENT_UNIT
+            parts[name] = np.array([u.size, u.sum(), square.sum()]) / (whole if self.plan.scaled else 1)
+        return self.plan.moments().joined(parts)
+
+    def names(
+        self, heavy: Mapping[str, NDArray[np.bool_]], tables: Mapping[str, NameTable]
+    ) -> NDArray[np.int64]:
+        """Return the tables of the names whose buckets are all heavy, one after the other.
+
+        Args:
+            heavy: column → (hashes, buckets); tables: column → shape of its table.
+        """
+        filled = [np.zeros(0, np.int64)]
+        for column, table in tables.items():
+            told = {} if self._silent else self._told(column)
+            kept = marked([name for name in told if table.fits(name)], column, heavy[column])
+            filled.append(table.filled({name: told[name] for name in kept}))
+        return np.concatenate(filled)
+
+    def counts(self, names: Mapping[str, Sequence[str]], clips: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return the third pass: what this client has of each name that was found.
+
+        Args:
+            names: column → names; clips: column → largest count that this client gives a name.
+        """
+        sizes = {column: len(listed) for column, listed in names.items()}
+        parts: Parts = {}
+        for column, listed in ({} if self._silent else names).items():
+            told = self._told(column)
+            rows = np.array([told.get(name, 0) for name in listed], np.float64)
+            parts[column] = self._cut(rows, clips[column]) if self.plan.by_record else np.minimum(rows, 1)
+        return self.plan.counts(sizes).joined(parts)
+
+    def _tabled(self) -> Parts:
+        shard, rows = self.shard, self.shard.rows
+        parts: Parts = {
+            "sites": np.ones(1),
+            "sizes": np.eye(LARGEST_SIZE)[(rows - 1).bit_length()],
+            "rows": np.array([rows / (rows if self.plan.scaled else 1)]),
+        }
+        classes = class_counts(shard.labels, self.plan.schema.num_classes, self._few)
+        parts["classes"] = np.array(classes, np.float64) / (rows if self.plan.scaled else 1)
+        told = []
+        for name in self.plan.schema.names("numeric"):
+            counts = self._histogram(name)
+            told.append(bool(counts.any()))
+            parts[f"numeric {name}"] = np.concatenate([[rows - counts.sum()], counts]) / (
+                rows if self.plan.scaled else 1
+            )
+        parts["told"] = np.array(told, np.float64)
+        for column in self.plan.schema.columns:
+            if column.kind == "sequence":
+                for channel in range(column.shape[1]):
+                    name = f"{column.name}:{channel}"
+                    whole = rows * column.shape[0] if self.plan.scaled else 1
+                    parts[f"channel {name}"] = self._histogram(name) / whole
+            if column.kind == "image":
+                small = shard.columns[column.name].dtype == np.uint8
+                parts["pixels"] = np.array([small, not small], np.float64)
+        return parts
+
+    def _histogram(self, name: str) -> NDArray[np.int64]:
+        bins = self.plan.grid
+        counts = bins.histogram(self._values(name)[0])
+        # a channel has as many values of each row as there are steps
+        steps = 1 if name in self.shard.columns else self._steps(name)
+        return counts if self.plan.by_record else bins.joined(counts, self._few * steps)
+
+    def _values(self, name: str) -> tuple[NDArray[np.float64], int]:
+        """Return the values of a column or channel that may be told of, and how many there could be."""
+        if name in self.shard.columns:
+            return np.asarray(told_of(self.shard.columns[name], self._few), np.float64), self.shard.rows
+        column, _, channel = name.rpartition(":")
+        values = self.shard.columns[column][:, :, int(channel)].astype(np.float64).ravel()
+        return values[np.isfinite(values)], values.size
+
+    def _steps(self, name: str) -> int:
+        return int(self.shard.columns[name.rpartition(":")[0]].shape[1])
+
+    @cached_property
+    def _held(self) -> dict[str, Held]:
+        kinds = {c.name: c.kind for c in self.plan.schema.columns if c.kind in ("categorical", "text")}
+        tokens = self.plan.config.tokens if self.plan.by_record else None
+        return {
+            name: Held.of(self.shard.columns[name], words=kind == "text", tokens=tokens)
+            for name, kind in kinds.items()
+        }
+
+    def _told(self, column: str) -> dict[str, int]:
+        """Return name → rows of what this client may tell by name: at least min_count rows hold it."""
+        held, few = self._held[column], self.plan.config.min_count
+        if self.plan.by_record:
+            return {name: n for name, n in held.rows().items() if n >= few}
+        told = held.tellable(few)
+        if self.plan.scaled:  # one client moves so many names and no more: its most frequent ones
+            kept = sorted(told, key=lambda name: (-told[name], name))[: self.plan.reach[column]]
+            told = {name: told[name] for name in kept}
+        return told
+
+    def _marked(self, clips: Mapping[str, int]) -> Parts:
+        parts: Parts = {}
+        for column, most in self.plan.most_names.items():
+            buckets, hashes, held = bucket_count(most), self.plan.hashes, self._held[column]
+            if self.plan.by_record:
+                counts = self._cut(
+                    held.bucket_rows(column, buckets, hashes).astype(np.float64), clips[column]
+                )
+            else:
+                flags = Held.of(np.array(list(self._told(column)), object), words=False)
+                counts = np.minimum(flags.bucket_rows(column, buckets, hashes), 1).astype(np.float64)
+            parts[f"buckets {column}"] = counts.ravel()
+        return parts
+
+    def _cut(self, rows: NDArray[np.float64], clip: int) -> NDArray[np.float64]:
+        """Cut counts at both ends: 0 up to min_count - 1 rows, and `clip` at most.
+
+        One row more or less moves a count by 1 at most, which it would not if small counts became 0 and
+        others stayed.
+        """
+        return np.clip(rows - (self.plan.config.min_count - 1), 0, clip)

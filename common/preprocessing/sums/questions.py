@@ -1,0 +1,129 @@
+"""What the server sends to ask for a pass, as the values of a Flower `ConfigRecord`, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import DisclosureError
+from common.preprocessing.sums.buckets import MOST_HEAVY, bucket_count
+from common.preprocessing.sums.names import NameTable
+from common.preprocessing.sums.plan import Plan
+
+PASSES: Final = ("numbers", "moments", "names", "counts")
+PASS: Final = "pass"
+Values = dict[str, Any]
+
+
+def number_of_pass(values: Mapping[str, Any]) -> int:
+    """Return the number of the pass that is asked for, from 1; each draws noise of its own.
+
+    Raises:
+        DisclosureError: there is no such pass.
+    """
+    name = values.get(PASS)
+    if name not in PASSES:
+        raise DisclosureError(f'statistics are not summed in a pass "{str(name)[:40]}"')
+    return PASSES.index(name) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Packs and reads the questions of one federation.
+
+    Attributes:
+        plan: that both sides have.
+        asked: clients that are asked; it sets each one's part of the noise under secure aggregation.
+    """
+
+    plan: Plan
+    asked: int
+
+    def numbers(self, clips: Mapping[str, int]) -> Values:
+        """Ask for the first pass; clips: column → largest count that a client gives a bucket."""
+        return self._values("numbers") | {"clips": [clips[column] for column in self._columns()]}
+
+    def moments(self, ranges: Mapping[str, tuple[float, float]]) -> Values:
+        """Ask for moments within ranges; NaN stands for columns that are not asked for."""
+        listed = [ranges.get(name, (np.nan, np.nan)) for name in self._ranged()]
+        return self._values("moments") | {
+            "low": [low for low, _ in listed],
+            "high": [high for _, high in listed],
+        }
+
+    def names(self, heavy: Mapping[str, NDArray[np.bool_]], tables: Mapping[str, NameTable]) -> Values:
+        """Ask for tables of names.
+
+        Args:
+            heavy: column → (hashes, buckets); tables: column → shape, of those asked for.
+        """
+        flags = b"".join(np.packbits(heavy[column]).tobytes() for column in self._columns())
+        shapes = [tables.get(column) for column in self._columns()]
+        return self._values("names") | {
+            "heavy": flags,
+            "cells": [shape.cells if shape else 0 for shape in shapes],
+            "attempts": [shape.attempt if shape else 0 for shape in shapes],
+        }
+
+    def counts(self, names: Mapping[str, Sequence[str]], clips: Mapping[str, int]) -> Values:
+        """Ask for counts of names; clips: column → largest count that a client gives a name."""
+        listed = json.dumps([list(names[column]) for column in self._columns()])
+        clipped = [clips[column] for column in self._columns()]
+        return self._values("counts") | {"names": listed, "clips": clipped}
+
+    def read_clips(self, values: Mapping[str, Any]) -> dict[str, int]:
+        """Return column → clip."""
+        return dict(zip(self._columns(), map(int, values["clips"]), strict=True))
+
+    def read_ranges(self, values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+        """Return column or channel → range, of those asked for."""
+        pairs = zip(self._ranged(), values["low"], values["high"], strict=True)
+        return {name: (float(low), float(high)) for name, low, high in pairs if low < high}
+
+    def read_heavy(self, values: Mapping[str, Any]) -> dict[str, NDArray[np.bool_]]:
+        """Return column → heavy buckets, (hashes, buckets).
+
+        Raises:
+            DisclosureError: so many are heavy that rare names would be told by chance.
+        """
+        lines = self.plan.hashes
+        flags, start, found = np.frombuffer(values["heavy"], np.uint8), 0, {}
+        for column, most in self.plan.most_names.items():
+            buckets = bucket_count(most)
+            end = start + lines * buckets // 8
+            found[column] = np.unpackbits(flags[start:end]).reshape(lines, buckets).astype(bool)
+            start = end
+            if found[column].mean(axis=1).max() > MOST_HEAVY:
+                raise DisclosureError(
+                    f'the server calls more than half of the buckets of "{column}" common to several sites',
+                    hint="rare names would be told by chance; leave the column out, or raise "
+                    "preprocessing.max_categories or vocabulary, which makes more buckets",
+                )
+        return found
+
+    def read_tables(self, values: Mapping[str, Any]) -> dict[str, NameTable]:
+        """Return column → shape of its table, of those asked for."""
+        shapes = zip(self._columns(), values["cells"], values["attempts"], strict=True)
+        return {
+            column: self.plan.table(column, int(cells), int(attempt))
+            for column, cells, attempt in shapes
+            if cells > 0
+        }
+
+    def read_names(self, values: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return column → names to count."""
+        return dict(zip(self._columns(), json.loads(values["names"]), strict=True))
+
+    def _values(self, name: str) -> Values:
+        return {PASS: name, "asked": self.asked}
+
+    def _columns(self) -> list[str]:
+        return list(self.plan.most_names)
+
+    def _ranged(self) -> list[str]:
+        return [*self.plan.schema.names("numeric"), *self.plan.channels]

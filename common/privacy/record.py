@@ -1,0 +1,114 @@
+"""What DP-SGD promises a single row, and the noise that it takes.
+
+Each step takes each row with the same probability q, on its own, and adds Gaussian noise of z times the
+clipping norm to the sum of clipped gradients: the Poisson-sampled Gaussian mechanism, composed over all steps
+of all rounds (Abadi et al.: Deep Learning with Differential Privacy, CCS 2016). Two data sets are neighbours
+if one has one row more.
+
+The number of rows a client holds is taken as known: q and the number of steps follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from common.config import PrivacyConfig, TrainingConfig
+from common.errors import BudgetError
+from common.privacy.accounting import Accountant, Charge, epsilon, solve_noise
+from common.privacy.plan import delta_of_names
+
+# A target is met from below, in sums of floats that may differ by an ulp between machines.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPlan:
+    """How a client of some size trains under a budget.
+
+    Attributes:
+        noise_multiplier: standard deviation of the noise on a sum of gradients, as a multiple of clip_norm.
+        sampling_probability: of each row in each step, in (0, 1].
+        steps_a_round: optimisation steps; rounds: that the noise was chosen for, all with this client.
+        delta: chance with which the promise may fail.
+        budget: epsilon that may be spent; infinite where only the noise was given.
+        accountant: how epsilon is added up.
+        before: what is charged before the first round (statistics).
+    """
+
+    noise_multiplier: float
+    sampling_probability: float
+    steps_a_round: int
+    rounds: int
+    delta: float
+    budget: float
+    accountant: Accountant
+    before: tuple[Charge, ...] = ()
+
+    def charges(self, rounds: int) -> tuple[Charge, ...]:
+        """Return everything that a row has been charged for after so many rounds."""
+        steps = self.steps_a_round * rounds
+        return (*self.before, _charge(self.noise_multiplier, self.sampling_probability, steps))
+
+
+def record_plan(
+    privacy: PrivacyConfig, training: TrainingConfig, rows: int, before: tuple[Charge, ...] = ()
+) -> RecordPlan:
+    """Return the plan of a client.
+
+    Args:
+        privacy: noise_multiplier, or epsilon to solve it from.
+        training: rounds, and batch size and epochs (or steps) of each.
+        rows: training rows of the client, at least 1.
+        before: what is charged before the first round.
+
+    Raises:
+        BudgetError: no noise is enough.
+    """
+    q = min(1.0, training.batch_size / rows)
+    steps = training.local_steps or training.local_epochs * math.ceil(rows / training.batch_size)
+    budget = math.inf if privacy.epsilon is None else privacy.epsilon
+    noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
+    if noise is None:
+        noise = _solved(q, steps * training.rounds, before, budget, delta, privacy.accountant)
+    return RecordPlan(noise, q, steps, training.rounds, delta, budget, privacy.accountant, before)
+
+
+def epsilon_after(plan: RecordPlan, rounds: int) -> float:
+    """Return the epsilon at `plan.delta` that a client has spent after taking part in `rounds` rounds."""
+    return epsilon(plan.charges(rounds), plan.delta, plan.accountant)
+
+
+def require_budget(plan: RecordPlan, number: int) -> None:
+    """Refuse a round that a client's rows have no budget for.
+
+    Args:
+        plan: of the client; number: of the round, starting at 1.
+
+    Raises:
+        BudgetError: the round is beyond the plan, or its epsilon beyond the budget.
+    """
+    if number > plan.rounds:
+        raise BudgetError(
+            f"round {number} was asked for, but the noise was chosen for {plan.rounds} rounds",
+            hint="start a new run with training.rounds as large as wanted: its noise is chosen for them",
+        )
+    spent = epsilon_after(plan, number)
+    if spent > plan.budget * (1 + _ROUNDING):
+        raise BudgetError(
+            f"after round {number} the rows would have epsilon = {spent:.4g} at delta = {plan.delta:g}, "
+            f"more than the budget of {plan.budget:g}",
+            hint="raise privacy.noise_multiplier, leave it out (it is then solved for), or take fewer rounds",
+        )
+
+
+def _charge(noise: float, q: float, steps: int) -> Charge:
+    return Charge(noise, steps, "poisson", q)
+
+
+@lru_cache(maxsize=4096)  # clients of one size have one plan
+def _solved(
+    q: float, steps: int, before: tuple[Charge, ...], budget: float, delta: float, accountant: Accountant
+) -> float:
+    return solve_noise(lambda z: (*before, _charge(z, q, steps)), budget, delta, accountant)

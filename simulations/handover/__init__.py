@@ -1,0 +1,8 @@
+"""The hand-over of a run: a signed bundle that says what was made, of what, and how (docs/handover.md)."""
+
+from __future__ import annotations
+
+from simulations.handover.bundle import write_bundle
+from simulations.handover.checking import Checked, check_bundle
+
+__all__ = ["Checked", "check_bundle", "write_bundle"]

@@ -1,0 +1,98 @@
+"""Writes the bundle of a finished run; the same run and key give the same bytes."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path, PurePath
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from common.config import Scenario
+from common.config_file import dump_toml
+from common.errors import RunError
+from simulations.handover.archive import sealed, zipped
+from simulations.handover.documents import (
+    AUDIT_ROOT,
+    audit_root,
+    data_sheet,
+    how_to_verify,
+    privacy_statement,
+)
+from simulations.handover.model_card import model_card
+from simulations.report.assessment import assessment_markdown
+from simulations.report.facts import Facts
+from simulations.results import RunFolder
+from simulations.results.journal import write_atomically
+
+# Taken from the run folder as they are.
+_AS_THEY_ARE: Final = (
+    "model.keras",
+    "environment.json",
+    "schema.json",
+    "rounds.parquet",
+    "clients.parquet",
+    "sites.parquet",
+)
+
+
+def write_bundle(
+    run: RunFolder,
+    path: Path,
+    key: Ed25519PrivateKey | None = None,
+    intended_use: str | None = None,
+) -> None:
+    """Write the bundle of a run.
+
+    Args:
+        run: that is finished; path: of the zip, which is replaced.
+        key: of the operator, or `None` for no signature.
+        intended_use: Markdown for the model card, or `None` to leave it open.
+
+    Raises:
+        RunError: the run has not come to its end, or lacks a file.
+        IntegrityError: its audit log does not hold.
+    """
+    status = run.status()
+    if status not in ("finished", "stopped early"):
+        raise RunError(f"{run.name} is {status}: only a finished run can be handed over")
+    bundle = zipped(sealed(_files(run, key is not None, intended_use), key))
+    try:
+        write_atomically(path, bundle)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _files(run: RunFolder, signed: bool, intended_use: str | None) -> dict[str, bytes]:
+    facts = Facts.of(run)
+    found = {name: _read(run, name) for name in _AS_THEY_ARE}
+    preprocessing = _read(run, "preprocessing.json").decode()
+    texts = {
+        "MODEL_CARD.md": model_card(
+            facts, preprocessing, sha256(found["model.keras"]).hexdigest(), intended_use
+        ),
+        "DATA_SHEET.md": data_sheet(facts),
+        "PRIVACY.md": privacy_statement(facts),
+        "ASSESSMENT.md": assessment_markdown(facts),
+        "VERIFY.md": how_to_verify(signed=signed, logged=facts.chain is not None),
+        "config.toml": dump_toml(_without_places(facts.scenario)),
+    }
+    if facts.chain is not None:
+        texts[AUDIT_ROOT] = audit_root(facts.chain.require_whole())
+    return found | {name: text.encode() for name, text in texts.items()}
+
+
+def _without_places(scenario: Scenario) -> Scenario:
+    """Return the scenario without the paths and addresses of this machine, of which only names stay."""
+    path = scenario.data.path
+    data = scenario.data.model_copy(update={"path": None if path is None else PurePath(path).name})
+    output = scenario.output.model_copy(update={"directory": PurePath(scenario.output.directory).name})
+    resources = scenario.resources.model_copy(update={"ray_address": ""})
+    return scenario.model_copy(update={"data": data, "output": output, "resources": resources})
+
+
+def _read(run: RunFolder, name: str) -> bytes:
+    try:
+        return (run.path / name).read_bytes()
+    except OSError as error:
+        raise RunError(f"{run.name} lacks {name}: {error.strerror}") from error

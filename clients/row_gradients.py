@@ -156,7 +156,8 @@ class DenseRows:
         """Take a compiled model; `clip` is the largest L2 norm."""
         self._model = model
         # A Sequential keeps its graph to itself; this one is over the same layers.
-        self._graph = keras.Model(model.inputs, model.outputs)
+        # One output, not a list of one: Keras' loss keeps the structure that it is first given, for all.
+        self._graph = keras.Model(model.inputs, model.outputs[0])
         self._clip = clip
 
     @staticmethod

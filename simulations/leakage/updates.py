@@ -53,7 +53,7 @@ class Updates:
     """
 
     def __init__(self, target: Target, batches: Sequence[Batch], batch_size: int) -> None:
-        scenario = one_step(target.scenario, batch_size)
+        scenario = _with_noise_of_run(target, one_step(target.scenario, batch_size))
         shards = [_take(target, batch) for batch in batches]
         self.resident = Resident(scenario, Batches(target.population.schema, shards))
         self.resident.use_preprocessing(target.released.spec_json)
@@ -89,6 +89,17 @@ class Updates:
         """Return the model with the weights that all updates start from."""
         self.model.set_weights(self.start)
         return self.model
+
+
+def _with_noise_of_run(target: Target, scenario: Scenario) -> Scenario:
+    """With DP-SGD a client's noise follows from its rows: take that of the attacked client with the least."""
+    if scenario.privacy.unit != "record":
+        return scenario
+    resident = Resident(target.scenario, target.population)
+    sizes = [len(target.splits(client)["train"]) for client in target.clients]
+    least = min(resident.record_plan(rows).noise_multiplier for rows in sizes)
+    privacy = scenario.privacy.model_copy(update={"noise_multiplier": least, "epsilon": None})
+    return scenario.model_copy(update={"privacy": privacy})
 
 
 def _take(target: Target, batch: Batch) -> Shard:

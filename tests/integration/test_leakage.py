@@ -51,6 +51,7 @@ EFFORT = Effort(shadows=4, canaries=72)
 PROTECTIONS: Mapping[str, tuple[str, ...]] = {
     "noise": ("update.clip_norm=0.5", "update.noise_stddev=0.5"),
     "client": ('privacy.unit="client"', "privacy.epsilon=1.0"),
+    "record": ('privacy.unit="record"', "privacy.epsilon=1.0"),
     "local": ('privacy.unit="local"', "privacy.epsilon=1.0"),
 }
 TRUSTS_THE_SERVER = ("client",)  # its noise comes after the update that is attacked

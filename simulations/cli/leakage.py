@@ -25,7 +25,7 @@ def leakage(
         typer.Option(
             min=0,
             metavar="N",
-            help="Canaries put into training; 0 takes a tenth of the rows, at most 1,000, or 32 clients.",
+            help="Canaries put into training; 0 takes a tenth of the rows, at most 1,000, or 100 clients.",
         ),
     ] = 0,
     clients: Annotated[

@@ -20,7 +20,7 @@ from common.schema import Shard
 
 _MOST_ROWS: Final = 1_000
 _SHARE: Final = 0.1  # canaries, as a share of the training rows
-_CLIENTS: Final = 32
+_CLIENTS: Final = 100
 _ROWS_OF_A_CLIENT: Final = 32
 
 
@@ -64,7 +64,7 @@ def canary_clients(held_out: Shard, classes: int, count: int, rng: np.random.Gen
 
     Args:
         held_out: rows that did not train; classes: at least 2.
-        count: canaries; 0 takes 32.
+        count: canaries; 0 takes 100.
         rng: draws rows and labels.
     """
     rows = min(_ROWS_OF_A_CLIENT, held_out.rows)

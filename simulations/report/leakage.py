@@ -105,6 +105,8 @@ def bound(content: Found) -> list[str]:
     ]
     if told["epsilon"] is not None and least > told["epsilon"]:
         sentences.append("That is more than promised: the promise does not hold.")
+    elif told["epsilon"] is not None and found["most"] <= told["epsilon"]:
+        sentences.append("So few canaries could not have refuted the promise.")
     return sentences
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from common.config import Scenario
 from common.config_file import load_scenario
 from common.errors import EmptyClientError, RunError
 from simulations import BUILTIN_SCENARIOS, cli, datasets
+from simulations.cli.leakage import leakage
 from simulations.leakage.audit import ATTACKS, Effort, measure_leakage
 from simulations.leakage.populations import Enlarged
 from simulations.results import RunFolder
@@ -164,6 +166,8 @@ def test_the_command_prints_the_numbers(leaky: RunFolder, capsys: pytest.Capture
         cli.main(["leakage", str(leaky.path), "--attacks", "membership", "--clients", "site-0,site-2", "-q"])
     assert not ended.value.code
     printed = capsys.readouterr().out
+    default = inspect.signature(leakage).parameters["attacks"].default
+    assert tuple(default.split(",")) == ATTACKS
     assert "Loss threshold" in printed
     assert "site-2" in printed
     assert "site-1" not in printed

@@ -55,7 +55,7 @@ def problems(path: Path, *overrides: str, deep: bool = False) -> list[str]:
         (["training.optimizer_args.learning_rate=1"], ["set training.learning_rate instead"]),
         (["training.early_stopping.patience=3", "data.validation_fraction=0"], ["needs validation rows"]),
         (["data.task=regression", "training.class_weights=balanced"], ["needs classes"]),
-        (["privacy.unit=record"], ["needs privacy.epsilon"]),
+        (["privacy.unit=record"], ["needs epsilon"]),
         (
             ["privacy.unit=record", "privacy.epsilon=1", "privacy.statistics_epsilon=1"],
             ["leaves nothing of privacy.epsilon = 1"],

@@ -30,6 +30,7 @@ def view(table: Table) -> dict[str, Any]:
         "rounds": scenario.training.rounds,
         "metric": metric_name(metric),
         "headline": headline(rows, metric),
+        "backdoors": backdoors(rows),
         "malicious": f"{len(table.malicious)} of {table.clients} clients: {', '.join(table.malicious)}",
         "defences": defences,
         "map": _map(rows, attacks, defences, metric),
@@ -63,6 +64,19 @@ def headline(rows: Sequence[Row], metric: str) -> str:
     if best.diverged or best.defence == worst.defence:
         return f"{text}; no defence that was tried keeps more under its own worst attack."
     return f"{text}; {best.defence} keeps {number(best.last)} or better under every attack tried."
+
+
+def backdoors(rows: Sequence[Row]) -> list[str]:
+    """Say of each backdoor how often it opens: a model that keeps its accuracy may have one all the same."""
+    told = [row for row in rows if row.attack != "none" and math.isfinite(row.success)]
+    found = []
+    for attack in dict.fromkeys(row.attack for row in told):
+        cells = sorted((row for row in told if row.attack == attack), key=lambda row: row.success)
+        least, most = cells[0], cells[-1]
+        text = f"{attack} opens for {least.success:.0%} of the triggered rows under {least.defence}"
+        more = f", and for {most.success:.0%} under {most.defence}" if most is not least else ""
+        found.append(f"{text}{more}.")
+    return found
 
 
 def _find(rows: Sequence[Row], attack: str, defence: str) -> Row | None:
@@ -103,6 +117,8 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
         "z": values,
         "text": [[_shown(_find(rows, a, d), "last") for d in defences] for a in shown],
         "texttemplate": "%{text}",
+        "textfont": {"color": "var(--text)"},
+        "opacity": 0.55,  # so that the text of both themes stands out on any colour
         "hovertemplate": f"%{{y}} against %{{x}}: {metric_name(metric)} %{{text}}<extra></extra>",
         "colorscale": [[0, low], [1, high]],
         "showscale": False,

@@ -130,6 +130,11 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
         ("backdoor", ["0.880", "–"]),
     ]
     assert shown["told"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
+    assert shown["backdoors"] == ["backdoor opens for 97% of the triggered rows under FedAvg."]
+    more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
+    assert view(Table(table.scenario, 10, [], more))["backdoors"] == [
+        "backdoor opens for 10% of the triggered rows under Krum<b>, and for 97% under FedAvg."
+    ]
     trace = shown["map"]["data"][0]
     assert trace["y"] == ["backdoor", "sign-flip", "none"]  # plotly begins at the bottom
     assert trace["z"][0] == [0.88, None]

@@ -49,7 +49,12 @@ def data_of_run(facts: Facts) -> str:
     some = [name for name, rate in rates.items() if rate]
     most = max(some, key=lambda name: rates[name], default="")
     missing = f" {len(some)} of them miss values, most {most} ({rates[most]:.1%})." if some else ""
-    size_of = f"{count(rows)} rows" if rows else f"Rows ({NOT_RECORDED} how many: sites told sums only)"
+    summed = facts.overview.get("train_rows")
+    size_of = f"{count(rows)} rows"
+    if not rows:  # sites told sums only
+        size_of = (
+            f"{count(int(summed))} training rows by sum" if summed else f"Rows ({NOT_RECORDED} how many)"
+        )
     return f"{size_of} at {_sites(len(clients))}; input columns: {told or 'none'}.{missing}"
 
 

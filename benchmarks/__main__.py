@@ -22,6 +22,7 @@ BENCHMARKS: Final = {
     "audit": "with and without an audit log",
     "growth": "over more clients, workers and rounds",
     "private": "with and without differential privacy",
+    "price": "what each privacy budget costs the sites of two scenarios",
 }
 
 

@@ -1,4 +1,4 @@
-"""Puts what was measured into docs/performance.md, so that the page never says anything else."""
+"""Puts what was measured into pages of docs, so that they never say anything else."""
 
 from __future__ import annotations
 
@@ -8,37 +8,44 @@ from typing import Final
 from benchmarks.children import ROOT
 from benchmarks.results import FOLDER
 
-PAGE: Final = ROOT / "docs" / "performance.md"
+DOCS: Final = ROOT / "docs"
 _START, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
-# Name of a result → the command that makes it.
-ORDER: Final = {
-    "peers": "make bench BENCH=peers",
-    "floor": "make bench BENCH=floor",
-    "transport": "make bench BENCH=transport",
-    "secure": "make bench BENCH=secure",
-    "audit": "make bench BENCH=audit",
-    "growth-cohort": "make bench BENCH=growth",
-    "growth-population": "make bench BENCH=growth",
-    "growth-size": "make bench BENCH=growth",
-    "growth-workers": "make bench BENCH=growth",
-    "growth-rounds": "make bench BENCH=growth",
-    "growth-server": "make bench BENCH=growth",
-    "private": "make bench BENCH=private",
+# Page → name of a result → the command that makes it.
+PAGES: Final = {
+    "performance.md": {
+        "peers": "make bench BENCH=peers",
+        "floor": "make bench BENCH=floor",
+        "transport": "make bench BENCH=transport",
+        "secure": "make bench BENCH=secure",
+        "audit": "make bench BENCH=audit",
+        "growth-cohort": "make bench BENCH=growth",
+        "growth-population": "make bench BENCH=growth",
+        "growth-size": "make bench BENCH=growth",
+        "growth-workers": "make bench BENCH=growth",
+        "growth-rounds": "make bench BENCH=growth",
+        "growth-server": "make bench BENCH=growth",
+        "private": "make bench BENCH=private",
+    },
+    "privacy.md": {
+        "price-medical-thyroid": "make bench BENCH=price",
+        "price-finance-lending": "make bench BENCH=price",
+    },
 }
 
 
 def main() -> None:
-    """Rewrite the measured part of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(_START)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(f"{before}{_START}\n{measured()}{_END}{after}", encoding="utf-8")
+    """Rewrite the measured parts of the pages."""
+    for name in PAGES:
+        path = DOCS / name
+        before, _, rest = path.read_text(encoding="utf-8").partition(_START)
+        _, _, after = rest.partition(_END)
+        path.write_text(f"{before}{_START}\n{measured(name)}{_END}{after}", encoding="utf-8")
 
 
-def measured() -> str:
-    """Return all results that are there: title, command, figure, table and notes."""
-    return "\n".join(_section(name, command) for name, command in ORDER.items() if _there(name))
+def measured(page: str) -> str:
+    """Return all results of a page that are there: title, command, figure, table and notes."""
+    return "\n".join(_section(name, command) for name, command in PAGES[page].items() if _there(name))
 
 
 def _there(name: str) -> bool:

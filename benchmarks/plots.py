@@ -97,6 +97,21 @@ def _times(axes: Axes, result: Result) -> None:
     axes.set(xlabel="× shoal's seconds a round (cores)", title="Peers beside shoal")
 
 
+def _price(axes: Axes, result: Result) -> None:
+    """Draw the mean metric over epsilon, a line a unit, beside that without a promise."""
+    rows = result["data"]["rows"]
+    for unit, colour in (("record", _BLUE), ("client", _ORANGE)):
+        told = sorted((row for row in rows if row["unit"] == unit), key=lambda row: row["budget"])
+        axes.plot([r["budget"] for r in told], [r["mean"] for r in told], "o-", color=colour, label=unit)
+    axes.axhline(rows[0]["mean"], color=_GREY, linestyle=":", label="no promise")
+    axes.set_xscale("log")
+    budgets = sorted({row["budget"] for row in rows[1:]})
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.minorticks_off()
+    axes.set(xlabel="epsilon: weaker promises to the right", ylabel="mean over sites", title=result["title"])
+    axes.legend()
+
+
 FIGURES: Final[Mapping[str, Callable[[Axes, Result], None]]] = {
     "growth-cohort": _line("clients a round", "Seconds by clients a round"),
     "growth-population": _line("clients in the population", "Seconds by population", log_y=False),
@@ -105,6 +120,8 @@ FIGURES: Final[Mapping[str, Callable[[Axes, Result], None]]] = {
     "growth-rounds": _memory,
     "growth-server": _server,
     "peers": _times,
+    "price-medical-thyroid": _price,
+    "price-finance-lending": _price,
 }
 
 

@@ -14,6 +14,7 @@ from common import records
 
 PURPOSES: Final[Mapping[str, str]] = {
     records.STATISTICS: "statistics for preprocessing, as aggregates",
+    records.SUMS: "statistics for preprocessing, as a vector for a sum",
     records.TRIAL: "find the faster way to train",
     records.TRAIN: "train the global model on local rows",
     records.EVALUATE: "evaluate the global model on local validation rows",

@@ -1,6 +1,6 @@
 """Statistics of all clients together from sums over clients, with noise where it is asked for.
 
-`SummedStatistics` asks for the passes of `common/preprocessing/sums/layout.py` one after the other and
+`SummedStatistics` asks for the passes of `common/preprocessing/sums/plan.py` one after the other and
 returns the same total that `Statistics.merge` gives where clients tell theirs one by one, so that the
 preprocessing is fitted in one way. Whatever is done to a noisy sum here costs no further privacy
 (post-processing).

@@ -29,6 +29,7 @@ def overview(population: Population, fitted: Fitted) -> dict[str, object]:
     elif not few:
         notes.append(f"{len(listed)} of {len(population)} clients are listed, of those asked for statistics.")
     return {
+        "train_rows": total.rows,
         "clients": [_client(population, fitted, client) for client in listed],
         "columns": _columns(population.schema, total),
         "notes": notes,

@@ -1,6 +1,6 @@
 """A client's part of the sums: vectors of a fixed length, under the disclosure rule or ready for noise.
 
-`common/preprocessing/sums/layout.py` says what stands where and how far one row or one client moves it.
+`common/preprocessing/sums/plan.py` says what stands where and how far one row or one client moves it.
 Without noise, and where the noise protects whole clients, a vector holds only what the disclosure rule lets
 a client tell (`statistics.py`), so that it may be added in the clear as well. Where the noise protects
 single rows, counts are as they are: the rule's cuts would let one row move many numbers.
@@ -45,7 +45,7 @@ class Contribution:
         return self.plan.numbers().joined({} if self._silent else self._tabled() | self._marked(clips))
 
     def moments(self, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
-        """Return the second pass without tables of names: [n, Σ u, Σ u²] of each column and channel.
+        """Return the second pass: [n, Σ u, Σ u²] of each column and channel.
 
         Args:
             ranges: column or channel → low and high, which become u = -1 and 1; others give zeros.
@@ -64,7 +64,7 @@ class Contribution:
     def names(
         self, heavy: Mapping[str, NDArray[np.bool_]], tables: Mapping[str, NameTable]
     ) -> NDArray[np.int64]:
-        """Return the tables of the names whose buckets are all heavy, one after the other.
+        """Return the third pass: tables of the names whose buckets are all heavy, one after the other.
 
         Args:
             heavy: column → (hashes, buckets); tables: column → shape of its table.
@@ -77,7 +77,7 @@ class Contribution:
         return np.concatenate(filled)
 
     def counts(self, names: Mapping[str, Sequence[str]], clips: Mapping[str, int]) -> NDArray[np.int64]:
-        """Return the third pass: what this client has of each name that was found.
+        """Return the last pass, under noise only: what this client has of each name that was found.
 
         Args:
             names: column → names; clips: column → largest count that this client gives a name.
@@ -91,39 +91,35 @@ class Contribution:
         return self.plan.counts(sizes).joined(parts)
 
     def _tabled(self) -> Parts:
+        """Return everything of the first pass but the buckets."""
         shard, rows = self.shard, self.shard.rows
+        whole = rows if self.plan.scaled else 1
+        classes = class_counts(shard.labels, self.plan.schema.num_classes, self._few)
+        histograms = {name: self._histogram(name) for name in self.plan.schema.names("numeric")}
         parts: Parts = {
             "sites": np.ones(1),
             "sizes": np.eye(LARGEST_SIZE)[(rows - 1).bit_length()],
-            "rows": np.array([rows / (rows if self.plan.scaled else 1)]),
+            "told": np.array([counts.any() for counts in histograms.values()], np.float64),
+            "rows": np.array([rows / whole]),
+            "classes": np.array(classes, np.float64) / whole,
         }
-        classes = class_counts(shard.labels, self.plan.schema.num_classes, self._few)
-        parts["classes"] = np.array(classes, np.float64) / (rows if self.plan.scaled else 1)
-        told = []
-        for name in self.plan.schema.names("numeric"):
-            counts = self._histogram(name)
-            told.append(bool(counts.any()))
-            parts[f"numeric {name}"] = np.concatenate([[rows - counts.sum()], counts]) / (
-                rows if self.plan.scaled else 1
+        for name, counts in histograms.items():
+            parts[f"numeric {name}"] = np.concatenate([[rows - counts.sum()], counts]) / whole
+        for channel, steps in self.plan.channels.items():
+            parts[f"channel {channel}"] = self._histogram(channel) / (
+                whole * steps if self.plan.scaled else 1
             )
-        parts["told"] = np.array(told, np.float64)
-        for column in self.plan.schema.columns:
-            if column.kind == "sequence":
-                for channel in range(column.shape[1]):
-                    name = f"{column.name}:{channel}"
-                    whole = rows * column.shape[0] if self.plan.scaled else 1
-                    parts[f"channel {name}"] = self._histogram(name) / whole
-            if column.kind == "image":
-                small = shard.columns[column.name].dtype == np.uint8
-                parts["pixels"] = np.array([small, not small], np.float64)
+        for name in self.plan.schema.names("image"):
+            small = shard.columns[name].dtype == np.uint8
+            parts["pixels"] = np.array([small, not small], np.float64)
         return parts
 
     def _histogram(self, name: str) -> NDArray[np.int64]:
         bins = self.plan.grid
         counts = bins.histogram(self._values(name)[0])
         # a channel has as many values of each row as there are steps
-        steps = 1 if name in self.shard.columns else self._steps(name)
-        return counts if self.plan.by_record else bins.joined(counts, self._few * steps)
+        least = self._few * self.plan.channels.get(name, 1)
+        return counts if self.plan.by_record else bins.joined(counts, least)
 
     def _values(self, name: str) -> tuple[NDArray[np.float64], int]:
         """Return the values of a column or channel that may be told of, and how many there could be."""
@@ -132,9 +128,6 @@ class Contribution:
         column, _, channel = name.rpartition(":")
         values = self.shard.columns[column][:, :, int(channel)].astype(np.float64).ravel()
         return values[np.isfinite(values)], values.size
-
-    def _steps(self, name: str) -> int:
-        return int(self.shard.columns[name.rpartition(":")[0]].shape[1])
 
     @cached_property
     def _held(self) -> dict[str, Held]:

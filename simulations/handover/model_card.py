@@ -15,7 +15,7 @@ from simulations.report import sentences as told
 from simulations.report.facts import Facts
 from simulations.report.verdict import judge
 from simulations.results.sites import models, over_sites, tested_metrics
-from simulations.results.text import count, interval, metric_name, number
+from simulations.results.text import NONE, count, interval, metric_name, number
 
 TO_FILL_IN: Final = "**TO BE FILLED IN BY THE OPERATOR:**"
 _LABELS: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
@@ -105,7 +105,7 @@ def _quantitative(facts: Facts) -> list[str]:
             (
                 [
                     row.name,
-                    count(row.test_rows),
+                    count(row.test_rows) if row.test_rows else NONE,
                     *(interval(row.tests.get(m, {}).get(metric)) for m in present),
                 ]
                 for row in ordered

@@ -13,6 +13,7 @@ from simulations.results.text import NONE, metric_name, number
 if TYPE_CHECKING:
     from simulations.robustness.table import Row, Table
 
+DIVERGED = "diverged"
 _LEAST = {"accuracy": 0.0, "f1": 0.0, "auc": 0.5}  # where the colours begin; they end at 1
 
 
@@ -29,6 +30,7 @@ def view(table: Table) -> dict[str, Any]:
         "rounds": scenario.training.rounds,
         "metric": metric_name(metric),
         "headline": headline(rows, metric),
+        "backdoors": backdoors(rows),
         "malicious": f"{len(table.malicious)} of {table.clients} clients: {', '.join(table.malicious)}",
         "defences": defences,
         "map": _map(rows, attacks, defences, metric),
@@ -43,22 +45,38 @@ def view(table: Table) -> dict[str, Any]:
 def headline(rows: Sequence[Row], metric: str) -> str:
     """Say which attack is worst without a defence, and which defence keeps most under its worst attack."""
     name, undefended = metric_name(metric), [row for row in rows if row.defence == "FedAvg"]
-    attacked = [row for row in rows if row.attack != "none" and math.isfinite(row.last)]
+    attacked = [row for row in rows if row.attack != "none" and (row.diverged or math.isfinite(row.last))]
     harmed = [row for row in undefended if row in attacked]
     peace = next((row for row in undefended if row.attack == "none"), None)
     if peace is None or not harmed:
         return "No attack was measured against plain averaging."
     sign = 1 if higher_is_better(metric) else -1
-    worst = min(harmed, key=lambda row: sign * row.last)
-    text = (
-        f"Under {worst.attack}, plain averaging goes from {name} {number(peace.last)} to {number(worst.last)}"
-    )
-    lowest = {d: min((r for r in attacked if r.defence == d), key=lambda r: sign * r.last) for d in
-              dict.fromkeys(row.defence for row in attacked)}  # fmt: skip
-    best = max(lowest.values(), key=lambda row: sign * row.last)
-    if best.defence == worst.defence:
+
+    def rank(row: Row) -> float:
+        return -math.inf if row.diverged else sign * row.last
+
+    worst = min(harmed, key=rank)
+    numbers = f"goes from {name} {number(peace.last)} to {number(worst.last)}"
+    text = f"Under {worst.attack}, plain averaging {'diverges' if worst.diverged else numbers}"
+    tried = dict.fromkeys(row.defence for row in attacked)
+    lowest = [min((row for row in attacked if row.defence == defence), key=rank) for defence in tried]
+    best = max(lowest, key=rank)
+    if best.diverged or best.defence == worst.defence:
         return f"{text}; no defence that was tried keeps more under its own worst attack."
     return f"{text}; {best.defence} keeps {number(best.last)} or better under every attack tried."
+
+
+def backdoors(rows: Sequence[Row]) -> list[str]:
+    """Say of each backdoor how often it opens: a model that keeps its accuracy may have one all the same."""
+    told = [row for row in rows if row.attack != "none" and math.isfinite(row.success)]
+    found = []
+    for attack in dict.fromkeys(row.attack for row in told):
+        cells = sorted((row for row in told if row.attack == attack), key=lambda row: row.success)
+        least, most = cells[0], cells[-1]
+        text = f"{attack} opens for {least.success:.0%} of the triggered rows under {least.defence}"
+        more = f", and for {most.success:.0%} under {most.defence}" if most is not least else ""
+        found.append(f"{text}{more}.")
+    return found
 
 
 def _find(rows: Sequence[Row], attack: str, defence: str) -> Row | None:
@@ -73,9 +91,14 @@ def _cells(
     for attack in attacks:
         cells = [_find(rows, attack, defence) for defence in defences]
         if any(cells):
-            shown = [NONE if cell is None else number(getattr(cell, what)) for cell in cells]
-            found.append((attack, shown))
+            found.append((attack, [_shown(cell, what) for cell in cells]))
     return found
+
+
+def _shown(cell: Row | None, what: str) -> str:
+    if cell is None:
+        return NONE
+    return DIVERGED if cell.diverged else number(getattr(cell, what))
 
 
 def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], metric: str) -> Figure:
@@ -92,8 +115,10 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
         "x": [label(name) for name in defences],
         "y": [label(name) for name in shown],
         "z": values,
-        "text": [[number(value) for value in line] for line in values],
+        "text": [[_shown(_find(rows, a, d), "last") for d in defences] for a in shown],
         "texttemplate": "%{text}",
+        "textfont": {"color": "var(--text)"},
+        "opacity": 0.55,  # so that the text of both themes stands out on any colour
         "hovertemplate": f"%{{y}} against %{{x}}: {metric_name(metric)} %{{text}}<extra></extra>",
         "colorscale": [[0, low], [1, high]],
         "showscale": False,

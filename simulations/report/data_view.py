@@ -12,6 +12,12 @@ MOST_ROWS = 100  # of a table; beyond, figures tell more
 MOST_LABELS = 12
 
 
+def rows_told(overview: Mapping[str, Any]) -> str:
+    """Return how many rows the clients have together, or, where each told a sum only, training rows."""
+    rows = sum(client.get("rows") or 0 for client in overview.get("clients") or [])
+    return count(rows) if rows else f"{count(round(overview.get('train_rows') or 0))} training"
+
+
 def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] | None:
     """Return the section, or `None` without an overview.
 
@@ -29,7 +35,7 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
     few = f"<{min_count}"
     return {
         "clients": len(clients),
-        "rows": count(sum(client.get("rows") or 0 for client in clients)),
+        "rows": rows_told(overview),
         "columns_count": len(columns),
         "labels": labels,
         "table": [_client(client, labels, few) for client in clients[:MOST_ROWS]],

@@ -49,7 +49,13 @@ def data_of_run(facts: Facts) -> str:
     some = [name for name, rate in rates.items() if rate]
     most = max(some, key=lambda name: rates[name], default="")
     missing = f" {len(some)} of them miss values, most {most} ({rates[most]:.1%})." if some else ""
-    return f"{count(rows)} rows at {_sites(len(clients))}; input columns: {told or 'none'}.{missing}"
+    summed = facts.overview.get("train_rows")
+    size_of = f"{count(rows)} rows"
+    if not rows:  # sites told sums only
+        size_of = (
+            f"{count(int(summed))} training rows by sum" if summed else f"Rows ({NOT_RECORDED} how many)"
+        )
+    return f"{size_of} at {_sites(len(clients))}; input columns: {told or 'none'}.{missing}"
 
 
 def where_rows_are(facts: Facts) -> str:
@@ -61,7 +67,21 @@ def where_rows_are(facts: Facts) -> str:
 
 def disclosure_rule(facts: Facts) -> str:
     """Say what may leave a site."""
-    rule = facts.scenario.preprocessing
+    from common.preprocessing.sums.noise import is_asked_for_sums  # imports numpy and scipy
+
+    rule, privacy = facts.scenario.preprocessing, facts.scenario.privacy
+    if is_asked_for_sums(facts.scenario):
+        noised = privacy.statistics_epsilon is not None and privacy.unit != "client"
+        behind = (
+            "with noise in place of a least number of rows, but for names"
+            if noised
+            else f"in which at least {rule.min_count} of its rows stand behind each number"
+        )
+        return (
+            f"Statistics leave a site as vectors for a sum over sites, {behind}; names are used only if at "
+            f"least {_sites(rule.min_sites)} told of them. Rows never leave; weights, metrics and these "
+            "vectors do. Both ends check each reply against one list of what it may hold."
+        )
     return (
         f"Statistics leave a site only if at least {rule.min_count} of its rows stand behind them, and are "
         f"used only if at least {_sites(rule.min_sites)} told of them. Rows never leave; weights, metrics "
@@ -210,8 +230,9 @@ def testing(facts: Facts) -> str:
         return f"{NOT_RECORDED}: the final test did not take place."
     rows, resamples = sum(row.test_rows for row in tested), facts.scenario.output.bootstrap
     how = f"95 % bootstrap intervals of {count(resamples)} resamples" if resamples else "no intervals"
+    how_many = f"{count(rows)} rows" if rows else f"rows ({NOT_RECORDED} how many)"
     return (
-        f"{_sites(len(tested))}, {count(rows)} rows that no training saw, drawn by seed from each site's own "
+        f"{_sites(len(tested))}, {how_many} that no training saw, drawn by seed from each site's own "
         f"(test_fraction {facts.scenario.data.test_fraction:g}); {how}."
     )
 

@@ -14,8 +14,9 @@ from common.errors import ConfigError
 from common.schema import Schema
 from simulations import datasets
 from simulations.report import render_attacks
+from simulations.report.attacks import DIVERGED
 from simulations.results.journal import write_atomically
-from simulations.results.text import NONE, metric_name, number
+from simulations.results.text import metric_name, number
 from simulations.robustness.grid import (
     Cell,
     default_attacks,
@@ -76,7 +77,7 @@ def _grid(table: Table) -> Grid:
         grid.add_column(escape(name), justify="right", overflow="fold")
     for attack in dict.fromkeys(row.attack for row in table.rows):
         cells = [row for row in table.rows if row.attack == attack]
-        shown = [NONE if r.error else number(r.last) + _success(r.success) for r in cells]
+        shown = [DIVERGED if r.diverged else number(r.last) + _success(r.success) for r in cells]
         grid.add_row(escape(attack), *shown)
     return grid
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from clients.attacks.catalog import NONE
 from clients.attacks.poisoning import Backdoor
 from common.config import HIGHER_IS_BETTER, Scenario
-from common.errors import ShoalError
+from common.errors import NonFiniteError, ShoalError
 from simulations import datasets
 from simulations.cells import finished_run
 from simulations.results.journal import plain, write_atomically
@@ -31,7 +31,9 @@ class Row:
         attack, defence: as asked for; metric: which one is meant.
         last, chosen, success: as in `measure.Measured`.
         damage: by how much `last` is worse than that of the same defence without an attack.
-        run: folder of the run; error: why there are no numbers, "" if there are.
+        run: folder of the run, "" if it did not end.
+        diverged: whether the model became useless: training from it gives no finite numbers any more.
+        error: why there are no numbers for another reason, "" if there are.
     """
 
     attack: str
@@ -42,6 +44,7 @@ class Row:
     damage: float = math.nan
     success: float = math.nan
     run: str = ""
+    diverged: bool = False
     error: str = ""
 
 
@@ -112,6 +115,8 @@ def _run(cell: Cell, folder: Path, judge: Judge, backdoor: Backdoor | None) -> R
     try:
         run = finished_run(cell.scenario, folder)
         found = judge.measure(run, tried)
+    except NonFiniteError:
+        return replace(row, diverged=True)
     except ShoalError as error:
         return replace(row, error=f"{type(error).__name__}: {error.message}")
     except Exception as error:
@@ -136,5 +141,7 @@ def _told(row: Row) -> str:
     head = f"{row.attack} x {row.defence}"
     if row.error:
         return f"{head}: {' '.join(row.error.split())}"
+    if row.diverged:
+        return f"{head}: the model diverged"
     success = f", backdoor {row.success:.0%}" if math.isfinite(row.success) else ""
     return f"{head}: {metric_name(row.metric)} {number(row.last)}{success}"

@@ -98,6 +98,22 @@ def test_facts_are_the_numbers_of_the_run(facts: Facts) -> None:
     assert "Seed 1;" in told.environment(facts)
 
 
+def test_sites_that_told_sums_only_are_not_said_to_have_no_rows(facts: Facts) -> None:
+    clients = [{**client, "rows": None, "train_rows": None} for client in facts.overview["clients"]]
+    sites = [dataclasses.replace(row, train_rows=0, test_rows=0) for row in facts.sites]
+    summed = dataclasses.replace(facts, overview={**facts.overview, "clients": clients}, sites=sites)
+    assert told.data_of_run(summed).startswith("Rows (not recorded how many) at 5 sites;")
+    counted = dataclasses.replace(summed, overview={**summed.overview, "train_rows": 6418.0})
+    assert told.data_of_run(counted).startswith("6,418 training rows by sum at 5 sites;")
+    assert "5 sites, rows (not recorded how many) that no training saw" in told.testing(summed)
+    private = changed(facts, secure={"aggregation": True})
+    assert "as vectors for a sum over sites, in which at least 5 of its rows" in told.disclosure_rule(private)
+    noised = {"unit": "record", "noise_multiplier": 1.0, "statistics_epsilon": 1.0}
+    assert "with noise in place of a least number of rows" in told.disclosure_rule(
+        changed(facts, privacy=noised)
+    )
+
+
 def test_what_was_not_recorded_says_so(facts: Facts) -> None:
     assert told.audit(facts).startswith(NOT_RECORDED)
     empty = dataclasses.replace(facts, sites=[], overview={}, environment={}, left=[])

@@ -5,7 +5,7 @@ of blocks, and one unit of privacy (a row, or a client) can move block j by at m
 shares s_j > 0 that add up to 1, block j gets Gaussian noise of standard deviation z · Δ_j / sqrt(s_j). Divide
 each block by Δ_j / sqrt(s_j): the noise is then z everywhere, and the vector moves by at most
 sqrt(Σ_j s_j) = 1. So a pass is one Gaussian mechanism of noise multiplier z, whatever the shares.
-`layout` gives the Δ_j and proves them; docs/preprocessing.md has the proofs in full.
+`plan` gives the Δ_j and proves them; docs/preprocessing.md has the proofs in full.
 
 The passes are charged to the same account as training (`Protection.charges`), and z is solved for so that by
 themselves they spend `privacy.statistics_epsilon` as that account adds up. Each pass may depend on what those

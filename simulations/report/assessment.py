@@ -65,6 +65,7 @@ QUESTIONS: Final[Mapping[str, Mapping[str, Fact]]] = {
         "(b) Is the processing necessary: what would be reached without it?": _alternatives,
         "(b) Is it proportionate: how are data minimised?": told.disclosure_rule,
         "(c) What are the risks to the people behind the rows?": _risks,
+        "(c) What have attacks on the model found?": told.attacks,
         "(d) Which measures: differential privacy?": told.privacy,
         "(d) Which measures: secure aggregation?": told.secure_aggregation,
         "(d) Which measures: protection on the way?": told.transmission,

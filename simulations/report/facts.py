@@ -43,6 +43,7 @@ class Facts:
         left: by site and kind; `logged` says whether it is of the audit log, which has all messages, or of
             the rounds' rows, which have training and evaluation only.
         pilot: whether the sites were elsewhere; chain: the server's audit log, or `None`.
+        leakage: what attacks on the run found; empty if there were none.
     """
 
     scenario: Scenario
@@ -58,6 +59,7 @@ class Facts:
     logged: bool
     pilot: bool
     chain: Chain | None
+    leakage: Mapping[str, Any]
 
     @classmethod
     def of(cls, run: RunFolder, clients: pa.Table | None = None) -> Facts:
@@ -82,6 +84,7 @@ class Facts:
             logged=logged is not None,
             pilot=(run.path / SERVED).exists(),
             chain=chain,
+            leakage=run.leakage(),
         )
 
     @property

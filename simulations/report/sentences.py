@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from common.config import Scenario
 from simulations.report.facts import Facts
+from simulations.report.leakage import bound, inversion_rows, membership_rows
 from simulations.report.privacy import kept_word
 from simulations.results.sites import models, over_sites
 from simulations.results.text import count, metric_name, number, size
@@ -122,6 +123,23 @@ def privacy(facts: Facts) -> str:
         if told.get(key):
             text += f" {words}: {'; '.join(map(str, told[key]))}."
     return text
+
+
+def attacks(facts: Facts) -> str:
+    """Say what attacks on the run found."""
+    if not facts.leakage:
+        return f"{NOT_RECORDED}: `shoal leakage` attacks a finished simulation."
+    tried = [
+        f"{name}: AUC {auc}, {found} of the members found at 0.1 % false alarms"
+        for name, _, _, auc, found, *_ in membership_rows(facts.leakage)
+    ]
+    tried += [
+        f"an update on {batch} training row{'s' if batch != '1' else ''}, {how}: {recognised} recognised"
+        for batch, how, who, recognised, *_ in inversion_rows(facts.leakage)
+        if who == "attack"
+    ]
+    told = [f"{'; '.join(tried)}."] if tried else []
+    return " ".join([*told, *bound(facts.leakage), "An attack that fails proves nothing."])
 
 
 def secure_aggregation(facts: Facts) -> str:

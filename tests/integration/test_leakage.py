@@ -20,6 +20,8 @@ from simulations import BUILTIN_SCENARIOS, cli, datasets
 from simulations.cli.leakage import leakage
 from simulations.leakage.audit import ATTACKS, Effort, measure_leakage
 from simulations.leakage.populations import Enlarged
+from simulations.report.facts import Facts
+from simulations.report.sentences import attacks
 from simulations.results import RunFolder
 from simulations.run import run_scenario
 
@@ -160,6 +162,13 @@ def test_the_report_shows_what_was_found(leaky: RunFolder, told: dict[str, Any])
     assert "The run promises no epsilon." in report
     assert '"type":"log"' in report
     assert "read off the first layer" in report
+
+
+def test_an_officer_is_told_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
+    said = attacks(Facts.of(leaky))
+    assert "an update on 1 training row, read off the first layer: 100 % recognised" in said
+    assert "Loss threshold: AUC 0.7" in said
+    assert f"epsilon is at least {told['canary']['epsilon_at_least']:.3f}" in said
 
 
 def test_the_command_prints_the_numbers(leaky: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,7 @@ def test_sites_that_told_sums_only_are_not_said_to_have_no_rows(facts: Facts) ->
 
 def test_what_was_not_recorded_says_so(facts: Facts) -> None:
     assert told.audit(facts).startswith(NOT_RECORDED)
+    assert told.attacks(facts).startswith(NOT_RECORDED)
     empty = dataclasses.replace(facts, sites=[], overview={}, environment={}, left=[])
     for fact in (told.results, told.testing, told.data_of_run, told.environment, told.what_left):
         assert fact(empty).startswith(NOT_RECORDED)

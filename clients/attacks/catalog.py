@@ -95,7 +95,7 @@ ATTACKS: Final[Mapping[str, Entry]] = {
     ),
     "min-max": Entry(
         MinMax,
-        "As far as no honest update is from another (Shejwalkar, Houmansadr, NDSS 2021).",
+        "No further from any honest update than two of them are apart (Shejwalkar, Houmansadr, NDSS 2021).",
         _FELLOWS,
         note=_COLLUDING_NOTE,
     ),

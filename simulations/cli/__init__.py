@@ -9,16 +9,20 @@ import traceback
 import typer
 
 from common.errors import ShoalError
-from simulations.cli import (  # noqa: F401  importing them registers their commands
-    audit,
-    handover,
-    leakage,
-    pilot,
-    robustness,
-    running,
-    runs,
-    tables,
-)
+
+# In the order in which the help lists commands.
+from simulations.cli import running, runs  # noqa: F401  importing them registers their commands
+
+# isort: split
+from simulations.cli import leakage, tables  # noqa: F401
+
+# isort: split
+from simulations.cli import audit, handover  # noqa: F401
+
+# isort: split
+from simulations.cli import pilot  # noqa: F401
+
+# isort: split
 from simulations.cli.options import app
 from simulations.engine.environment import QUIET
 

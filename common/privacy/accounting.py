@@ -17,11 +17,15 @@ Meiser, Mohammadi, CCS 2018), the latter of which has no bound for `fixed`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import BudgetError
 
@@ -32,7 +36,8 @@ Accountant = Literal["rdp", "pld"]
 Sampling = Literal["everyone", "poisson", "fixed"]
 
 _FINEST: Final = 1e-4  # to which noise multipliers are solved, relative to the result
-_MOST_NOISE: Final = 1e6
+_MOST_NOISE: Final = math.log(1e6)
+_ENDLESS: Final = 1e3  # stands for the logarithm of an infinite epsilon
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class Charge:
     population: int = 0
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant) -> float:
     """Return the epsilon that all charges together have spent at `delta`; 0 for none.
 
@@ -66,11 +71,41 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant) -
     charges = tuple(charge for charge in charges if charge.count)
     if not charges:
         return 0.0
-    found = _accountant(charges, accountant)
+    replaced = any(charge.sampling == "fixed" for charge in charges)
     with _quiet():
-        for charge in charges:
-            found.compose(_event(charge, charges), charge.count)
-        return float(found.get_epsilon(delta))
+        if accountant == "pld":
+            return _by_losses(charges, delta, replaced)
+        return _by_divergences(charges, delta, replaced)
+
+
+def _by_divergences(charges: Sequence[Charge], delta: float, replaced: bool) -> float:
+    """Add up Rényi divergences: those of k uses are k times those of one."""
+    from dp_accounting.rdp import compute_epsilon  # takes a second to import
+
+    found = [(charge.count, *_divergences(replace(charge, count=1), replaced)) for charge in charges]
+    total = np.sum([count * once for count, _, once in found], axis=0)
+    return float(compute_epsilon(found[0][1], total, delta)[0])
+
+
+@lru_cache(maxsize=65_536)
+def _divergences(charge: Charge, replaced: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the orders, and the Rényi divergence of one use at each: a hundredth of a second, so kept."""
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(neighboring_relation=_relation(replaced))
+    accountant.compose(_event(charge, replaced))
+    # dp-accounting (0.6) has no public way to them, and adds up anew what it has added up before.
+    return np.asarray(accountant._orders), np.asarray(accountant._rdp)
+
+
+def _by_losses(charges: Sequence[Charge], delta: float, replaced: bool) -> float:
+    """Compose privacy loss distributions."""
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(_relation(replaced))
+    for charge in charges:
+        accountant.compose(_event(charge, replaced), charge.count)
+    return float(accountant.get_epsilon(delta))
 
 
 @contextmanager
@@ -88,7 +123,7 @@ def _quiet() -> Iterator[None]:
 def solve_noise(
     charges: Callable[[float], Sequence[Charge]], budget: float, delta: float, accountant: Accountant
 ) -> float:
-    """Return the smallest noise multiplier with which charges stay within a budget.
+    """Return the smallest noise multiplier with which charges stay within a budget, to one part in 10^4.
 
     Args:
         charges: gives the charges for a noise multiplier; more noise must not cost more.
@@ -97,26 +132,27 @@ def solve_noise(
     Raises:
         BudgetError: no noise is enough, because a part that does not depend on it spends the budget.
     """
+    from scipy.optimize import brentq
 
-    def cost(noise: float) -> float:
-        return epsilon(tuple(charges(noise)), delta, accountant)
+    def excess(log_noise: float) -> float:
+        cost = epsilon(tuple(charges(math.exp(log_noise))), delta, accountant)
+        return math.log(max(cost, 1e-9) / budget) if math.isfinite(cost) else _ENDLESS
 
-    high = 1.0
-    while cost(high) > budget:
-        high *= 2
+    high = 0.0
+    while excess(high) > 0:
+        high += math.log(2)
         if high > _MOST_NOISE:
             raise BudgetError(
                 f"no amount of noise keeps epsilon = {budget:g} at delta = {delta:g}",
                 hint="raise privacy.epsilon, or lower privacy.statistics_epsilon",
             )
-    low = 0.0 if high == 1.0 else high / 2
-    while high - low > _FINEST * high:
-        middle = (low + high) / 2
-        if middle > 0 and cost(middle) <= budget:
-            high = middle
-        else:
-            low = middle
-    return high
+    low = high - math.log(2)
+    while excess(low) <= 0:
+        low -= math.log(2)
+    found = float(brentq(excess, low, high, xtol=_FINEST / 2)) + _FINEST / 2
+    while excess(found) > 0:  # the root is met to within its tolerance, from either side
+        found += _FINEST / 2
+    return math.exp(found)
 
 
 def neighbours(charges: Sequence[Charge], member: str) -> str:
@@ -126,30 +162,18 @@ def neighbours(charges: Sequence[Charge], member: str) -> str:
     return f"differ by the presence of one {member}"
 
 
-def _relation(charges: Sequence[Charge]) -> NeighboringRelation:
-    from dp_accounting import NeighboringRelation  # takes a second to import
+def _relation(replaced: bool) -> NeighboringRelation:
+    from dp_accounting import NeighboringRelation
 
-    fixed = any(charge.sampling == "fixed" for charge in charges)
-    return NeighboringRelation.REPLACE_ONE if fixed else NeighboringRelation.ADD_OR_REMOVE_ONE
-
-
-def _accountant(charges: Sequence[Charge], accountant: Accountant) -> Any:
-    if accountant == "pld":
-        from dp_accounting.pld import PLDAccountant
-
-        return PLDAccountant(_relation(charges))
-    from dp_accounting.rdp import RdpAccountant
-
-    return RdpAccountant(neighboring_relation=_relation(charges))
+    return NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
-def _event(charge: Charge, all_charges: Sequence[Charge]) -> DpEvent:
+def _event(charge: Charge, replaced: bool) -> DpEvent:
+    """Return one use of a charge; `replaced`: what one member holds changes, not whether it is there."""
     import dp_accounting
 
-    # What one member holds changes: its part leaves the sum and another one comes in.
-    replaced = any(other.sampling == "fixed" for other in all_charges)
-    sensitivity = 2 if replaced else 1
-    gaussian = dp_accounting.GaussianDpEvent(charge.noise_multiplier / sensitivity)
+    # Its part leaves the sum and another one comes in.
+    gaussian = dp_accounting.GaussianDpEvent(charge.noise_multiplier / (2 if replaced else 1))
     if charge.sampling == "poisson" and charge.share < 1:
         return dp_accounting.PoissonSampledDpEvent(charge.share, gaussian)
     if charge.sampling == "fixed" and charge.share < 1:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from watching import Seen, watching
 
 from common import records
 from common.config import Scenario
 from common.preprocessing import Statistics
 from common.schema import Population
 from server.app import Hooks
-from server.cohort_grid import CohortGrid
 from simulations import datasets, load_scenario
 from simulations.run import coordinate
 
@@ -29,31 +28,9 @@ SCENARIOS = [
 ]
 
 
-class WatchingGrid(CohortGrid):
-    """Passes everything on, and keeps every message."""
-
-    seen: list[tuple[Message, Message]]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        asked = list(messages)
-        replies = list(super().send_and_receive(asked, timeout=timeout))
-        by_node = {m.metadata.dst_node_id: m for m in asked}
-        # copies of the containers: a strategy may take a reply apart
-        self.seen += [(by_node[r.metadata.src_node_id], Message(r.content, reply_to=r)) for r in replies]
-        return replies
-
-
-def run_watched(scenario: Scenario, population: Population) -> list[tuple[Message, Message]]:
-    seen: list[tuple[Message, Message]] = []
-
-    def watch(grid):  # type: ignore[no-untyped-def]
-        watching = WatchingGrid(grid, grid.get_node_ids())
-        watching.seen = seen
-        return watching
-
-    coordinate(scenario, population, Hooks([], lambda fitted: None), lambda outcome: None, watch)
+def run_watched(scenario: Scenario, population: Population) -> Seen:
+    seen: Seen = []
+    coordinate(scenario, population, Hooks([], lambda fitted: None), lambda outcome: None, watching(seen))
     return seen
 
 

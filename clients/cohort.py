@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from clients.attacks.adversary import Adversary
 from clients.local_settings import LocalTask, local_settings
 from clients.resident import Resident, Rows
+from clients.trained import Mean, Trained, reply
 from clients.update.pipeline import finite
 from clients.update.protection import Protection, protect
 from clients.update.step import Origin
@@ -28,14 +29,11 @@ from common.errors import NonFiniteError
 from common.privacy.record import epsilon_after, require_budget
 from common.profiling import span
 from common.records import (
-    ARRAYS,
-    CLIENTS,
     EPSILON,
     EPSILON_NEXT,
     EXAMPLES,
     METRICS_RECORD,
     TRACES,
-    TRAIN_LOSS,
     UPDATE_BYTES,
     WEIGHT,
     WITHIN,
@@ -43,7 +41,6 @@ from common.records import (
 from common.seeds import generator
 
 _TRIAL_CLIENTS = 16
-_OWN = (TRAIN_LOSS, EPSILON, EPSILON_NEXT)  # numbers of each client that have no sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +62,6 @@ class _Ready:
 
     task: LocalTask
     origin: Origin
-
-
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """What a client has learnt; `weight` is how much it counts in a mean, `beside` what it tells further."""
-
-    client: int
-    examples: int
-    loss: float
-    steps: int
-    seconds: float
-    weights: list[NDArray[Any]]
-    weight: float
-    beside: Mapping[str, float] = field(default_factory=dict)
-
-    def numbers(self) -> dict[str, float]:
-        """Return what is told of the client beside its weights."""
-        return {
-            EXAMPLES: self.examples,
-            TRAIN_LOSS: self.loss,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            **self.beside,
-        }
 
 
 def train_cohort(
@@ -119,14 +92,14 @@ def train_cohort(
     if resident.adversary is not None:
         trained = _altered(resident, resident.adversary, config, weights, protection, trained, fail)
     if config.get("reduce"):
-        mean = _Mean()
+        mean = Mean()
         for one in trained:
             with span("reduce"):
                 mean.add(one)
         if not mean.clients:
             return parts
         return [Part(mean.clients, mean.reply(arrays, _told(resident, protection, weights))), *parts]
-    done = [Part([one.client], _reply(one, _told(resident, protection, weights))) for one in trained]
+    done = [Part([one.client], reply(one, _told(resident, protection, weights))) for one in trained]
     return sorted([*done, *parts], key=lambda part: part.clients[0])
 
 
@@ -149,7 +122,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
         work, _ = _open(resident, config, [client])
         protection = protect(resident, config)
 
-        def seconds(train: Callable[..., Iterator[_Trained]], times: int) -> float:
+        def seconds(train: Callable[..., Iterator[Trained]], times: int) -> float:
             return _seconds(lambda: train(resident, weights, work * times, protection, _raise)) / times
 
         numbers["sequential-seconds"] = seconds(_one_by_one, 2)
@@ -159,7 +132,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     )
 
 
-def _seconds(work: Callable[[], Iterator[_Trained]]) -> float:
+def _seconds(work: Callable[[], Iterator[Trained]]) -> float:
     """Return the seconds of the better of two goes, after one that compiles."""
     taken = []
     for _ in range(3):
@@ -204,7 +177,7 @@ _Fail = Callable[[int, Exception], None]
 
 def _one_by_one(
     resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
-) -> Iterator[_Trained]:
+) -> Iterator[Trained]:
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
@@ -220,7 +193,7 @@ def _one_by_one(
         if leaves[0]:
             seconds, weight = time.perf_counter() - started, protection.weight(len(task.y))
             arrays = [w[0] for w in left]
-            yield _Trained(client, len(task.y), loss, steps, seconds, arrays, weight, beside)
+            yield Trained(client, len(task.y), loss, steps, seconds, arrays, weight, beside)
         else:
             fail(client, NonFiniteError.after_update())
 
@@ -260,7 +233,7 @@ def _beside(
 
 def _stacked(
     resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
-) -> Iterator[_Trained]:
+) -> Iterator[Trained]:
     for stack in _stacks(work, resident.stack_limit(weights)):
         started = time.perf_counter()
         found = resident.stacked.train(weights, [ready.task for ready in stack])
@@ -281,7 +254,7 @@ def _stacked(
                 own, rows = [w[k] for w in left], len(task.y)
                 beside = _beside(resident, protection, ready.origin, rows, within[k])
                 weight = protection.weight(rows)
-                yield _Trained(client, rows, float(loss), int(steps), seconds, own, weight, beside)
+                yield Trained(client, rows, float(loss), int(steps), seconds, own, weight, beside)
 
 
 def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
@@ -305,9 +278,9 @@ def _altered(
     config: ConfigRecord,
     weights: list[NDArray[Any]],
     protection: Protection,
-    trained: Iterator[_Trained],
+    trained: Iterator[Trained],
     fail: _Fail,
-) -> Iterator[_Trained]:
+) -> Iterator[Trained]:
     """Let malicious clients change what they send, after all that an honest client does to it."""
     # Where updates leave, they are changes of nothing.
     base = [np.zeros_like(w) for w in weights] if protection.pipeline.as_updates else weights
@@ -325,52 +298,3 @@ def _altered(
             yield replace(one, weights=sent)
         else:
             fail(one.client, NonFiniteError.forged())
-
-
-@dataclass(slots=True)
-class _Mean:
-    """The weighted mean of what clients have learnt, summed as it comes: one model's memory for any number.
-
-    They are weighted by examples; where their updates leave, as the protection says, and summed in float64,
-    so that rounding does not add to what one client can change.
-    """
-
-    clients: list[int] = field(default_factory=list)
-    rows: list[_Trained] = field(default_factory=list)
-    sums: list[NDArray[Any]] = field(default_factory=list)
-    scratch: list[NDArray[Any]] = field(default_factory=list)
-
-    def add(self, one: _Trained) -> None:
-        if not self.sums:
-            least = np.float64 if WEIGHT in one.beside else np.float32
-            kinds = [np.result_type(w.dtype, least) for w in one.weights]
-            self.sums = [np.zeros(w.shape, kind) for w, kind in zip(one.weights, kinds, strict=True)]
-            self.scratch = [np.empty_like(total) for total in self.sums]
-        for total, scratch, w in zip(self.sums, self.scratch, one.weights, strict=True):
-            np.multiply(w, one.weight, out=scratch, casting="same_kind")
-            np.add(total, scratch, out=total)
-        self.clients.append(one.client)
-        self.rows.append(replace(one, weights=[]))
-
-    def reply(self, like: ArrayRecord, told: Mapping[str, float]) -> RecordDict:
-        """Return the mean, its metrics, and a table of what each client told."""
-        rows = sorted(self.rows, key=lambda row: row.client)
-        weight = sum(row.weight for row in rows)
-        means = [
-            (total / weight).astype(array.dtype)
-            for total, array in zip(self.sums, like.values(), strict=True)
-        ]
-        sums = {
-            name: sum(row.numbers()[name] for row in rows) for name in rows[0].numbers() if name not in _OWN
-        }
-        numbers = {**sums, TRAIN_LOSS: sum(row.loss * row.weight for row in rows) / weight, **told}
-        table = records.client_table(
-            [row.client for row in rows], [{**row.numbers(), **told} for row in rows]
-        )
-        arrays = records.weights_to_record(means)
-        return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
-
-
-def _reply(one: _Trained, told: Mapping[str, float]) -> RecordDict:
-    arrays = records.weights_to_record(one.weights)
-    return RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record({**one.numbers(), **told})})

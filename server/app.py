@@ -20,15 +20,16 @@ from common.config import Scenario
 from common.errors import ConfigError
 from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
 from common.preprocessing import PreprocessingSpec, Statistics
-from common.preprocessing.sums.noise import is_asked_for_sums, protection
-from common.privacy.noise import Source, randomness
+from common.preprocessing.sums.noise import protection
+from common.privacy.noise import Source
 from common.privacy.plan import Plan, make_plan
 from common.records import ARRAYS, CONFIG
 from common.schema import Schema
-from server import preprocessing, strategies
+from server import strategies
 from server.aggregation import Aggregation, make_aggregation
 from server.checkpoint import Checkpoints
-from server.exchange import Exchange, ask, ask_enough, require_replies
+from server.exchange import Exchange, ask, require_replies
+from server.fitting import Fitted, Fitting, base_config
 from server.ledger import make_ledger
 from server.promise import promised
 from server.rounds import BaseConfig, Progress, RoundLoop
@@ -36,8 +37,6 @@ from server.sampling import cohort
 from server.schedule import learning_rate
 from server.sites import Sites
 from server.strategies.state import left_out_of, restore, state_of
-from server.summed_statistics import SummedStatistics
-from server.sums import ClearSum, MaskedSum, SumOver
 
 TrainingPath = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
@@ -59,24 +58,6 @@ class Federation:
     sites: Sites
     pooled_node: int | None = None
     source: Source = "seeded"
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What the statistics of the clients gave, or of a draw of them.
-
-    Attributes:
-        spec: the preprocessing; total: the statistics of all of them together.
-        statistics: by client index, aggregates only; empty where clients told sums.
-        rows: client index → split → number of rows; empty where clients told sums.
-        largest: training rows that no client has more of, where clients told sums; else 0.
-    """
-
-    spec: PreprocessingSpec
-    total: Statistics
-    statistics: Mapping[int, Statistics]
-    rows: Mapping[int, Mapping[str, int]]
-    largest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +192,10 @@ class _Server:
 
     def start(self, strategy: Strategy) -> tuple[_Start, Progress]:
         """Fit the preprocessing, build the model and choose the path."""
-        fitted = self.fit()
+        federation = self.federation
+        fitted = Fitting(self.grid, self.sites, self.scenario, self.schema, federation.source, self.say).fit()
         self.hooks.on_fitted(fitted)
-        config = self.base_config(fitted)
+        config = base_config(self.scenario, self.schema, fitted)
         initial = self.initial_weights(fitted)
         start = _Start(fitted, {**config, "path": self.path(config, initial)}, initial)
         if self.hooks.checkpoints is not None:
@@ -272,65 +254,6 @@ class _Server:
 
     def cohort_size(self) -> int:
         return self.scenario.strategy.clients_per_round or self.sites.count
-
-    def fit(self) -> Fitted:
-        """Ask the clients for statistics, or a draw of very many, and fit the preprocessing."""
-        size = self.scenario.preprocessing.max_clients
-        clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
-        if is_asked_for_sums(self.scenario):
-            return self.fit_sums(clients)
-        self.say(f"statistics: asking {len(clients)} clients for aggregates")
-        content = RecordDict({CONFIG: ConfigRecord()})
-        least = self.scenario.preprocessing.min_count
-        exchange = ask_enough(
-            self.grid,
-            self.sites,
-            [Message(content, node, records.STATISTICS) for node in self.sites.nodes(clients)],
-            "statistics",
-            0,
-            self.scenario,
-            "preprocessing statistics",
-            say=self.say,
-            usable=lambda told: Statistics.from_records(told).check(least),
-        )
-        found = {
-            self.sites.client(reply.metadata.src_node_id): Statistics.from_records(reply.content)
-            for reply in exchange.accepted
-        }
-        spec = preprocessing.fit(list(found.values()), self.schema, self.scenario.preprocessing)
-        rows = {row.client: _row_counts(row) for row in exchange.rows if not row.error}
-        return Fitted(spec, Statistics.merge(list(found.values())), found, rows)
-
-    def fit_sums(self, clients: Sequence[int]) -> Fitted:
-        """Fit the preprocessing from sums over clients, with noise where it is asked for."""
-        self.say(f"statistics: sums over {len(clients)} clients")
-        if self.scenario.secure.aggregation:
-            sum_over: SumOver = MaskedSum(self.grid, self.sites, clients, self.scenario)
-        else:
-            sum_over = ClearSum(self.grid, self.sites, clients, self.scenario, self.say)
-        told = SummedStatistics(
-            sum_over,
-            len(clients),
-            self.schema,
-            self.scenario,
-            randomness(self.federation.source, self.scenario.seed, "statistics-noise"),
-            self.say,
-        )
-        total = told.total()
-        spec = preprocessing.fit_total(total, self.schema, self.scenario.preprocessing)
-        return Fitted(spec, total, {}, {}, told.largest)
-
-    def base_config(self, fitted: Fitted) -> BaseConfig:
-        """Return what every message to a client holds beside the weights."""
-        config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
-        if self.scenario.secure.aggregation:
-            # No client has more rows: so weights by rows are at most 1, and as unequal as without.
-            config["full-weight-rows"] = float(fitted.largest)
-        if self.scenario.training.class_weights == "balanced":
-            weights = preprocessing.class_weights(fitted.total, self.schema)
-            if weights is not None:
-                config["class-weights"] = [weights[k] for k in range(self.schema.num_classes)]
-        return config
 
     def initial_weights(self, fitted: Fitted) -> ArrayRecord:
         """Build the model once, for its seeded initial weights."""
@@ -417,10 +340,6 @@ class _Server:
     ) -> Exchange:
         messages = [Message(content, self.sites.node(c), message_type) for c in clients]
         return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s)
-
-
-def _row_counts(row: ClientRow) -> dict[str, int]:
-    return {split: int(row.metrics[f"{split}-rows"]) for split in ("train", "validation", "test")}
 
 
 def _site_row(sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, Exchange]) -> SiteRow:

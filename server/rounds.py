@@ -115,7 +115,8 @@ class RoundLoop:
             self._round(progress, progress.round + 1)
             progress.stopped_early = 0 < patience <= progress.stale
             self.after_round(progress)
-        if progress.best_round == 0 and math.isnan(progress.score):
+        unjudged = progress.best_round == 0 and math.isnan(progress.score)
+        if unjudged or self.scenario.privacy.unit != "none":  # then nothing is chosen
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
         gc.unfreeze()
         return progress

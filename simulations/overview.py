@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.preprocessing import Statistics
 from common.schema import Population, Schema
-from server.app import Fitted
+from server.fitting import Fitted
 
 _MOST_CLIENTS = 1_000  # entries in overview.json; larger populations are told in total only
 

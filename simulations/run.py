@@ -25,8 +25,9 @@ from common.events import Observer
 from common.flower_shim import identify_process, make_run
 from common.keras_loading import load_keras
 from common.schema import Population, Schema
-from server.app import Federation, Fitted, Hooks, Outcome, make_server_app
+from server.app import Federation, Hooks, Outcome, make_server_app
 from server.checkpoint import Checkpoints
+from server.fitting import Fitted
 from server.sites import Sites
 from simulations import datasets
 from simulations.baselines import PooledResident

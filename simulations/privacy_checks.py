@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.config import Scenario
+from common.config import Scenario, StrategyConfig
 from common.errors import ConfigError
 from server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
 
@@ -85,10 +85,10 @@ def _choice_problems(scenario: Scenario) -> list[str]:
 def _central_problems(scenario: Scenario) -> list[str]:
     privacy, strategy = scenario.privacy, scenario.strategy
     problems = []
-    if is_users_own(strategy.name) or (strategy.name in STRATEGIES and needs_every_update(strategy)):
+    if _looks_at_single_updates(strategy):
         problems.append(
             f'strategy.name: {strategy.name} looks at single updates; privacy.unit = "client" gives it their '
-            "noisy mean only: use FedAvg, FedAvgM, FedProx, FedAdam, FedYogi or FedAdagrad"
+            f"noisy mean only; these take it: {_means()}"
         )
     if privacy.accountant == "pld" and strategy.sampling == "fixed" and strategy.clients_per_round:
         problems.append(
@@ -129,11 +129,10 @@ def secure_problems(scenario: Scenario) -> list[str]:
             f"strategy.name: {name} is your own and may look at single updates, of which secure.aggregation "
             "shows none: use a strategy of Flower that takes their mean, e.g. FedAvg"
         )
-    elif name in STRATEGIES and needs_every_update(scenario.strategy):
-        means = ", ".join(known for known, entry in STRATEGIES.items() if not entry.needs_every_update)
+    elif _looks_at_single_updates(scenario.strategy):
         problems.append(
             f"strategy.name: {name} looks at single updates, of which secure.aggregation shows none; these "
-            f"take their mean: {means}"
+            f"take their mean: {_means()}"
         )
     if scenario.update.compress != "none":
         problems.append(
@@ -160,6 +159,16 @@ def secure_problems(scenario: Scenario) -> list[str]:
         )
     size = scenario.strategy.clients_per_round or scenario.partition.clients
     return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]
+
+
+def _looks_at_single_updates(strategy: StrategyConfig) -> bool:
+    """Tell whether a strategy may; a name that is unknown is reported elsewhere."""
+    return (is_users_own(strategy.name) or strategy.name in STRATEGIES) and needs_every_update(strategy)
+
+
+def _means() -> str:
+    """List the strategies that take the mean of updates only."""
+    return ", ".join(name for name, entry in STRATEGIES.items() if not entry.needs_every_update)
 
 
 def secure_cohort_problems(scenario: Scenario, clients: int) -> list[str]:

@@ -38,6 +38,7 @@ Sampling = Literal["everyone", "poisson", "fixed"]
 _FINEST: Final = 1e-4  # to which noise multipliers are solved, relative to the result
 _MOST_NOISE: Final = math.log(1e6)
 _ENDLESS: Final = 1e3  # stands for the logarithm of an infinite epsilon
+_ROUNDING: Final = 1e-6  # a budget is met from below, in sums that may differ by an ulp between machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,11 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant) -
         if accountant == "pld":
             return _by_losses(charges, delta, replaced)
         return _by_divergences(charges, delta, replaced)
+
+
+def over(spent: float, budget: float) -> bool:
+    """Tell whether an epsilon is more than a budget that noise was solved for, beyond rounding."""
+    return spent > budget * (1 + _ROUNDING)
 
 
 def _by_divergences(charges: Sequence[Charge], delta: float, replaced: bool) -> float:

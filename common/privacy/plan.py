@@ -13,14 +13,11 @@ from typing import Final
 
 from common.config import PrivacyConfig, Scenario
 from common.errors import BudgetError
-from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, solve_noise
+from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
 # choice of noise, a twentieth of the cohort, would take more.
 _COUNT_SHARE: Final = 0.1
-
-
-_ROUNDING: Final = 1e-6  # a budget is met from below, in sums that may differ by an ulp between machines
 _NAMES_SHARE: Final = 1e-3  # of delta: for a name of one member that is published against all odds
 
 
@@ -71,7 +68,7 @@ class Plan:
             BudgetError: it would pass the budget.
         """
         spent = self.epsilon(rounds)
-        if spent > self.budget * (1 + _ROUNDING):
+        if over(spent, self.budget):
             raise BudgetError(
                 f"with round {rounds} this client would have spent epsilon = {spent:.4g} at delta = "
                 f"{self.delta:g}, more than the budget of {self.budget:g}",

@@ -16,11 +16,8 @@ from functools import lru_cache
 
 from common.config import PrivacyConfig, TrainingConfig
 from common.errors import BudgetError
-from common.privacy.accounting import Accountant, Charge, epsilon, solve_noise
+from common.privacy.accounting import Accountant, Charge, epsilon, over, solve_noise
 from common.privacy.plan import delta_of_names
-
-# A target is met from below, in sums of floats that may differ by an ulp between machines.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ def require_budget(plan: RecordPlan, number: int) -> None:
             hint="start a new run with training.rounds as large as wanted: its noise is chosen for them",
         )
     spent = epsilon_after(plan, number)
-    if spent > plan.budget * (1 + _ROUNDING):
+    if over(spent, plan.budget):
         raise BudgetError(
             f"after round {number} the rows would have epsilon = {spent:.4g} at delta = {plan.delta:g}, "
             f"more than the budget of {plan.budget:g}",

@@ -45,9 +45,9 @@ def data_sheet(facts: Facts) -> str:
 def _site(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
     of_label = client.get("labels") or {}
     counts = [
-        few if name in of_label and of_label[name] is None else _count(of_label.get(name)) for name in labels
+        few if name in of_label and of_label[name] is None else count(of_label.get(name)) for name in labels
     ]
-    return [str(client["name"]), _count(client.get("rows")), _count(client.get("train_rows")), *counts]
+    return [str(client["name"]), count(client.get("rows")), count(client.get("train_rows")), *counts]
 
 
 def _column(column: Mapping[str, Any]) -> list[str]:
@@ -58,12 +58,8 @@ def _column(column: Mapping[str, Any]) -> list[str]:
         NONE if rate is None else f"{rate:.1%}",
         number(column.get("mean")),
         number(column.get("std")),
-        _count(column.get("categories")),
+        count(column.get("categories")),
     ]
-
-
-def _count(value: int | None) -> str:
-    return NONE if value is None else count(value)
 
 
 def privacy_statement(facts: Facts) -> str:

@@ -52,11 +52,7 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
 def _client(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
     told = client.get("labels") or {}
     counts = [few if name in told and told[name] is None else count(told.get(name) or 0) for name in labels]
-    return [str(client["name"]), *(_count(client.get(key)) for key in ("rows", "train_rows")), *counts]
-
-
-def _count(value: int | None) -> str:
-    return NONE if value is None else count(value)
+    return [str(client["name"]), *(count(client.get(key)) for key in ("rows", "train_rows")), *counts]
 
 
 def _column(column: Mapping[str, Any], few: str) -> list[str]:

@@ -54,9 +54,9 @@ def interval_parts(found: Interval | None) -> tuple[str, str]:
     return number(found.value), f"[{number(found.low)}, {number(found.high)}]"
 
 
-def count(value: int) -> str:
-    """Return a whole number with thousands apart; one below 0 was not told."""
-    return f"{value:,}" if value >= 0 else NONE
+def count(value: int | None) -> str:
+    """Return a whole number with thousands apart; None, or one below 0, was not told."""
+    return NONE if value is None or value < 0 else f"{value:,}"
 
 
 def size(amount: float) -> str:

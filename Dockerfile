@@ -4,6 +4,7 @@ WORKDIR /app
 COPY requirements/run.txt requirements/run.txt
 RUN pip install --no-cache-dir --require-hashes -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY shoal shoal
 COPY common common
 COPY clients clients
 COPY server server

@@ -46,7 +46,7 @@ bench: install-dev ## measure beside the floor, stock Flower and other peers, an
 
 lock: install-dev ## resolve the dependencies again (needs a package index)
 	$(LOCK) --group dev --all-extras pyproject.toml -o requirements/dev.txt
-	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/run.txt
+	$(LOCK) -c requirements/dev.txt --group editable pyproject.toml -o requirements/run.txt
 
 docs: install ## write the generated pages: docs/config.md, docs/cli.md, docs/errors.md
 	$(BIN)/python -m simulations.config_reference docs

@@ -15,12 +15,12 @@ from flwr.serverapp import Grid
 
 from benchmarks import results
 from benchmarks.growth_side import Case, run
-from common.purposes import round_of
-from server.cohort_grid import CohortGrid
-from server.sites import Sites
-from simulations.audit_grid import AuditGrid
-from simulations.results.audit_check import read_chain
-from simulations.results.audit_log import AuditLog, Passed
+from shoal.common.purposes import round_of
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.sites import Sites
+from shoal.simulations.audit_grid import AuditGrid
+from shoal.simulations.results.audit_check import read_chain
+from shoal.simulations.results.audit_log import AuditLog, Passed
 
 CASES: Final = {
     "100 of 1,000 clients, 2 k weights": Case(population=1000, cohort=100, rounds=21),

@@ -17,11 +17,11 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from benchmarks.children import answer
-from common.config import Scenario
-from common.events import ClientRow, RoundRow, SiteRow
-from common.schema import Column, Schema, Shard
-from server.app import Hooks
-from simulations.run import coordinate
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.app import Hooks
+from shoal.simulations.run import coordinate
 
 FEATURES: Final = 30
 _SAMPLE_S: Final = 0.02

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from benchmarks.compose import Composed
-from common.config import Scenario
-from common.schema import Schema, Shard
-from simulations import datasets
-from simulations.datasets.site import load_site, read_schema
-from simulations.results import RunFolder
-from simulations.run import run_scenario
+from shoal.common.config import Scenario
+from shoal.common.schema import Schema, Shard
+from shoal.simulations import datasets
+from shoal.simulations.datasets.site import load_site, read_schema
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import run_scenario
 
 
 class SitesOfFiles:

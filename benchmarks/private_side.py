@@ -26,13 +26,13 @@ def record(task: str, clients: int, batch: int, turns: int) -> dict[str, list[fl
     import keras
 
     from benchmarks.models import compiled
-    from clients.local_settings import LocalSettings
-    from clients.private_sgd import PrivateTrainer
-    from clients.trainer import Trainer
-    from common.config import PrivacyConfig, TrainingConfig
-    from common.privacy.noise import SeededRandomness
-    from common.privacy.record import record_plan
-    from common.seeds import generator
+    from shoal.clients.local_settings import LocalSettings
+    from shoal.clients.private_sgd import PrivateTrainer
+    from shoal.clients.trainer import Trainer
+    from shoal.common.config import PrivacyConfig, TrainingConfig
+    from shoal.common.privacy.noise import SeededRandomness
+    from shoal.common.privacy.record import record_plan
+    from shoal.common.seeds import generator
 
     arrays = TASKS[task].arrays(clients)
     rate = TASKS[task].learning_rate
@@ -57,12 +57,12 @@ def clip(clients: int, turns: int) -> dict[str, list[float]]:
     """Measure a round of a worker that trains the MLP's clients in stacks and sums them, clipped and not."""
     from flwr.app import ConfigRecord
 
-    from clients.cohort import train_cohort
-    from clients.preprocessing.statistics import local_statistics
-    from clients.resident import Resident
-    from common.config import UpdateConfig
-    from common.records import weights_to_record
-    from server.preprocessing import fit
+    from shoal.clients.cohort import train_cohort
+    from shoal.clients.preprocessing.statistics import local_statistics
+    from shoal.clients.resident import Resident
+    from shoal.common.config import UpdateConfig
+    from shoal.common.records import weights_to_record
+    from shoal.server.preprocessing import fit
 
     task = TASKS["mlp"]
     population, scenario = task.population(clients), task.scenario(1, path="stacked")

@@ -18,20 +18,20 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from benchmarks import results
-from clients.app import serve_secure
-from clients.resident import Resident
-from clients.secure import SecureClient
-from common import records
-from common.flower_shim import identify_process, make_run
-from common.secure import graph
-from common.secure.masks import Mask, add_masks
-from server.cohort_grid import CohortGrid
-from server.secure.training import sum_vectors
-from server.sites import Sites
-from simulations import datasets, load_scenario
-from simulations.engine.grid import EngineGrid
-from simulations.engine.serial import SerialExecutor
-from simulations.engine.worker import Federation
+from shoal.clients.app import serve_secure
+from shoal.clients.resident import Resident
+from shoal.clients.secure import SecureClient
+from shoal.common import records
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.secure import graph
+from shoal.common.secure.masks import Mask, add_masks
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.secure.training import sum_vectors
+from shoal.server.sites import Sites
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.serial import SerialExecutor
+from shoal.simulations.engine.worker import Federation
 
 _MB: Final = 1_000_000
 _SETTINGS: Final = ("secure.aggregation=true", "resources.backend=serial")

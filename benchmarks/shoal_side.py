@@ -17,11 +17,11 @@ from benchmarks.arrays import Arrays
 from benchmarks.children import answer
 from benchmarks.models import compiled
 from benchmarks.tasks import TASKS
-from common import profiling
-from common.events import ClientRow, Observer, RoundRow, SiteRow
-from server.app import Hooks, Outcome
-from simulations.results import RunFolder
-from simulations.run import coordinate
+from shoal.common import profiling
+from shoal.common.events import ClientRow, Observer, RoundRow, SiteRow
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import coordinate
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.arrays import BATCH, Arrays
-from common.config import Scenario
-from common.schema import Column, Schema, Shard
+from shoal.common.config import Scenario
+from shoal.common.schema import Column, Schema, Shard
 
 SEED: Final = 1
 ASKED: Final = 50  # clients that are asked for statistics
@@ -128,10 +128,10 @@ class Task:
         Args:
             clients: only the first ones; `None` for all.
         """
-        from clients.preprocessing.statistics import local_statistics
-        from clients.resident import Resident
-        from common.models import build
-        from server.preprocessing import fit
+        from shoal.clients.preprocessing.statistics import local_statistics
+        from shoal.clients.resident import Resident
+        from shoal.common.models import build
+        from shoal.server.preprocessing import fit
 
         population, scenario = self.population(clients), self.scenario(1)
         resident = Resident(scenario, population)
@@ -182,7 +182,7 @@ def _digits() -> tuple[Schema, Shard]:
 
 
 def _reviews() -> tuple[Schema, Shard]:
-    from simulations.datasets.sentiment import read
+    from shoal.simulations.datasets.sentiment import read
 
     table = read()
     texts = np.array(table["text"].to_pylist(), object)

@@ -23,12 +23,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from benchmarks import results
 from benchmarks.children import ROOT
 from benchmarks.superlink import SuperLink
-from common.flower_shim import identify_process, make_run
-from common.records import weights_to_record
-from server.sites import Sites
-from simulations.transport.certificates import issue, make_authority, server_credentials
-from simulations.transport.grid import TransportGrid
-from simulations.transport.server import Policy, TransportServer
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.records import weights_to_record
+from shoal.server.sites import Sites
+from shoal.simulations.transport.certificates import issue, make_authority, server_credentials
+from shoal.simulations.transport.grid import TransportGrid
+from shoal.simulations.transport.server import Policy, TransportServer
 
 _CLIENTS: Final = 10
 _PROCESSES: Final = 2

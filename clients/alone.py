@@ -16,12 +16,12 @@ from typing import cast
 
 from flwr.app import ConfigRecord
 
-from clients.local_settings import local_settings
-from clients.resident import Resident, Rows
-from common import metrics
-from common.records import Weights
-from common.schema import Split
-from common.seeds import generator
+from shoal.clients.local_settings import local_settings
+from shoal.clients.resident import Resident, Rows
+from shoal.common import metrics
+from shoal.common.records import Weights
+from shoal.common.schema import Split
+from shoal.common.seeds import generator
 
 
 def train_alone(

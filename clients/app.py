@@ -14,17 +14,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.alone import train_alone
-from clients.cohort import Part, train_cohort, trial
-from clients.preprocessing.statistics import local_statistics
-from clients.preprocessing.sums import summand_of
-from clients.resident import Resident, Rows
-from clients.secure import SecureClient
-from common import metrics, records
-from common.errors import DisclosureError
-from common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
-from common.schema import Split
-from common.seeds import generator
+from shoal.clients.alone import train_alone
+from shoal.clients.cohort import Part, train_cohort, trial
+from shoal.clients.preprocessing.statistics import local_statistics
+from shoal.clients.preprocessing.sums import summand_of
+from shoal.clients.resident import Resident, Rows
+from shoal.clients.secure import SecureClient
+from shoal.common import metrics, records
+from shoal.common.errors import DisclosureError
+from shoal.common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
+from shoal.common.schema import Split
+from shoal.common.seeds import generator
 
 # (client index, the server's config, the server's weights or None) → the reply's content
 Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]

@@ -17,18 +17,18 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.attacks.adversary import Adversary
-from clients.local_settings import LocalTask, local_settings
-from clients.resident import Resident, Rows
-from clients.trained import Mean, Trained, reply
-from clients.update.pipeline import finite
-from clients.update.protection import Protection, protect
-from clients.update.step import Origin
-from common import records
-from common.errors import NonFiniteError
-from common.privacy.record import epsilon_after, require_budget
-from common.profiling import span
-from common.records import (
+from shoal.clients.attacks.adversary import Adversary
+from shoal.clients.local_settings import LocalTask, local_settings
+from shoal.clients.resident import Resident, Rows
+from shoal.clients.trained import Mean, Trained, reply
+from shoal.clients.update.pipeline import finite
+from shoal.clients.update.protection import Protection, protect
+from shoal.clients.update.step import Origin
+from shoal.common import records
+from shoal.common.errors import NonFiniteError
+from shoal.common.privacy.record import epsilon_after, require_budget
+from shoal.common.profiling import span
+from shoal.common.records import (
     EPSILON,
     EPSILON_NEXT,
     EXAMPLES,
@@ -38,7 +38,7 @@ from common.records import (
     WEIGHT,
     WITHIN,
 )
-from common.seeds import generator
+from shoal.common.seeds import generator
 
 _TRIAL_CLIENTS = 16
 
@@ -112,7 +112,7 @@ def _told(resident: Resident, protection: Protection, weights: Sequence[NDArray[
 
 def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client: int) -> RecordDict:
     """Measure what a round costs a client, stacked and one by one, on this client's rows."""
-    from clients.stacked import why_not  # TensorFlow takes seconds to import
+    from shoal.clients.stacked import why_not  # TensorFlow takes seconds to import
 
     resident.use_preprocessing(str(config["preprocessing"]))
     weights, examples = records.record_to_weights(arrays), 0

@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from common.config import Scenario
-from common.seeds import integer_seed
+from shoal.common.config import Scenario
+from shoal.common.seeds import integer_seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from clients.local_settings import LocalSettings
-from clients.row_gradients import AnyRows, Batches, DenseRows, RowGradients
-from clients.trainer import Trainer, seed_states
-from common.errors import ModelError, NonFiniteError
-from common.privacy.noise import Randomness
-from common.privacy.record import RecordPlan
-from common.profiling import span
-from common.records import all_finite
+from shoal.clients.local_settings import LocalSettings
+from shoal.clients.row_gradients import AnyRows, Batches, DenseRows, RowGradients
+from shoal.clients.trainer import Trainer, seed_states
+from shoal.common.errors import ModelError, NonFiniteError
+from shoal.common.privacy.noise import Randomness
+from shoal.common.privacy.record import RecordPlan
+from shoal.common.profiling import span
+from shoal.common.records import all_finite
 
 Arrays = Sequence[NDArray[Any]]
 _NOISE_NUMBERS = 1 << 22  # of noise drawn at a time, 16 MB: steps are run in blocks of as many as that allows

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.attacks.adversary import Adversary
-from clients.preprocessing.contribution import Contribution
-from clients.shard import split_indices
-from clients.update.step import Origin
-from common.config import Scenario
-from common.keras_loading import load_keras
-from common.preprocessing import Encoder, PreprocessingSpec
-from common.preprocessing.sums.plan import Plan as SumsPlan
-from common.privacy.accounting import Charge
-from common.privacy.charges import Account
-from common.privacy.noise import Source
-from common.privacy.plan import Plan, make_plan
-from common.privacy.record import RecordPlan, record_plan
-from common.profiling import span
-from common.schema import OwnSplits, Population, Schema, Shard, Split
+from shoal.clients.attacks.adversary import Adversary
+from shoal.clients.preprocessing.contribution import Contribution
+from shoal.clients.shard import split_indices
+from shoal.clients.update.step import Origin
+from shoal.common.config import Scenario
+from shoal.common.keras_loading import load_keras
+from shoal.common.preprocessing import Encoder, PreprocessingSpec
+from shoal.common.preprocessing.sums.plan import Plan as SumsPlan
+from shoal.common.privacy.accounting import Charge
+from shoal.common.privacy.charges import Account
+from shoal.common.privacy.noise import Source
+from shoal.common.privacy.plan import Plan, make_plan
+from shoal.common.privacy.record import RecordPlan, record_plan
+from shoal.common.profiling import span
+from shoal.common.schema import OwnSplits, Population, Schema, Shard, Split
 
 if TYPE_CHECKING:
-    from clients.private_sgd import PrivateTrainer
-    from clients.stacked import StackedTrainer
-    from clients.trainer import Trainer
+    from shoal.clients.private_sgd import PrivateTrainer
+    from shoal.clients.stacked import StackedTrainer
+    from shoal.clients.trainer import Trainer
 
 _MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and copies in flight, in models' sizes
 _CONTRIBUTIONS = 16  # clients of whom the words are kept between questions about statistics
@@ -150,7 +150,7 @@ class Resident:
     def stacked(self) -> StackedTrainer:
         """The trainer of many clients at once, with the model of `trainer`."""
         if self._stacked is None:
-            from clients.stacked import StackedTrainer
+            from shoal.clients.stacked import StackedTrainer
 
             self._stacked = StackedTrainer(self.trainer.model)
         return self._stacked
@@ -159,7 +159,7 @@ class Resident:
     def private(self) -> PrivateTrainer:
         """The trainer of DP-SGD, with the model of `trainer`."""
         if self._private is None:
-            from clients.private_sgd import PrivateTrainer
+            from shoal.clients.private_sgd import PrivateTrainer
 
             privacy = self.scenario.privacy
             self._private = PrivateTrainer(self.trainer, privacy.clip_norm, privacy.microbatch)
@@ -215,8 +215,8 @@ class Resident:
     def _make_trainer(self) -> Trainer:
         # TensorFlow takes seconds to import: only a client that trains pays for it.
         load_keras()
-        from clients.trainer import Trainer
-        from common.models import build, compile_model
+        from shoal.clients.trainer import Trainer
+        from shoal.common.models import build, compile_model
 
         spec = self.encoder.spec.input_spec
         model = build(self.scenario.model, spec, self.schema.num_classes, seed=self.scenario.seed)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from common.models import LOSSES
+from shoal.common.models import LOSSES
 
 # What DenseRows knows to treat rows one by one, beside Dense itself.
 _ROW_BY_ROW = (

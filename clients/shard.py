@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import DataConfig
-from common.errors import EmptyClientError
-from common.schema import Shard, Split
-from common.seeds import generator
+from shoal.common.config import DataConfig
+from shoal.common.errors import EmptyClientError
+from shoal.common.schema import Shard, Split
+from shoal.common.seeds import generator
 
 
 def split_indices(

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from clients.local_settings import LocalTask, batch_plan
-from clients.stacked_optimizers import stacked_optimizer
-from clients.trainer import seed_states
-from common.profiling import span
+from shoal.clients.local_settings import LocalTask, batch_plan
+from shoal.clients.stacked_optimizers import stacked_optimizer
+from shoal.clients.trainer import seed_states
+from shoal.common.profiling import span
 
 Arrays = Sequence[NDArray[Any]]
 

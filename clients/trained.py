@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from common import records
-from common.records import (
+from shoal.common import records
+from shoal.common.records import (
     ARRAYS,
     CLIENTS,
     EPSILON,

@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from clients.local_settings import LocalSettings, batch_plan
-from clients.proximal import ProximalTerm
-from common.errors import NonFiniteError
-from common.profiling import span
-from common.records import all_finite
+from shoal.clients.local_settings import LocalSettings, batch_plan
+from shoal.clients.proximal import ProximalTerm
+from shoal.common.errors import NonFiniteError
+from shoal.common.profiling import span
+from shoal.common.records import all_finite
 
 Arrays = Sequence[NDArray[Any]]
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common import errors
+from shoal.common import errors
 
 
 @dataclass(frozen=True, slots=True)

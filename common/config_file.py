@@ -11,10 +11,10 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from common.config import Scenario
-from common.config_places import Keys, key_lines, key_parts, line_of
-from common.config_problems import accepts_text, describe, sequence_fields
-from common.errors import ConfigError, nearest
+from shoal.common.config import Scenario
+from shoal.common.config_places import Keys, key_lines, key_parts, line_of
+from shoal.common.config_problems import accepts_text, describe, sequence_fields
+from shoal.common.errors import ConfigError, nearest
 
 
 def load_scenario(

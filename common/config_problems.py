@@ -10,9 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from common.config import Scenario
-from common.config_places import Keys
-from common.errors import nearest, unknown_name
+from shoal.common.config import Scenario
+from shoal.common.config_places import Keys
+from shoal.common.errors import nearest, unknown_name
 
 _KINDS = {
     "int_type": "a whole number",

@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import HIGHER_IS_BETTER, TrainingConfig
-from common.errors import ConfigError
-from common.events import Interval
-from common.schema import Task
+from shoal.common.config import HIGHER_IS_BETTER, TrainingConfig
+from shoal.common.errors import ConfigError
+from shoal.common.events import Interval
+from shoal.common.schema import Task
 
 Rows = NDArray[Any]
 Counts = NDArray[np.float64]  # (resamples, rows): how often a row was drawn

@@ -10,7 +10,7 @@ from typing import Final
 
 from flwr.app import ConfigRecord, RecordDict
 
-from common import records
+from shoal.common import records
 
 PURPOSES: Final[Mapping[str, str]] = {
     records.STATISTICS: "statistics for preprocessing, as aggregates",

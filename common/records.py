@@ -37,9 +37,9 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from common.arrays import NumpyArray, count_bytes, view
-from common.config import METRICS
-from common.errors import DisclosureError
+from shoal.common.arrays import NumpyArray, count_bytes, view
+from shoal.common.config import METRICS
+from shoal.common.errors import DisclosureError
 
 STATISTICS: Final = "query.statistics"
 SUMS: Final = "query.sums"

@@ -16,16 +16,16 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from common import records
-from common.arrays import view
-from common.config import Scenario
-from common.errors import TrainingError
-from common.flower_shim import number_message
-from common.privacy.noise import SLACK, Source, randomness, with_noise
-from common.privacy.plan import Plan, divided
-from common.records import ARRAYS, CLIP_NORM, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
-from common.secure.layout import Noise
-from server.sites import FIRST_NODE_ID
+from shoal.common import records
+from shoal.common.arrays import view
+from shoal.common.config import Scenario
+from shoal.common.errors import TrainingError
+from shoal.common.flower_shim import number_message
+from shoal.common.privacy.noise import SLACK, Source, randomness, with_noise
+from shoal.common.privacy.plan import Plan, divided
+from shoal.common.records import ARRAYS, CLIP_NORM, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
+from shoal.common.secure.layout import Noise
+from shoal.server.sites import FIRST_NODE_ID
 
 _CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value that its paper uses throughout
 

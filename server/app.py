@@ -15,28 +15,28 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from common import records
-from common.config import Scenario
-from common.errors import ConfigError
-from common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
-from common.preprocessing import PreprocessingSpec, Statistics
-from common.preprocessing.sums.noise import protection
-from common.privacy.noise import Source
-from common.privacy.plan import Plan, make_plan
-from common.records import ARRAYS, CONFIG
-from common.schema import Schema
-from server import strategies
-from server.aggregation import Aggregation, make_aggregation
-from server.checkpoint import Checkpoints
-from server.exchange import Exchange, ask, require_replies
-from server.fitting import Fitted, Fitting, base_config
-from server.ledger import make_ledger
-from server.promise import promised
-from server.rounds import BaseConfig, Progress, RoundLoop
-from server.sampling import cohort
-from server.schedule import learning_rate
-from server.sites import Sites
-from server.strategies.state import left_out_of, restore, state_of
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.events import ClientRow, Interval, Model, Observer, Phase, RoundRow, SiteRow
+from shoal.common.preprocessing import PreprocessingSpec, Statistics
+from shoal.common.preprocessing.sums.noise import protection
+from shoal.common.privacy.noise import Source
+from shoal.common.privacy.plan import Plan, make_plan
+from shoal.common.records import ARRAYS, CONFIG
+from shoal.common.schema import Schema
+from shoal.server import strategies
+from shoal.server.aggregation import Aggregation, make_aggregation
+from shoal.server.checkpoint import Checkpoints
+from shoal.server.exchange import Exchange, ask, require_replies
+from shoal.server.fitting import Fitted, Fitting, base_config
+from shoal.server.ledger import make_ledger
+from shoal.server.promise import promised
+from shoal.server.rounds import BaseConfig, Progress, RoundLoop
+from shoal.server.sampling import cohort
+from shoal.server.schedule import learning_rate
+from shoal.server.sites import Sites
+from shoal.server.strategies.state import left_out_of, restore, state_of
 
 TrainingPath = Literal["stacked", "sequential"]
 _LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
@@ -257,7 +257,7 @@ class _Server:
 
     def initial_weights(self, fitted: Fitted) -> ArrayRecord:
         """Build the model once, for its seeded initial weights."""
-        from common.models import build, compile_model  # TensorFlow takes seconds to import
+        from shoal.common.models import build, compile_model  # TensorFlow takes seconds to import
 
         spec, seed = fitted.spec.input_spec, self.scenario.seed
         model = build(self.scenario.model, spec, self.schema.num_classes, seed=seed)

@@ -25,10 +25,10 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from common.arrays import NumpyArray, view
-from common.config import Scenario
-from common.config_file import dump_toml
-from common.errors import CheckpointError
+from shoal.common.arrays import NumpyArray, view
+from shoal.common.config import Scenario
+from shoal.common.config_file import dump_toml
+from shoal.common.errors import CheckpointError
 
 FORMAT: Final = 1
 _KEPT: Final = 2  # the newest, and one more in case it is damaged

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common.flower_shim import Run
+from shoal.common.flower_shim import Run
 
 
 class CohortGrid(Grid):

@@ -11,13 +11,13 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from common import records
-from common.config import Scenario
-from common.errors import BudgetError, DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
-from common.events import ClientRow, Phase
-from common.flower_shim import client_error, number_message
-from common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
-from server.sites import Sites
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import BudgetError, DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
+from shoal.common.events import ClientRow, Phase
+from shoal.common.flower_shim import client_error, number_message
+from shoal.common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
+from shoal.server.sites import Sites
 
 # Numbers that replies of a type must have; those of other types, how many examples they speak for.
 _NEEDED = {

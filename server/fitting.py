@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from common import records
-from common.config import Scenario
-from common.events import ClientRow
-from common.preprocessing import PreprocessingSpec, Statistics
-from common.preprocessing.sums.noise import is_asked_for_sums
-from common.privacy.noise import Source, randomness
-from common.records import CONFIG
-from common.schema import Schema
-from server import preprocessing
-from server.exchange import ask_enough
-from server.rounds import BaseConfig
-from server.sampling import cohort
-from server.sites import Sites
-from server.summed_statistics import SummedStatistics
-from server.sums import ClearSum, MaskedSum, SumOver
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow
+from shoal.common.preprocessing import PreprocessingSpec, Statistics
+from shoal.common.preprocessing.sums.noise import is_asked_for_sums
+from shoal.common.privacy.noise import Source, randomness
+from shoal.common.records import CONFIG
+from shoal.common.schema import Schema
+from shoal.server import preprocessing
+from shoal.server.exchange import ask_enough
+from shoal.server.rounds import BaseConfig
+from shoal.server.sampling import cohort
+from shoal.server.sites import Sites
+from shoal.server.summed_statistics import SummedStatistics
+from shoal.server.sums import ClearSum, MaskedSum, SumOver
 
 
 @dataclass(frozen=True, slots=True)

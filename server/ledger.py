@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from common.config import Scenario
-from common.events import ClientRow
-from common.privacy.charges import Charges
-from common.privacy.noise import Source
-from common.privacy.plan import Plan
-from common.records import EPSILON, EPSILON_NEXT
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow
+from shoal.common.privacy.charges import Charges
+from shoal.common.privacy.noise import Source
+from shoal.common.privacy.plan import Plan
+from shoal.common.records import EPSILON, EPSILON_NEXT
 
 
 class Ledger(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.config import PreprocessingConfig
-from common.errors import DataError, DisclosureError
-from common.preprocessing import PreprocessingSpec, Statistics, spec
-from common.preprocessing.aggregates import Moments, NumericStatistics
-from common.schema import Schema
+from shoal.common.config import PreprocessingConfig
+from shoal.common.errors import DataError, DisclosureError
+from shoal.common.preprocessing import PreprocessingSpec, Statistics, spec
+from shoal.common.preprocessing.aggregates import Moments, NumericStatistics
+from shoal.common.schema import Schema
 
 
 def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingConfig) -> PreprocessingSpec:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from common.config import Scenario
-from common.privacy.accounting import neighbours
-from common.privacy.noise import SOURCES, Source
-from common.privacy.plan import Plan
+from shoal.common.config import Scenario
+from shoal.common.privacy.accounting import neighbours
+from shoal.common.privacy.noise import SOURCES, Source
+from shoal.common.privacy.plan import Plan
 
 _MEMBER = {"client": "client", "local": "client", "record": "training row"}
 _TRUST = {

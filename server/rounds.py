@@ -15,23 +15,23 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import metrics, profiling, records
-from common.config import Scenario
-from common.errors import BudgetError, TrainingError
-from common.events import ClientRow, Phase, RoundRow
-from common.privacy.noise import Source
-from common.profiling import span
-from common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
-from common.schema import Task
-from server.aggregation import Aggregation, Plain
-from server.cohort_grid import CohortGrid
-from server.exchange import Exchange, ask_enough
-from server.ledger import Ledger, NoLedger
-from server.sampling import cohort, train_cohort
-from server.schedule import learning_rate
-from server.secure.training import train_securely
-from server.sites import Sites
-from server.strategies.catalog import needs_every_update
+from shoal.common import metrics, profiling, records
+from shoal.common.config import Scenario
+from shoal.common.errors import BudgetError, TrainingError
+from shoal.common.events import ClientRow, Phase, RoundRow
+from shoal.common.privacy.noise import Source
+from shoal.common.profiling import span
+from shoal.common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
+from shoal.common.schema import Task
+from shoal.server.aggregation import Aggregation, Plain
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.exchange import Exchange, ask_enough
+from shoal.server.ledger import Ledger, NoLedger
+from shoal.server.sampling import cohort, train_cohort
+from shoal.server.schedule import learning_rate
+from shoal.server.secure.training import train_securely
+from shoal.server.sites import Sites
+from shoal.server.strategies.catalog import needs_every_update
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
 BaseConfig = Mapping[str, str | float | list[float]]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.config import StrategyConfig
-from common.privacy.noise import Randomness, Source, randomness
-from common.seeds import Purpose, generator
+from shoal.common.config import StrategyConfig
+from shoal.common.privacy.noise import Randomness, Source, randomness
+from shoal.common.seeds import Purpose, generator
 
 
 def train_cohort(

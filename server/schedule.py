@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from common.config import TrainingConfig
+from shoal.common.config import TrainingConfig
 
 
 def learning_rate(training: TrainingConfig, round_number: int) -> float:

@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DataError
-from common.preprocessing.aggregates import Counts
-from common.preprocessing.sums.buckets import MOST_HEAVY
-from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.names import cells_for, cut
-from common.preprocessing.sums.noise import names_threshold
-from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.questions import Questions
-from server.sums import SumOver
+from shoal.common.errors import DataError
+from shoal.common.preprocessing.aggregates import Counts
+from shoal.common.preprocessing.sums.buckets import MOST_HEAVY
+from shoal.common.preprocessing.sums.layout import Layout
+from shoal.common.preprocessing.sums.names import cells_for, cut
+from shoal.common.preprocessing.sums.noise import names_threshold
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.questions import Questions
+from shoal.server.sums import SumOver
 
 Names = Mapping[str, Mapping[str, tuple[int, int]]]  # column → name → (sites, rows)
 Heavy = Mapping[str, NDArray[np.bool_]]  # column → (hashes, buckets)

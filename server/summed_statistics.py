@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Scenario
-from common.errors import DataError, DisclosureError
-from common.preprocessing import Statistics
-from common.preprocessing.aggregates import (
+from shoal.common.config import Scenario
+from shoal.common.errors import DataError, DisclosureError
+from shoal.common.preprocessing import Statistics
+from shoal.common.preprocessing.aggregates import (
     CategoricalStatistics,
     Counts,
     Moments,
@@ -27,15 +27,15 @@ from common.preprocessing.aggregates import (
     round_down,
     round_up,
 )
-from common.preprocessing.sketch import Sketch
-from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.noise import client_share
-from common.preprocessing.sums.plan import MOMENT_UNIT, Plan
-from common.preprocessing.sums.questions import Questions, Values
-from common.privacy.noise import Randomness
-from common.schema import Schema
-from server import summed_names
-from server.sums import SumOver
+from shoal.common.preprocessing.sketch import Sketch
+from shoal.common.preprocessing.sums.layout import Layout
+from shoal.common.preprocessing.sums.noise import client_share
+from shoal.common.preprocessing.sums.plan import MOMENT_UNIT, Plan
+from shoal.common.preprocessing.sums.questions import Questions, Values
+from shoal.common.privacy.noise import Randomness
+from shoal.common.schema import Schema
+from shoal.server import summed_names
+from shoal.server.sums import SumOver
 
 Parts = Mapping[str, NDArray[np.float64]]
 _NEIGHBOURS: Final = (1, 2, 4, 8)

@@ -11,15 +11,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from common import records
-from common.config import Scenario
-from common.errors import DisclosureError
-from common.preprocessing.sums.questions import Values, number_of_pass
-from common.preprocessing.sums.wide import DIGITS, gathered, is_wide
-from common.records import CONFIG
-from server.exchange import ask_enough
-from server.secure.protocol import Task, secure_sum
-from server.sites import Sites
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.sums.questions import Values, number_of_pass
+from shoal.common.preprocessing.sums.wide import DIGITS, gathered, is_wide
+from shoal.common.records import CONFIG
+from shoal.server.exchange import ask_enough
+from shoal.server.secure.protocol import Task, secure_sum
+from shoal.server.sites import Sites
 
 _WHOLE = 2**31 - 1  # largest number of one client
 

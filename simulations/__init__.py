@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.config import Scenario
+    from shoal.common.config import Scenario
 
 BUILTIN_SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -17,6 +17,10 @@ def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario
 
     See `common.config_file.load_scenario`, to which this adds only where the built-in ones are.
     """
-    from common import config_file
+    from shoal.common import config_file
 
     return config_file.load_scenario(source, overrides, builtin=BUILTIN_SCENARIOS)
+
+
+if __name__ != "shoal.simulations":  # under a second name all of it would load twice
+    raise ImportError("the package is shoal.simulations")

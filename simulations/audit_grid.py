@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from common.purposes import round_of
-from common.records import CLIENTS
-from server.cohort_grid import CohortGrid
-from server.exchange import POOLED_NAME
-from server.sites import Sites
-from simulations.results.audit_log import AuditLog, Passed
-from simulations.transport.codec import pack
+from shoal.common.purposes import round_of
+from shoal.common.records import CLIENTS
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.exchange import POOLED_NAME
+from shoal.server.sites import Sites
+from shoal.simulations.results.audit_log import AuditLog, Passed
+from shoal.simulations.transport.codec import pack
 
 
 class AuditGrid(CohortGrid):

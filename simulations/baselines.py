@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from clients.attacks.adversary import make_adversary
-from clients.resident import Resident, Rows
-from common.config import Scenario
-from common.schema import Population, Split
+from shoal.clients.attacks.adversary import make_adversary
+from shoal.clients.resident import Resident, Rows
+from shoal.common.config import Scenario
+from shoal.common.schema import Population, Split
 
 
 class PooledResident(Resident):

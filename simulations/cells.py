@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.config import Scenario
-from common.errors import ConfigError, ShoalError
-from simulations import load_scenario
-from simulations.results import RunFolder, list_folders
-from simulations.results.text import duration
-from simulations.validation import validate
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, ShoalError
+from shoal.simulations import load_scenario
+from shoal.simulations.results import RunFolder, list_folders
+from shoal.simulations.results.text import duration
+from shoal.simulations.validation import validate
 
 _ENDED: Final = ("finished", "stopped early")
 _TO_GO_ON: Final = ("killed", "interrupted")
@@ -95,7 +95,7 @@ def finished_run(scenario: Scenario, folder: Path) -> RunFolder:
     Raises:
         ShoalError: the run failed.
     """
-    from simulations.run import resume_run, run_scenario  # imports Flower and Ray
+    from shoal.simulations.run import resume_run, run_scenario  # imports Flower and Ray
 
     output = scenario.output.model_copy(update={"directory": str(folder)})
     scenario = scenario.model_copy(update={"output": output})

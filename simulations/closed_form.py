@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from flwr.app import ArrayRecord
 
-from clients.shard import split
-from common.config import Scenario
-from common.preprocessing import PreprocessingSpec
-from common.records import record_to_weights
-from common.schema import Population
+from shoal.clients.shard import split
+from shoal.common.config import Scenario
+from shoal.common.preprocessing import PreprocessingSpec
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Population
 
 _MOST_CLIENTS = 10_000  # pooling more rows than these hold would cost more than the run
 

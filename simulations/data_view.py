@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from common.config import Scenario
-from common.schema import Population, Schema, Shard
-from simulations import datasets
+from shoal.common.config import Scenario
+from shoal.common.schema import Population, Schema, Shard
+from shoal.simulations import datasets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -140,7 +140,7 @@ def list_datasets() -> str:
 
 def show(scenario: Scenario, plot: Path | None) -> None:
     """Print what the clients of a scenario hold, and write the plot if a path is given."""
-    from simulations.terminal import make_console
+    from shoal.simulations.terminal import make_console
 
     population = datasets.load_population(scenario)
     console = make_console()

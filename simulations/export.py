@@ -7,11 +7,11 @@ from pathlib import Path
 import keras
 from flwr.app import ArrayRecord
 
-from common.config import Scenario
-from common.models import build
-from common.preprocessing import Encoder, PreprocessingSpec
-from common.records import record_to_weights
-from common.schema import Schema
+from shoal.common.config import Scenario
+from shoal.common.models import build
+from shoal.common.preprocessing import Encoder, PreprocessingSpec
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Schema
 
 
 def export_model(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common.preprocessing import Statistics
-from common.schema import Population, Schema
-from server.fitting import Fitted
+from shoal.common.preprocessing import Statistics
+from shoal.common.schema import Population, Schema
+from shoal.server.fitting import Fitted
 
 _MOST_CLIENTS = 1_000  # entries in overview.json; larger populations are told in total only
 

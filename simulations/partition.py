@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import PartitionConfig
-from common.errors import ConfigError, EmptyClientError
-from common.seeds import generator, integer_seed
-from simulations.datasets.table import Table, TablePopulation
+from shoal.common.config import PartitionConfig
+from shoal.common.errors import ConfigError, EmptyClientError
+from shoal.common.seeds import generator, integer_seed
+from shoal.simulations.datasets.table import Table, TablePopulation
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common.config import Scenario, StrategyConfig
-from common.errors import ConfigError
-from server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
+from shoal.common.config import Scenario, StrategyConfig
+from shoal.common.errors import ConfigError
+from shoal.server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:
@@ -173,7 +173,7 @@ def _means() -> str:
 
 def secure_cohort_problems(scenario: Scenario, clients: int) -> list[str]:
     """Say whether a round has too few clients for a sum that hides each."""
-    from common.secure.graph import choose
+    from shoal.common.secure.graph import choose
 
     if scenario.secure.aggregation:
         try:

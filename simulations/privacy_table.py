@@ -12,14 +12,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from common.errors import RunError
-from simulations.cells import Cell, Done, load_cells, run_cells
-from simulations.report import Part, render_page
-from simulations.report.plot import CATEGORICAL, Figure, figure, title
-from simulations.results import RunFolder
-from simulations.results.journal import plain, write_atomically
-from simulations.results.sites import monitored_metric, over_sites, tested_metrics
-from simulations.results.text import NONE, metric_name, number
+from shoal.common.errors import RunError
+from shoal.simulations.cells import Cell, Done, load_cells, run_cells
+from shoal.simulations.report import Part, render_page
+from shoal.simulations.report.plot import CATEGORICAL, Figure, figure, title
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.journal import plain, write_atomically
+from shoal.simulations.results.sites import monitored_metric, over_sites, tested_metrics
+from shoal.simulations.results.text import NONE, metric_name, number
 
 PLAIN = "none"
 

@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from common.config import Scenario
-from common.events import ClientRow, RoundRow, SiteRow
-from simulations.results.site_table import site_table
-from simulations.results.sites import monitored_metric
-from simulations.results.text import count, duration, metric_name, number, rate, round_line
-from simulations.terminal import make_console
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.simulations.results.site_table import site_table
+from shoal.simulations.results.sites import monitored_metric
+from shoal.simulations.results.text import count, duration, metric_name, number, rate, round_line
+from shoal.simulations.terminal import make_console
 
 VISIBLE = 12  # rounds in the live table
 RECENT = 5  # rounds whose mean time tells how long the others will take

@@ -17,35 +17,35 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from clients.app import make_client_app
-from clients.attacks.adversary import make_adversary
-from common.config import Scenario
-from common.errors import CheckpointError, RunError, ShoalError, StorageError
-from common.events import Observer
-from common.flower_shim import identify_process, make_run
-from common.keras_loading import load_keras
-from common.schema import Population, Schema
-from server.app import Federation, Hooks, Outcome, make_server_app
-from server.checkpoint import Checkpoints
-from server.fitting import Fitted
-from server.sites import Sites
-from simulations import datasets
-from simulations.baselines import PooledResident
-from simulations.closed_form import closed_form
-from simulations.engine.executors import make_executor
-from simulations.engine.grid import EngineGrid
-from simulations.engine.worker import Federation as WorkerFederation
-from simulations.interrupts import Interrupts
-from simulations.overview import overview
-from simulations.results import RunFolder
-from simulations.results.audit_log import AUDIT_LOG, AuditLog
-from simulations.results.folder import SERVED, EndStatus
-from simulations.results.journal import write_atomically
-from simulations.trace import TraceFile
+from shoal.clients.app import make_client_app
+from shoal.clients.attacks.adversary import make_adversary
+from shoal.common.config import Scenario
+from shoal.common.errors import CheckpointError, RunError, ShoalError, StorageError
+from shoal.common.events import Observer
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.keras_loading import load_keras
+from shoal.common.schema import Population, Schema
+from shoal.server.app import Federation, Hooks, Outcome, make_server_app
+from shoal.server.checkpoint import Checkpoints
+from shoal.server.fitting import Fitted
+from shoal.server.sites import Sites
+from shoal.simulations import datasets
+from shoal.simulations.baselines import PooledResident
+from shoal.simulations.closed_form import closed_form
+from shoal.simulations.engine.executors import make_executor
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.worker import Federation as WorkerFederation
+from shoal.simulations.interrupts import Interrupts
+from shoal.simulations.overview import overview
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.audit_log import AUDIT_LOG, AuditLog
+from shoal.simulations.results.folder import SERVED, EndStatus
+from shoal.simulations.results.journal import write_atomically
+from shoal.simulations.trace import TraceFile
 
 if TYPE_CHECKING:
-    from simulations.transport.grid import TransportGrid
-    from simulations.transport.superlink import SuperLinkGrid
+    from shoal.simulations.transport.grid import TransportGrid
+    from shoal.simulations.transport.superlink import SuperLinkGrid
 
 _RUN_ID = 1  # Flower's id of a run; a process serves one run
 _MOST_NAMED = 10  # malicious clients that a message lists
@@ -152,7 +152,7 @@ def _watch(folder: RunFolder, scenario: Scenario, sites: Sites) -> Iterator[Call
     if not scenario.output.audit:
         yield lambda grid: grid
         return
-    from simulations.audit_grid import AuditGrid  # imports the codec
+    from shoal.simulations.audit_grid import AuditGrid  # imports the codec
 
     with _audit_log(folder, {"clients": sites.count}) as log:
         yield lambda grid: AuditGrid(grid, sites, log)
@@ -221,7 +221,7 @@ def _where(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object
 def _load_users_model(name: str) -> None:
     """Import the user's model, and what it imports: a cluster is sent what has been imported here."""
     load_keras()
-    from common.models.users_own import load_users_own  # imports Keras
+    from shoal.common.models.users_own import load_users_own  # imports Keras
 
     load_users_own(name)
 
@@ -296,7 +296,7 @@ def _grid(
     """Give the Grid that the scenario asks for, with its clients behind it."""
     resources = scenario.resources
     if resources.transport == "grpc":
-        from simulations.transport.fleet import over_grpc  # Ray takes a second to import
+        from shoal.simulations.transport.fleet import over_grpc  # Ray takes a second to import
 
         with over_grpc(make_app, worker, resources, sites, pooled=scenario.output.compare) as found:
             yield found
@@ -342,7 +342,7 @@ def _leave_behind(
 ) -> None:
     """Write the models and the closing summary; with the population, also what only its rows can tell."""
     load_keras()  # in a run that goes on after its last round, nothing else has
-    from simulations.export import export_model  # TensorFlow takes seconds to import
+    from shoal.simulations.export import export_model  # TensorFlow takes seconds to import
 
     progress, spec = outcome.progress, outcome.fitted.spec
     models: dict[str, ArrayRecord] = {

@@ -13,13 +13,13 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from common.config import ResourcesConfig
-from common.errors import ConfigError
-from common.flower_shim import identify_process, make_run
-from server.sites import Sites
-from simulations.engine.executors import make_executor
-from simulations.engine.grid import EngineGrid, run_config_values
-from simulations.engine.worker import Federation
+from shoal.common.config import ResourcesConfig
+from shoal.common.errors import ConfigError
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.server.sites import Sites
+from shoal.simulations.engine.executors import make_executor
+from shoal.simulations.engine.grid import EngineGrid, run_config_values
+from shoal.simulations.engine.worker import Federation
 
 _RUN_ID = 1
 

@@ -10,15 +10,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.config import Scenario
-from common.errors import ShoalError
-from common.events import RoundRow
-from simulations.report.verdict import judge
-from simulations.results import RunFolder, list_folders
-from simulations.results.site_table import site_table
-from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
-from simulations.results.text import NONE, count, duration, metric_name, number, signed, size
-from simulations.terminal import make_console
+from shoal.common.config import Scenario
+from shoal.common.errors import ShoalError
+from shoal.common.events import RoundRow
+from shoal.simulations.report.verdict import judge
+from shoal.simulations.results import RunFolder, list_folders
+from shoal.simulations.results.site_table import site_table
+from shoal.simulations.results.sites import (
+    higher_is_better,
+    models,
+    monitored_metric,
+    over_sites,
+    tested_metrics,
+)
+from shoal.simulations.results.text import NONE, count, duration, metric_name, number, signed, size
+from shoal.simulations.terminal import make_console
 
 Run = RunFolder | str | Path  # a run, its path, or its name
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common import profiling
-from common.events import ClientRow, RoundRow, SiteRow
+from shoal.common import profiling
+from shoal.common.events import ClientRow, RoundRow, SiteRow
 
 _MICRO = 1e6
 

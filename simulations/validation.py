@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from common.config import Scenario
-from common.errors import ConfigError, ShoalError, nearest
-from common.preprocessing.sums.noise import protection
-from simulations.privacy_checks import privacy_problems, secure_cohort_problems, secure_problems
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, ShoalError, nearest
+from shoal.common.preprocessing.sums.noise import protection
+from shoal.simulations.privacy_checks import privacy_problems, secure_cohort_problems, secure_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
 _CHEAP_ROWS = 200_000
@@ -40,17 +40,17 @@ def check_pilot(scenario: Scenario) -> list[str]:
 
 
 def _registry_checks(scenario: Scenario) -> list[str]:
-    import clients.attacks
-    import common.models
-    import server.strategies
-    import simulations.datasets
+    from shoal.clients import attacks
+    from shoal.common import models
+    from shoal.server import strategies
+    from shoal.simulations import datasets
 
     return [
-        *_collect(simulations.datasets.check, scenario),
-        *_collect(lambda _: common.models.check(scenario.model), scenario),
-        *_collect(lambda _: common.models.check_loss(scenario.training), scenario),
-        *_collect(lambda _: server.strategies.check(scenario.strategy), scenario),
-        *_collect(lambda _: clients.attacks.check(scenario.attack), scenario),
+        *_collect(datasets.check, scenario),
+        *_collect(lambda _: models.check(scenario.model), scenario),
+        *_collect(lambda _: models.check_loss(scenario.training), scenario),
+        *_collect(lambda _: strategies.check(scenario.strategy), scenario),
+        *_collect(lambda _: attacks.check(scenario.attack), scenario),
     ]
 
 
@@ -218,9 +218,9 @@ def _cohort_problems(scenario: Scenario) -> list[str]:
 
 def _deep_check(scenario: Scenario) -> list[str]:
     """Load the data, spread it, and build the model on what a run would feed it."""
-    import simulations.datasets
+    from shoal.simulations import datasets
 
-    population = simulations.datasets.load_population(scenario)
+    population = datasets.load_population(scenario)
     clients = len(population)
     problems = [
         f"strategy.{key} = {size} is more than the {clients} clients that the data gives"
@@ -241,11 +241,11 @@ def _deep_check(scenario: Scenario) -> list[str]:
     if problems or sum(population.rows(client) for client in range(clients)) > _CHEAP_ROWS:
         return problems
 
-    import common.models
-    import server.preprocessing
-    from clients.attacks.adversary import make_adversary
-    from clients.preprocessing.statistics import local_statistics
-    from clients.shard import split
+    from shoal.clients.attacks.adversary import make_adversary
+    from shoal.clients.preprocessing.statistics import local_statistics
+    from shoal.clients.shard import split
+    from shoal.common import models
+    from shoal.server import preprocessing
 
     make_adversary(scenario, population)  # raises where attack and data do not fit
     schema = population.schema
@@ -253,7 +253,7 @@ def _deep_check(scenario: Scenario) -> list[str]:
         split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)
     )
     statistics = [local_statistics(part["train"], schema, scenario.preprocessing) for part in parts]
-    spec = server.preprocessing.fit(statistics, schema, scenario.preprocessing).input_spec
-    model = common.models.build(scenario.model, spec, schema.num_classes, seed=scenario.seed)
-    common.models.compile_model(model, scenario.training, schema.task)
+    spec = preprocessing.fit(statistics, schema, scenario.preprocessing).input_spec
+    model = models.build(scenario.model, spec, schema.num_classes, seed=scenario.seed)
+    models.compile_model(model, scenario.training, schema.task)
     return []

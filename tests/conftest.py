@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simulations.cli import ENVIRONMENT
+from shoal.simulations.cli import ENVIRONMENT
 
 # Set before TensorFlow, Ray or Flower is imported, and inherited by the processes that tests start. One
 # thread each: workers share the machine, and sums are then always taken in the same order.

@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from clients.attacks.catalog import ATTACKS, check
+from shoal.clients.attacks.catalog import ATTACKS, check
 
 __all__ = ["ATTACKS", "check"]

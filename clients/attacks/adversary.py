@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.attacks.attack import Attack, Matrix, Scene, Vector
-from clients.attacks.catalog import ATTACKS, NONE, check, check_schema
-from clients.attacks.colluding import Colluding
-from clients.update.step import Origin
-from common.config import Scenario
-from common.errors import ConfigError
-from common.schema import InputSpec, Population
-from common.seeds import generator
+from shoal.clients.attacks.attack import Attack, Matrix, Scene, Vector
+from shoal.clients.attacks.catalog import ATTACKS, NONE, check, check_schema
+from shoal.clients.attacks.colluding import Colluding
+from shoal.clients.update.step import Origin
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.schema import InputSpec, Population
+from shoal.common.seeds import generator
 
 Weights = Sequence[NDArray[Any]]
 # client indices → the weights that those would send if they were honest; who cannot train is left out

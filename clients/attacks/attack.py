@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.update.step import Origin
-from common.schema import InputSpec
+from shoal.clients.update.step import Origin
+from shoal.common.schema import InputSpec
 
 Array = NDArray[Any]
 Vector = NDArray[np.float64]  # (numbers,): a model's weights, one after another

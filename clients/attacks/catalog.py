@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from clients.attacks.attack import Attack
-from clients.attacks.colluding import Alie, MinMax
-from clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
-from clients.attacks.poisoning import Backdoor, LabelFlip
-from common import arguments, errors
-from common.arguments import Argument
-from common.config import AttackConfig
-from common.schema import Schema
+from shoal.clients.attacks.attack import Attack
+from shoal.clients.attacks.colluding import Alie, MinMax
+from shoal.clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
+from shoal.clients.attacks.poisoning import Backdoor, LabelFlip
+from shoal.common import arguments, errors
+from shoal.common.arguments import Argument
+from shoal.common.config import AttackConfig
+from shoal.common.schema import Schema
 
 NONE: Final = "none"
 

@@ -10,8 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from clients.attacks.attack import Attack, Matrix, Scene, Vector
-from clients.update.step import Origin
+from shoal.clients.attacks.attack import Attack, Matrix, Scene, Vector
+from shoal.clients.update.step import Origin
 
 
 class Colluding(Attack):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clients.attacks.attack import Attack, Matrix, Scene, Vector
-from clients.update.step import Origin
+from shoal.clients.attacks.attack import Attack, Matrix, Scene, Vector
+from shoal.clients.update.step import Origin
 
 
 class SignFlip(Attack):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from clients.attacks.attack import Array, Attack, Matrix, Scene, Vector
-from clients.attacks.trigger import mark
-from clients.update.step import Origin
-from common.schema import InputSpec
+from shoal.clients.attacks.attack import Array, Attack, Matrix, Scene, Vector
+from shoal.clients.attacks.trigger import mark
+from shoal.clients.update.step import Origin
+from shoal.common.schema import InputSpec
 
 
 class LabelFlip(Attack):

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.schema import InputSpec
+from shoal.common.schema import InputSpec
 
 
 def mark(x: NDArray[Any], spec: InputSpec, size: int, value: float) -> NDArray[Any]:

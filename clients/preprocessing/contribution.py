@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.preprocessing.names import Held, marked
-from clients.preprocessing.statistics import class_counts, told_of
-from common.preprocessing.sums.buckets import bucket_count
-from common.preprocessing.sums.names import NameTable
-from common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, Plan
-from common.schema import Shard
+from shoal.clients.preprocessing.names import Held, marked
+from shoal.clients.preprocessing.statistics import class_counts, told_of
+from shoal.common.preprocessing.sums.buckets import bucket_count
+from shoal.common.preprocessing.sums.names import NameTable
+from shoal.common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, Plan
+from shoal.common.schema import Shard
 
 Parts = dict[str, NDArray[np.float64]]
 # Without noise nothing is cut in truth: values lie within the range that sites told, or near it.

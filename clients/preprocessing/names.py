@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.preprocessing.statistics import categories, tellable_words
-from common.preprocessing.segment import segment
-from common.preprocessing.sums.buckets import all_heavy, hashed
+from shoal.clients.preprocessing.statistics import categories, tellable_words
+from shoal.common.preprocessing.segment import segment
+from shoal.common.preprocessing.sums.buckets import all_heavy, hashed
 
 
 @dataclass(frozen=True, slots=True)

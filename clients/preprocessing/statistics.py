@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import PreprocessingConfig
-from common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
-from common.preprocessing.segment import segment
-from common.preprocessing.sketch import Sketch
-from common.preprocessing.statistics import Statistics
-from common.schema import Schema, Shard
+from shoal.common.config import PreprocessingConfig
+from shoal.common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
+from shoal.common.preprocessing.segment import segment
+from shoal.common.preprocessing.sketch import Sketch
+from shoal.common.preprocessing.statistics import Statistics
+from shoal.common.schema import Schema, Shard
 
 
 def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) -> Statistics:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.preprocessing.contribution import Contribution
-from clients.resident import Resident
-from common.config import Scenario
-from common.errors import DisclosureError
-from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.noise import client_share, is_asked_for_sums
-from common.preprocessing.sums.questions import PASS, Questions, number_of_pass
-from common.privacy.noise import Randomness, randomness
+from shoal.clients.preprocessing.contribution import Contribution
+from shoal.clients.resident import Resident
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.sums.layout import Layout
+from shoal.common.preprocessing.sums.noise import client_share, is_asked_for_sums
+from shoal.common.preprocessing.sums.questions import PASS, Questions, number_of_pass
+from shoal.common.privacy.noise import Randomness, randomness
 
 
 def summand(

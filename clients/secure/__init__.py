@@ -1,5 +1,5 @@
 """A client's part in secure aggregation: `SecureClient` answers the stages of a session."""
 
-from clients.secure.protocol import SecureClient
+from shoal.clients.secure.protocol import SecureClient
 
 __all__ = ["SecureClient"]

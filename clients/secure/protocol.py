@@ -17,15 +17,15 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.resident import Resident
-from clients.secure.session import Session, forget
-from clients.secure.training import summand
-from clients.secure.vectors import VECTORS, VectorFunction
-from common.arrays import NumpyArray
-from common.errors import DisclosureError, unknown_name
-from common.privacy.noise import randomness
-from common.profiling import span
-from common.records import (
+from shoal.clients.resident import Resident
+from shoal.clients.secure.session import Session, forget
+from shoal.clients.secure.training import summand
+from shoal.clients.secure.vectors import VECTORS, VectorFunction
+from shoal.common.arrays import NumpyArray
+from shoal.common.errors import DisclosureError, unknown_name
+from shoal.common.privacy.noise import randomness
+from shoal.common.profiling import span
+from shoal.common.records import (
     ARRAYS,
     CONFIG,
     KEYS,
@@ -37,13 +37,13 @@ from common.records import (
     metric_record,
     record_to_weights,
 )
-from common.secure import field, graph, layout
-from common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
-from common.secure.digest import digest
-from common.secure.fixed_point import FixedPoint, to_ring
-from common.secure.layout import Noise
-from common.secure.masks import Mask, add_masks
-from common.secure.noise import noise_share
+from shoal.common.secure import field, graph, layout
+from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
+from shoal.common.secure.digest import digest
+from shoal.common.secure.fixed_point import FixedPoint, to_ring
+from shoal.common.secure.layout import Noise
+from shoal.common.secure.masks import Mask, add_masks
+from shoal.common.secure.noise import noise_share
 
 
 class SecureClient:

@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 
 from flwr.app import ConfigRecord, RecordDict
 
-from common.errors import DisclosureError
-from common.records import SECURE_SESSION
+from shoal.common.errors import DisclosureError
+from shoal.common.records import SECURE_SESSION
 
 _Stage = Literal["keys", "shares", "input"]
 

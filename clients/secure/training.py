@@ -10,14 +10,14 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
-from clients.cohort import train_cohort
-from clients.resident import Resident
-from common import records
-from common.errors import DisclosureError
-from common.privacy.plan import divided
-from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
-from common.secure.fixed_point import FixedPoint
-from common.secure.layout import Noise, Summand, moving
+from shoal.clients.cohort import train_cohort
+from shoal.clients.resident import Resident
+from shoal.common import records
+from shoal.common.errors import DisclosureError
+from shoal.common.privacy.plan import divided
+from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
+from shoal.common.secure.fixed_point import FixedPoint
+from shoal.common.secure.layout import Noise, Summand, moving
 
 
 def summand(

@@ -9,9 +9,9 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from clients.preprocessing.sums import summand_of
-from clients.resident import Resident
-from common.preprocessing.sums.wide import is_wide, spread
+from shoal.clients.preprocessing.sums import summand_of
+from shoal.clients.resident import Resident
+from shoal.common.preprocessing.sums.wide import is_wide, spread
 
 # (data of this process, client index, the server's config) → a vector, of a length that follows from the
 # config and not from the data; numbers beyond the range that the server names are cut to it

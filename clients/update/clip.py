@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.update.step import Origin, Updates
+from shoal.clients.update.step import Origin, Updates
 
 
 def norms(updates: Updates) -> NDArray[np.float64]:

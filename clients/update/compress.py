@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clients.update.step import Origin, Updates
+from shoal.clients.update.step import Origin, Updates
 
 
 class Float16:

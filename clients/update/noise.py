@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clients.update.step import Origin, Updates
-from common.privacy.noise import Source, with_noise
+from shoal.clients.update.step import Origin, Updates
+from shoal.common.privacy.noise import Source, with_noise
 
 
 class Noise:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.update.clip import Clip
-from clients.update.compress import Float16, Int8
-from clients.update.noise import Noise
-from clients.update.step import Origin, Step, Updates
-from common.config import UpdateConfig
-from common.privacy.noise import Source
+from shoal.clients.update.clip import Clip
+from shoal.clients.update.compress import Float16, Int8
+from shoal.clients.update.noise import Noise
+from shoal.clients.update.step import Origin, Step, Updates
+from shoal.common.config import UpdateConfig
+from shoal.common.privacy.noise import Source
 
 
 class Pipeline:

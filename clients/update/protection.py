@@ -10,13 +10,13 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from clients.resident import Resident
-from clients.update.clip import norms
-from clients.update.pipeline import Pipeline, make_pipeline
-from clients.update.step import Updates
-from common.config import PrivacyConfig, UpdateConfig
-from common.privacy.noise import SLACK
-from common.records import CLIP_NORM
+from shoal.clients.resident import Resident
+from shoal.clients.update.clip import norms
+from shoal.clients.update.pipeline import Pipeline, make_pipeline
+from shoal.clients.update.step import Updates
+from shoal.common.config import PrivacyConfig, UpdateConfig
+from shoal.common.privacy.noise import SLACK
+from shoal.common.records import CLIP_NORM
 
 
 @dataclass(frozen=True, slots=True)

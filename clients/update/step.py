@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.noise import Randomness, Source, randomness
-from common.seeds import Purpose, generator
+from shoal.common.privacy.noise import Randomness, Source, randomness
+from shoal.common.seeds import Purpose, generator
 
 Updates = list[NDArray[Any]]  # one array a weight of the model, each (clients, ...)
 

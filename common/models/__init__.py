@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.config import ModelConfig, TrainingConfig
-from common.keras_loading import load_keras
-from common.models.catalog import MODELS, check
-from common.models.losses import LOSSES, check_loss
-from common.schema import InputSpec, Task
+from shoal.common.config import ModelConfig, TrainingConfig
+from shoal.common.keras_loading import load_keras
+from shoal.common.models.catalog import MODELS, check
+from shoal.common.models.losses import LOSSES, check_loss
+from shoal.common.schema import InputSpec, Task
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -
             not fit the labels.
     """
     load_keras()
-    from common.models.building import build_model
+    from shoal.common.models.building import build_model
 
     return build_model(model, spec, num_classes, seed=seed)
 
@@ -49,6 +49,6 @@ def compile_model(model: keras.Model, training: TrainingConfig, task: Task) -> N
         ConfigError: the optimizer or loss refuses its name or arguments, or does not fit the task.
         ModelError: the model's output does not fit the labels.
     """
-    from common.models.compiling import compile_checked
+    from shoal.common.models.compiling import compile_checked
 
     compile_checked(model, training, task)

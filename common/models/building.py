@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from common.config import ModelConfig
-from common.errors import ConfigError, ModelError
-from common.models.catalog import MODELS, arguments, check, is_users_own
-from common.models.users_own import build_users_own
-from common.schema import InputSpec, Task
-from common.seeds import integer_seed
+from shoal.common.config import ModelConfig
+from shoal.common.errors import ConfigError, ModelError
+from shoal.common.models.catalog import MODELS, arguments, check, is_users_own
+from shoal.common.models.users_own import build_users_own
+from shoal.common.schema import InputSpec, Task
+from shoal.common.seeds import integer_seed
 
 Body = Callable[[Any, InputSpec, dict[str, Any]], Any]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common import errors
-from common.config import ModelConfig
-from common.schema import Task
+from shoal.common import errors
+from shoal.common.config import ModelConfig
+from shoal.common.schema import Task
 
 ACTIVATIONS: Final = (
     "celu", "elu", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "linear", "mish", "relu", "relu6",

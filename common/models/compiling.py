@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import keras
 
-from common import errors
-from common.config import TrainingConfig
-from common.errors import ConfigError, ModelError
-from common.models.losses import LOSSES, USUAL_LOSS, check_loss
-from common.schema import Task
+from shoal.common import errors
+from shoal.common.config import TrainingConfig
+from shoal.common.errors import ConfigError, ModelError
+from shoal.common.models.losses import LOSSES, USUAL_LOSS, check_loss
+from shoal.common.schema import Task
 
 _OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
     "adadelta": keras.optimizers.Adadelta,

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from common import errors
-from common.config import TrainingConfig
-from common.schema import Task
+from shoal.common import errors
+from shoal.common.config import TrainingConfig
+from shoal.common.schema import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from common import errors
-from common.config import ModelConfig
-from common.errors import ConfigError, ModelError
-from common.models.catalog import look_up_here
-from common.schema import InputSpec
+from shoal.common import errors
+from shoal.common.config import ModelConfig
+from shoal.common.errors import ConfigError, ModelError
+from shoal.common.models.catalog import look_up_here
+from shoal.common.schema import InputSpec
 
 
 def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:

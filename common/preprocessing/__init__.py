@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.preprocessing.encoder import Encoder
-from common.preprocessing.spec import PreprocessingSpec
-from common.preprocessing.statistics import Statistics
+from shoal.common.preprocessing.encoder import Encoder
+from shoal.common.preprocessing.spec import PreprocessingSpec
+from shoal.common.preprocessing.statistics import Statistics
 
 __all__ = ["Encoder", "PreprocessingSpec", "Statistics"]

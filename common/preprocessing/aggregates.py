@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.preprocessing.sketch import Sketch
+from shoal.common.preprocessing.sketch import Sketch
 
 _DOWN = decimal.Context(prec=2, rounding=decimal.ROUND_FLOOR)
 _UP = decimal.Context(prec=2, rounding=decimal.ROUND_CEILING)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.preprocessing.segment import segment
-from common.preprocessing.spec import Categorical, PreprocessingSpec, Tokens
+from shoal.common.preprocessing.segment import segment
+from shoal.common.preprocessing.spec import Categorical, PreprocessingSpec, Tokens
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +62,7 @@ class Encoder:
         where missing. A text column takes words already cut by jieba and joined by spaces; images and
         sequences are taken as they are.
         """
-        from common.preprocessing.layers import export_model
+        from shoal.common.preprocessing.layers import export_model
 
         return export_model(self.spec, trained)
 

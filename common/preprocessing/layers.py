@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from common.preprocessing.encoder import float32
-from common.preprocessing.spec import Categorical, PreprocessingSpec
+from shoal.common.preprocessing.encoder import float32
+from shoal.common.preprocessing.spec import Categorical, PreprocessingSpec
 
 
 def export_model(spec: PreprocessingSpec, trained: keras.Model) -> keras.Model:

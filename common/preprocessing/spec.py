@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from common.schema import InputSpec
+from shoal.common.schema import InputSpec
 
 
 @dataclass(frozen=True, slots=True)

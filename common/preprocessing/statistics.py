@@ -26,8 +26,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from common.errors import DataError, DisclosureError
-from common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
+from shoal.common.errors import DataError, DisclosureError
+from shoal.common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -104,7 +104,7 @@ class Statistics:
 
     def to_records(self) -> RecordDict:
         """Pack into Flower records; their names start with "statistics"."""
-        from common.preprocessing import statistics_records
+        from shoal.common.preprocessing import statistics_records
 
         return statistics_records.pack(self)
 
@@ -115,7 +115,7 @@ class Statistics:
         Raises:
             DisclosureError: a statistics record is missing, malformed or holds anything else.
         """
-        from common.preprocessing import statistics_records
+        from shoal.common.preprocessing import statistics_records
 
         return statistics_records.unpack(content)
 

@@ -22,10 +22,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from common.errors import DisclosureError
-from common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
-from common.preprocessing.sketch import Sketch
-from common.preprocessing.statistics import Statistics
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
+from shoal.common.preprocessing.sketch import Sketch
+from shoal.common.preprocessing.statistics import Statistics
 
 T = TypeVar("T")
 

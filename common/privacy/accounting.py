@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import BudgetError
+from shoal.common.errors import BudgetError
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent, NeighboringRelation

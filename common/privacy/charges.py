@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunError
+from shoal.common.errors import RunError
 
 
 class Charges:

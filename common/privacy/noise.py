@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-from common.seeds import Purpose, generator
+from shoal.common.seeds import Purpose, generator
 
 Source = Literal["seeded", "system"]
 # How each source is told of in results, reports and privacy statements.

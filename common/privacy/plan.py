@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from common.config import PrivacyConfig, Scenario
-from common.errors import BudgetError
-from common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
+from shoal.common.config import PrivacyConfig, Scenario
+from shoal.common.errors import BudgetError
+from shoal.common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
 # choice of noise, a twentieth of the cohort, would take more.

@@ -14,10 +14,10 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from common.config import PrivacyConfig, TrainingConfig
-from common.errors import BudgetError
-from common.privacy.accounting import Accountant, Charge, epsilon, over, solve_noise
-from common.privacy.plan import delta_of_names
+from shoal.common.config import PrivacyConfig, TrainingConfig
+from shoal.common.errors import BudgetError
+from shoal.common.privacy.accounting import Accountant, Charge, epsilon, over, solve_noise
+from shoal.common.privacy.plan import delta_of_names
 
 
 @dataclass(frozen=True, slots=True)

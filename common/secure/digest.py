@@ -12,7 +12,7 @@ from hashlib import sha256
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from common.arrays import view
+from shoal.common.arrays import view
 
 
 def digest(content: RecordDict) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.secure.masks import Ring
+from shoal.common.secure.masks import Ring
 
 _HALF: Final = 2**31
 _SIGMAS: Final = 10.0

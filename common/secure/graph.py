@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from common.errors import ConfigError
+from shoal.common.errors import ConfigError
 
 COMPLETE: Final = 64  # clients up to which the graph is complete
 SECRECY: Final = 2.0**-40

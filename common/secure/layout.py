@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.secure.fixed_point import FixedPoint
+from shoal.common.secure.fixed_point import FixedPoint
 
 TRAILING: Final = 3  # weight, weighted loss, "within the clip norm"
 LOSS_BOUND: Final = 64.0  # a larger loss is cut to it

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.noise import Randomness
+from shoal.common.privacy.noise import Randomness
 
 LEAST_STDDEV: Final = 4.0  # levels
 

@@ -18,22 +18,22 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from common import records
-from common.arrays import view
-from common.config import Scenario
-from common.errors import DisclosureError, ShoalError, TooFewRepliesError
-from common.events import ClientRow, Phase
-from common.profiling import span
-from common.records import KEYS, MASKED, SECURE, SHARES, UNMASK
-from common.secure import graph
-from common.secure.agreement import KEY_BYTES
-from common.secure.digest import digest
-from common.secure.field import share_from_bytes
-from common.secure.fixed_point import from_ring
-from common.secure.masks import Ring
-from server.exchange import Exchange, ask
-from server.secure.recovery import Roll, Told, unmasked
-from server.sites import Sites
+from shoal.common import records
+from shoal.common.arrays import view
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError, ShoalError, TooFewRepliesError
+from shoal.common.events import ClientRow, Phase
+from shoal.common.profiling import span
+from shoal.common.records import KEYS, MASKED, SECURE, SHARES, UNMASK
+from shoal.common.secure import graph
+from shoal.common.secure.agreement import KEY_BYTES
+from shoal.common.secure.digest import digest
+from shoal.common.secure.field import share_from_bytes
+from shoal.common.secure.fixed_point import from_ring
+from shoal.common.secure.masks import Ring
+from shoal.server.exchange import Exchange, ask
+from shoal.server.secure.recovery import Roll, Told, unmasked
+from shoal.server.sites import Sites
 
 _SESSION_BYTES = 16
 _T = TypeVar("_T")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.errors import TooFewRepliesError
-from common.secure.agreement import KeyPair, mask_key
-from common.secure.field import combine, int_to_secret
-from common.secure.masks import Mask, Ring, add_masks
+from shoal.common.errors import TooFewRepliesError
+from shoal.common.secure.agreement import KeyPair, mask_key
+from shoal.common.secure.field import combine, int_to_secret
+from shoal.common.secure.masks import Mask, Ring, add_masks
 
 Shares = dict[int, dict[int, int]]  # whose secret → point → share
 

@@ -11,17 +11,17 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from common import records
-from common.config import Scenario
-from common.events import Phase
-from common.records import ARRAYS, CONFIG
-from common.secure import layout
-from common.secure.fixed_point import FixedPoint
-from common.secure.layout import Noise, Totals
-from server.aggregation import Sum
-from server.exchange import Exchange
-from server.secure.protocol import Summed, Task, secure_sum
-from server.sites import Sites
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.events import Phase
+from shoal.common.records import ARRAYS, CONFIG
+from shoal.common.secure import layout
+from shoal.common.secure.fixed_point import FixedPoint
+from shoal.common.secure.layout import Noise, Totals
+from shoal.server.aggregation import Sum
+from shoal.server.exchange import Exchange
+from shoal.server.secure.protocol import Summed, Task, secure_sum
+from shoal.server.sites import Sites
 
 NO_NOISE = Noise()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.strategies.catalog import STRATEGIES, needs_every_update
-from server.strategies.making import check, make
+from shoal.server.strategies.catalog import STRATEGIES, needs_every_update
+from shoal.server.strategies.making import check, make
 
 __all__ = ["STRATEGIES", "check", "make", "needs_every_update"]

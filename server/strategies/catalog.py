@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common import arguments, errors
-from common.arguments import Argument
-from common.config import StrategyConfig
+from shoal.common import arguments, errors
+from shoal.common.arguments import Argument
+from shoal.common.config import StrategyConfig
 
 FLOWER: Final = "flwr.serverapp.strategy"  # the module of the stock classes
 
@@ -130,21 +130,21 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         {"norm": Argument(0.0), **_CAP},
         needs_every_update=True,
         note="norm = 0 takes the median of the round's norms. " + _CAP_NOTE,
-        module="server.strategies.norm_clipped",
+        module="shoal.server.strategies.norm_clipped",
     ),
     "GeometricMedian": Entry(
         "RFA: the point with the least sum of distances to all updates (Pillutla et al., IEEE TSP 2022).",
         {"iterations": Argument(32, least=1), "smoothing": Argument(1e-6, positive=True), **_CAP},
         needs_every_update=True,
         note="smoothing is the distance below which an update pulls no harder. " + _CAP_NOTE,
-        module="server.strategies.geometric_median",
+        module="shoal.server.strategies.geometric_median",
     ),
     "WeightedMedian": Entry(
         "Median of each weight by examples (after Yin et al., ICML 2018).",
         _CAP,
         needs_every_update=True,
         note=_CAP_NOTE,
-        module="server.strategies.weighted_median",
+        module="shoal.server.strategies.weighted_median",
     ),
     "FLTrust": Entry(
         "Mean of updates by how far they point where a trusted client's does (after Cao et al., NDSS 2021).",
@@ -153,7 +153,7 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         note="trusted is the index of that client (shoal data shows it); it stands for the paper's data set "
         "at the server and must take part in every round: leave clients_per_round at 0. A round without it "
         "leaves the model as it was. Clients count the same, whatever their number of rows.",
-        module="server.strategies.fltrust",
+        module="shoal.server.strategies.fltrust",
     ),
 }
 

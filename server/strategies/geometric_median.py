@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from server.strategies.robust import Matrix, RobustStrategy, Vector, capped, mean, norms
+from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, capped, mean, norms
 
 _STILL: Final = 1e-6  # a step of this share of the median distance ends the iterations
 

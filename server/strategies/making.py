@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import errors
-from common.config import StrategyConfig
-from common.errors import ConfigError
-from server.strategies.catalog import (
+from shoal.common import errors
+from shoal.common.config import StrategyConfig
+from shoal.common.errors import ConfigError
+from shoal.server.strategies.catalog import (
     RESERVED,
     STRATEGIES,
     check_stock,
@@ -84,7 +84,7 @@ def _ours(kind: type[Strategy]) -> dict[str, Any]:
     The strategy is shown the cohort only and must take all of it. Flower waits forever for nodes that
     are fewer than its minimum, so that is 1.
     """
-    from server.strategies.metrics import mean_over_clients
+    from shoal.server.strategies.metrics import mean_over_clients
 
     given: dict[str, Any] = {
         "fraction_train": 1.0,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from flwr.serverapp.strategy import Strategy
 
-from server.checkpoint import can_encode
+from shoal.server.checkpoint import can_encode
 
 _OWN: Final = "state_dict"
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.strategies.robust import Matrix, RobustStrategy, Vector, blocks, capped
+from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, blocks, capped
 
 
 class WeightedMedian(RobustStrategy):

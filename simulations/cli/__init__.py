@@ -8,23 +8,23 @@ import traceback
 
 import typer
 
-from common.errors import ShoalError
+from shoal.common.errors import ShoalError
 
 # In the order in which the help lists commands.
-from simulations.cli import running, runs  # noqa: F401  importing them registers their commands
+from shoal.simulations.cli import running, runs  # noqa: F401  importing them registers their commands
 
 # isort: split
-from simulations.cli import leakage, tables  # noqa: F401
+from shoal.simulations.cli import leakage, tables  # noqa: F401
 
 # isort: split
-from simulations.cli import audit, handover  # noqa: F401
+from shoal.simulations.cli import audit, handover  # noqa: F401
 
 # isort: split
-from simulations.cli import pilot  # noqa: F401
+from shoal.simulations.cli import pilot  # noqa: F401
 
 # isort: split
-from simulations.cli.options import app
-from simulations.engine.environment import QUIET
+from shoal.simulations.cli.options import app
+from shoal.simulations.engine.environment import QUIET
 
 __all__ = ["ENVIRONMENT", "app", "main"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import RunError
-from simulations.cli.options import DirectoryOption, app
+from shoal.common.errors import RunError
+from shoal.simulations.cli.options import DirectoryOption, app
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,9 +57,9 @@ def export(
 def _export(
     name: str, directory: Path, out: Path | None, key: Path | None, new_key: Path | None, use: Path | None
 ) -> None:
-    from simulations.handover import write_bundle
-    from simulations.handover.signing import fingerprint
-    from simulations.results import RunFolder
+    from shoal.simulations.handover import write_bundle
+    from shoal.simulations.handover.signing import fingerprint
+    from shoal.simulations.results import RunFolder
 
     if key is not None and new_key is not None:
         raise typer.BadParameter("--key and --new-key do not go together", param_hint="--new-key")
@@ -80,7 +80,7 @@ def _export(
 
 
 def _key(key: Path | None, new_key: Path | None) -> Ed25519PrivateKey | None:
-    from simulations.handover import signing
+    from shoal.simulations.handover import signing
 
     if new_key is not None:
         made = signing.new_key(new_key)
@@ -90,7 +90,7 @@ def _key(key: Path | None, new_key: Path | None) -> Ed25519PrivateKey | None:
 
 
 def _verify(path: Path, public_key: Path | None) -> None:
-    from simulations.handover import check_bundle
+    from shoal.simulations.handover import check_bundle
 
     found = check_bundle(path, public_key)
     typer.echo(f"{path}: all {len(found.files)} files are as they were")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simulations.cli.options import DirectoryOption, RunArgument, app
+from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
 
 
 @app.command()
@@ -47,9 +47,9 @@ def leakage(
       shoal leakage runs/digits-20260101-120000 --attacks membership,inversion
       shoal leakage my-run --attacks lira --shadows 64 --clients SVI,SVHC
     """
-    from simulations.leakage.audit import Effort, measure_leakage
-    from simulations.leakage.table import print_leakage
-    from simulations.results import RunFolder
+    from shoal.simulations.leakage.audit import Effort, measure_leakage
+    from shoal.simulations.leakage.table import print_leakage
+    from shoal.simulations.results import RunFolder
 
     folder = RunFolder.open(run, directory)
     effort = Effort(shadows, canaries) if quiet else Effort(shadows, canaries, typer.echo)

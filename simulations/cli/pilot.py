@@ -10,10 +10,10 @@ from typing import Annotated
 import click
 import typer
 
-from common.errors import ConfigError
-from simulations.cli.audit import tell_root
-from simulations.cli.options import ScenarioArgument, SetOption, app
-from simulations.cli.running import load_valid
+from shoal.common.errors import ConfigError
+from shoal.simulations.cli.audit import tell_root
+from shoal.simulations.cli.options import ScenarioArgument, SetOption, app
+from shoal.simulations.cli.running import load_valid
 
 CaOption = Annotated[
     Path | None,
@@ -73,12 +73,12 @@ def serve(
     loaded = load_valid(scenario, set_, pilot=True)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
-    from simulations.datasets.site import read_schema
-    from simulations.progress import Progress
-    from simulations.results import RunFolder
-    from simulations.transport.certificates import Revocations, server_credentials
-    from simulations.transport.pilot import run_server
-    from simulations.transport.server import Policy
+    from shoal.simulations.datasets.site import read_schema
+    from shoal.simulations.progress import Progress
+    from shoal.simulations.results import RunFolder
+    from shoal.simulations.transport.certificates import Revocations, server_credentials
+    from shoal.simulations.transport.pilot import run_server
+    from shoal.simulations.transport.server import Policy
 
     credentials = None if files is None else server_credentials(*files)
     revocations = None if crl is None or files is None else Revocations(files[0], crl)
@@ -150,10 +150,10 @@ def client_(
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("shoal").setLevel(logging.INFO)
 
-    from simulations.datasets.site import load_site, read_schema
-    from simulations.transport.certificates import client_credentials
-    from simulations.transport.consent import Terms
-    from simulations.transport.pilot import run_client
+    from shoal.simulations.datasets.site import load_site, read_schema
+    from shoal.simulations.transport.certificates import client_credentials
+    from shoal.simulations.transport.consent import Terms
+    from shoal.simulations.transport.pilot import run_client
 
     def agree(statement: str) -> bool:
         typer.echo(f"\n{statement}\n\nEach message that comes or leaves is noted in {log}.\n")
@@ -201,8 +201,8 @@ def certs(
       shoal certs keys --client west
       shoal certs keys --revoke south
     """
-    from simulations.transport import certificates
-    from simulations.transport.certificates import AUTHORITY, issue, make_authority
+    from shoal.simulations.transport import certificates
+    from shoal.simulations.transport.certificates import AUTHORITY, issue, make_authority
 
     if not (folder / f"{AUTHORITY}.key").exists():
         make_authority(folder)
@@ -229,8 +229,8 @@ def split(
     \b
       shoal split medical-thyroid sites
     """
-    from simulations import datasets
-    from simulations.datasets.site import write_sites
+    from shoal.simulations import datasets
+    from shoal.simulations.datasets.site import write_sites
 
     written = write_sites(datasets.load_population(load_valid(scenario, set_)), folder)
     typer.echo("\n".join(map(str, [folder / "schema.json", *written])))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from common.errors import ConfigError
-from simulations.cli.options import DirectoryOption, RunArgument, ScenarioArgument, SetOption, app
+from shoal.common.errors import ConfigError
+from shoal.simulations.cli.options import DirectoryOption, RunArgument, ScenarioArgument, SetOption, app
 
 if TYPE_CHECKING:
-    from common.config import Scenario
+    from shoal.common.config import Scenario
 
 
 @app.command()
@@ -72,8 +72,8 @@ def run(
     loaded = _load(scenario, overrides)
     _refuse(_validate(loaded, deep=False), scenario)
 
-    from simulations.progress import Progress
-    from simulations.run import run_scenario
+    from shoal.simulations.progress import Progress
+    from shoal.simulations.run import run_scenario
 
     if quiet:
         folder = run_scenario(loaded, trace=profile)
@@ -111,9 +111,9 @@ def resume(
       shoal resume medical-thyroid-20260101-120000
       shoal resume runs/digits-20260101-120000 --workers 8
     """
-    from simulations.progress import Progress
-    from simulations.results import RunFolder
-    from simulations.run import resume_run
+    from shoal.simulations.progress import Progress
+    from shoal.simulations.results import RunFolder
+    from shoal.simulations.run import resume_run
 
     folder = RunFolder.open(run, directory)
     given = {"backend": backend, "workers": workers, "ray_address": ray_address}
@@ -169,7 +169,7 @@ def data(
       shoal data digits --set partition.alpha=0.1 --plot digits.html
     """
     if list_:
-        from simulations.data_view import list_datasets
+        from shoal.simulations.data_view import list_datasets
 
         typer.echo(list_datasets())
         return
@@ -177,7 +177,7 @@ def data(
         raise typer.BadParameter("name a SCENARIO, or use --list", param_hint="SCENARIO")
     loaded = _load(scenario, set_)
 
-    from simulations import data_view
+    from shoal.simulations import data_view
 
     data_view.show(loaded, plot=plot)
 
@@ -198,7 +198,7 @@ def run_app(
       shoal run-app server_app:app client_app:app --clients 10
       shoal run-app my_project.server:app my_project.client:app --clients 100 --workers 8
     """
-    from simulations.run_app import run_app as run_flower_app
+    from shoal.simulations.run_app import run_app as run_flower_app
 
     run_flower_app(server_app, client_app, clients, backend=backend, workers=workers)
 
@@ -212,8 +212,8 @@ def scenarios() -> None:
     """
     import tomllib
 
-    from common.config_file import builtin_names
-    from simulations import BUILTIN_SCENARIOS
+    from shoal.common.config_file import builtin_names
+    from shoal.simulations import BUILTIN_SCENARIOS
 
     for name in builtin_names(BUILTIN_SCENARIOS):
         text = (BUILTIN_SCENARIOS / f"{name}.toml").read_text(encoding="utf-8")
@@ -239,7 +239,7 @@ def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False)
         source, overrides: as on the command line.
         pilot: whether real sites will run it, of which less may be asked than of simulated ones.
     """
-    from simulations.validation import check_pilot
+    from shoal.simulations.validation import check_pilot
 
     loaded = _load(source, overrides)
     problems = _validate(loaded, deep=False)
@@ -248,13 +248,13 @@ def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False)
 
 
 def _load(source: str, overrides: list[str] | None) -> Scenario:
-    from simulations import load_scenario
+    from shoal.simulations import load_scenario
 
     return load_scenario(source, overrides or ())
 
 
 def _validate(scenario: Scenario, deep: bool) -> list[str]:
-    from simulations.validation import validate as validate_scenario
+    from shoal.simulations.validation import validate as validate_scenario
 
     return validate_scenario(scenario, deep)
 

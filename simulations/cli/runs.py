@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simulations.cli.options import DirectoryOption, RunArgument, app
+from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
 
 
 @app.command()
@@ -28,8 +28,8 @@ def predict(
       shoal predict runs/medical-thyroid-20260101-120000 patients.csv
       shoal predict medical-thyroid-20260101-120000 patients.csv --out predictions.parquet
     """
-    from simulations.predict import predict as predict_rows
-    from simulations.results import RunFolder
+    from shoal.simulations.predict import predict as predict_rows
+    from shoal.simulations.results import RunFolder
 
     table = predict_rows(RunFolder.open(run, directory).path, rows, out)
     if out is not None:
@@ -48,7 +48,7 @@ def list_command(directory: DirectoryOption = Path("runs")) -> None:
       shoal list
       shoal list --directory /data/runs
     """
-    from simulations.runs import list_runs
+    from shoal.simulations.runs import list_runs
 
     list_runs(directory)
 
@@ -61,7 +61,7 @@ def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
       shoal show medical-thyroid-20260101-120000
       shoal show runs/medical-thyroid-20260101-120000
     """
-    from simulations.runs import show_run
+    from shoal.simulations.runs import show_run
 
     show_run(run, directory)
 
@@ -73,7 +73,7 @@ def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
     \b
       shoal report medical-thyroid-20260101-120000
     """
-    from simulations.runs import write_report
+    from shoal.simulations.runs import write_report
 
     typer.echo(f"Report: {write_report(run, directory)}")
 
@@ -89,6 +89,6 @@ def compare(
     \b
       shoal compare digits-20260101-120000 digits-20260101-130000
     """
-    from simulations.runs import compare_runs
+    from shoal.simulations.runs import compare_runs
 
     compare_runs(first, second, directory)

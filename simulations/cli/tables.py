@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from common.errors import ConfigError, unknown_name
-from simulations.cli.options import ScenarioArgument, SetOption, app
-from simulations.cli.running import load_valid
+from shoal.common.errors import ConfigError, unknown_name
+from shoal.simulations.cli.options import ScenarioArgument, SetOption, app
+from shoal.simulations.cli.running import load_valid
 
 _UNITS = ("record", "client", "local")
 
@@ -43,8 +43,8 @@ def privacy_table(
     asked, budgets = _names(units), _numbers(epsilons)
     folder = output or Path("runs") / f"privacy-table-{Path(scenario).stem}"
 
-    from simulations.privacy_table import as_table, run_privacy_table
-    from simulations.terminal import make_console
+    from shoal.simulations.privacy_table import as_table, run_privacy_table
+    from shoal.simulations.terminal import make_console
 
     metric, rows = run_privacy_table(scenario, asked, budgets, list(set_ or []), folder, typer.echo)
     make_console().print(as_table(metric, rows))
@@ -95,7 +95,7 @@ def attack_table(
         overrides.append(f"training.rounds={rounds}")
     loaded = load_valid(scenario, overrides)
 
-    from simulations.robustness.command import make_table
+    from shoal.simulations.robustness.command import make_table
 
     failed = make_table(loaded, attacks, defences, output, typer.echo)
     if failed:

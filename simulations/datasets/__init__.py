@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from common import errors
-from common.config import Scenario
-from common.errors import ConfigError
-from common.schema import Population
+from shoal.common import errors
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.schema import Population
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,68 +38,68 @@ _KINDS: Final = ("numeric", "categorical")
 
 BUILT_IN: Final[dict[str, Source]] = {
     "digits": Source(
-        "simulations.datasets.digits:load", "1,797 handwritten digits of 8 x 8 pixels, without sites"
+        "shoal.simulations.datasets.digits:load", "1,797 handwritten digits of 8 x 8 pixels, without sites"
     ),
     "lending": Source(
-        "simulations.datasets.lending:load",
+        "shoal.simulations.datasets.lending:load",
         "9,857 loans, good or bad, by state of the US",
         _COLUMNS,
         extra="finance-lending",
     ),
     "linear": Source(
-        "simulations.datasets.linear:load",
+        "shoal.simulations.datasets.linear:load",
         "y = 2 + 3 x with noise, made on demand for any number of clients",
         args=("rows", "width"),
     ),
     "sentiment": Source(
-        "simulations.datasets.sentiment:load",
+        "shoal.simulations.datasets.sentiment:load",
         "17,363 Chinese reviews, negative or positive, by domain",
         extra="sentiment-zh",
     ),
     "thyroid": Source(
-        "simulations.datasets.thyroid:load",
+        "shoal.simulations.datasets.thyroid:load",
         "9,172 thyroid records, healthy or sick, by referral source",
         _COLUMNS,
     ),
     "wearables": Source(
-        "simulations.datasets.wearables:load",
+        "shoal.simulations.datasets.wearables:load",
         "2,369 smartwatch windows, seven exercises, by person",
         extra="wearables",
     ),
 }
 FILES: Final[dict[str, Source]] = {
     "csv": Source(
-        "simulations.datasets.tables:load_csv",
+        "shoal.simulations.datasets.tables:load_csv",
         "a CSV file with a client column, or a folder of one file a client",
         _OPTIONAL_KEYS,
         ("delimiter", "encoding", "missing", *_KINDS),
     ),
     "parquet": Source(
-        "simulations.datasets.tables:load_parquet",
+        "shoal.simulations.datasets.tables:load_parquet",
         "a Parquet file with a client column, or a folder of one file a client",
         _OPTIONAL_KEYS,
         _KINDS,
     ),
     "npz": Source(
-        "simulations.datasets.arrays:load_npz",
+        "shoal.simulations.datasets.arrays:load_npz",
         "a .npz file with arrays x, y and, if there are sites, clients",
         ("path", *_COLUMNS),
     ),
     "text": Source(
-        "simulations.datasets.folders:load_text",
+        "shoal.simulations.datasets.folders:load_text",
         "a folder of texts, site/label/*.txt",
         ("path",),
         ("encoding",),
     ),
     "images": Source(
-        "simulations.datasets.folders:load_images",
+        "shoal.simulations.datasets.folders:load_images",
         "a folder of images, site/label/*.png or .jpg",
         ("path",),
         ("size", "grayscale"),
     ),
 }
 SOURCES: Final[dict[str, Source]] = BUILT_IN | FILES
-_OWN_FUNCTION: Final = "simulations.datasets.own:load"
+_OWN_FUNCTION: Final = "shoal.simulations.datasets.own:load"
 
 
 def load_population(scenario: Scenario) -> Population:

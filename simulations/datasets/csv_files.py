@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pyarrow import csv
 
-from common.errors import ConfigError, UnreadableDataError
+from shoal.common.errors import ConfigError, UnreadableDataError
 
 _MISSING: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 _LONGEST_FIELD: Final = 1 << 30  # characters; Python's reader refuses long texts unless it is told

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from common.config import Scenario
-from common.schema import Population
-from simulations.datasets.loading import spread
-from simulations.datasets.raw import Raw
+from shoal.common.config import Scenario
+from shoal.common.schema import Population
+from shoal.simulations.datasets.loading import spread
+from shoal.simulations.datasets.raw import Raw
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:

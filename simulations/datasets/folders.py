@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from common.config import Scenario
-from common.errors import ConfigError, UnreadableDataError
-from common.schema import Population
-from simulations.datasets.csv_files import Format
-from simulations.datasets.loading import existing_path, spread
-from simulations.datasets.raw import Raw
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations.datasets.csv_files import Format
+from shoal.simulations.datasets.loading import existing_path, spread
+from shoal.simulations.datasets.raw import Raw
 
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _LARGEST: Final = 128  # pixels; larger images are taken only at a size that the user names

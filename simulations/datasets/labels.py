@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from common import errors
-from common.config import DataConfig
-from common.errors import ConfigError, DataError, SingleClassError
-from common.schema import Task
-from simulations.datasets.raw import Raw
+from shoal.common import errors
+from shoal.common.config import DataConfig
+from shoal.common.errors import ConfigError, DataError, SingleClassError
+from shoal.common.schema import Task
+from shoal.simulations.datasets.raw import Raw
 
 _MOST_CLASSES = 1_000  # more distinct labels than this are no classes
 

@@ -8,11 +8,11 @@ import warnings
 
 import pyarrow as pa
 
-from common.config import Scenario
-from common.errors import UnreadableDataError
-from common.schema import Population
-from simulations.datasets.loading import package_folder, spread
-from simulations.datasets.raw import Raw
+from shoal.common.config import Scenario
+from shoal.common.errors import UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations.datasets.loading import package_folder, spread
+from shoal.simulations.datasets.raw import Raw
 
 
 def read() -> pa.Table:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.config import Scenario
-from common.errors import ConfigError
-from common.schema import Column, Population, Schema, Shard
-from common.seeds import generator
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.schema import Column, Population, Schema, Shard
+from shoal.common.seeds import generator
 
 LOW, HIGH = 0.0, 10.0
 INTERCEPT, SLOPE, NOISE = 2.0, 3.0, 0.5

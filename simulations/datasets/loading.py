@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from common.config import Scenario
-from common.errors import MissingPackageError, UnreadableDataError, nearest
-from common.schema import Population
-from simulations.datasets.raw import Raw
-from simulations.datasets.table import build_table
-from simulations.partition import partition
+from shoal.common.config import Scenario
+from shoal.common.errors import MissingPackageError, UnreadableDataError, nearest
+from shoal.common.schema import Population
+from shoal.simulations.datasets.raw import Raw
+from shoal.simulations.datasets.table import build_table
+from shoal.simulations.partition import partition
 
 
 def spread(raw: Raw, scenario: Scenario) -> Population:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from common import errors
-from common.config import DataConfig, Scenario
-from common.errors import ConfigError, DataError
-from common.schema import Population
-from simulations.datasets.arrays import to_raw
-from simulations.datasets.loading import spread
-from simulations.datasets.raw import Raw
+from shoal.common import errors
+from shoal.common.config import DataConfig, Scenario
+from shoal.common.errors import ConfigError, DataError
+from shoal.common.schema import Population
+from shoal.simulations.datasets.arrays import to_raw
+from shoal.simulations.datasets.loading import spread
+from shoal.simulations.datasets.raw import Raw
 
 _EXPECTED = (
     "expected (inputs, labels, clients), where inputs are an array or a dict of columns and clients an "

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from common.config import Scenario
-from common.errors import UnreadableDataError
-from common.schema import Population
-from simulations.datasets.loading import package_folder, spread
-from simulations.datasets.raw import Raw
+from shoal.common.config import Scenario
+from shoal.common.errors import UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations.datasets.loading import package_folder, spread
+from shoal.simulations.datasets.raw import Raw
 
 # The files hold book, hotel, book, hotel and notebook reviews one after another: first line of each.
 _DOMAINS: Final = ("book", "hotel", "book", "hotel", "notebook")

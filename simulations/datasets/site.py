@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from common.config import Scenario
-from common.errors import ConfigError, DataError, UnreadableDataError, unknown_name
-from common.schema import Population, Schema, Shard
-from simulations.datasets.csv_files import Format
-from simulations.datasets.labels import label_text
-from simulations.datasets.tables import read_csv, read_parquet, to_numbers
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, DataError, UnreadableDataError, unknown_name
+from shoal.common.schema import Population, Schema, Shard
+from shoal.simulations.datasets.csv_files import Format
+from shoal.simulations.datasets.labels import label_text
+from shoal.simulations.datasets.tables import read_csv, read_parquet, to_numbers
 
 _READABLE: Final = ("numeric", "categorical", "text")
 _FORMAT: Final = ("delimiter", "encoding", "missing")  # of data.args, what says how a CSV file is written

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from common import errors
-from common.config import DataConfig
-from common.errors import ConfigError, DataError
-from common.schema import Column, Schema, Shard
-from simulations.datasets.labels import encode_labels
-from simulations.datasets.raw import Raw
+from shoal.common import errors
+from shoal.common.config import DataConfig
+from shoal.common.errors import ConfigError, DataError
+from shoal.common.schema import Column, Schema, Shard
+from shoal.simulations.datasets.labels import encode_labels
+from shoal.simulations.datasets.raw import Raw
 
 
 @dataclass(frozen=True, slots=True)

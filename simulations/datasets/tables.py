@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from common import errors
-from common.config import DataConfig, Scenario
-from common.errors import ConfigError, UnreadableDataError
-from common.schema import Population
-from simulations.datasets.csv_files import Format, read_csv, without_values
-from simulations.datasets.loading import existing_path, spread
-from simulations.datasets.raw import Raw
+from shoal.common import errors
+from shoal.common.config import DataConfig, Scenario
+from shoal.common.errors import ConfigError, UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations.datasets.csv_files import Format, read_csv, without_values
+from shoal.simulations.datasets.loading import existing_path, spread
+from shoal.simulations.datasets.raw import Raw
 
 __all__ = ["load_csv", "load_parquet", "read_csv", "read_parquet"]
 

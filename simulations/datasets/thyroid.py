@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from common.config import Scenario
-from common.schema import Population
-from simulations.datasets.loading import spread
-from simulations.datasets.raw import Raw
+from shoal.common.config import Scenario
+from shoal.common.schema import Population
+from shoal.simulations.datasets.loading import spread
+from shoal.simulations.datasets.raw import Raw
 
 HEALTHY = "-"
 _OLDEST = 120.0  # a few ages of several hundred or thousand years are typing errors
@@ -20,7 +20,7 @@ _OLDEST = 120.0  # a few ages of several hundred or thousand years are typing er
 
 def read() -> pa.Table:
     """Return the table with the label column "diagnosis" (healthy or sick), 9,172 rows."""
-    with as_file(files("simulations.datasets") / "data" / "thyroid.csv.gz") as path:
+    with as_file(files("shoal.simulations.datasets") / "data" / "thyroid.csv.gz") as path:
         convert = csv.ConvertOptions(strings_can_be_null=True, null_values=[""])
         table = csv.read_csv(path, convert_options=convert)
     diagnosis = pc.if_else(pc.equal(table["target"], HEALTHY), "healthy", "sick")

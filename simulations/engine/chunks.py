@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from common.records import EVALUATE, STATISTICS
+from shoal.common.records import EVALUATE, STATISTICS
 
 _CHUNKS = 32  # enough for idle workers to even out unequal clients
 _FEW_CHUNKS = 8  # where setting up a chunk costs more than uneven workers

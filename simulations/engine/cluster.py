@@ -19,15 +19,15 @@ from typing import Any
 
 import ray
 
-from common.config import ResourcesConfig
-from common.errors import WorkerError
-from simulations.engine.environment import QUIET, worker_environment
-from simulations.engine.memory import memory_bytes
+from shoal.common.config import ResourcesConfig
+from shoal.common.errors import WorkerError
+from shoal.simulations.engine.environment import QUIET, worker_environment
+from shoal.simulations.engine.memory import memory_bytes
 
 _LEAST_MEMORY = 1 << 30  # bytes of a worker: TensorFlow alone takes two thirds of it
 _CONNECT_S = 10.0
 _ARRIVAL_S = 30.0
-_PACKAGES = ("clients", "common", "server", "simulations")
+_PACKAGE = "shoal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +178,13 @@ def _stage(folder: Path) -> None:
     The user's are those below the working directory, where package.module:function is looked up. Data
     files beside them are not sent.
     """
-    for name in _PACKAGES:
-        source = Path(str(importlib.import_module(name).__file__)).parent
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    source = Path(str(importlib.import_module(_PACKAGE).__file__)).parent
+    shutil.copytree(source, folder / _PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))  # follows links
     here = Path.cwd()
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
         own = file.suffix == ".py" and file.is_relative_to(here) and not file.is_relative_to(sys.prefix)
-        if own and name != "__main__" and name.partition(".")[0] not in _PACKAGES:
+        if own and name != "__main__" and name.partition(".")[0] != _PACKAGE:
             path = PurePath(*name.split("."))
             target = folder / (path / file.name if file.name == "__init__.py" else path.with_suffix(".py"))
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from common.config import ResourcesConfig
-from simulations.engine.environment import worker_environment
-from simulations.engine.grid import Executor
-from simulations.engine.serial import SerialExecutor
-from simulations.engine.worker import AppFactory, Federation
+from shoal.common.config import ResourcesConfig
+from shoal.simulations.engine.environment import worker_environment
+from shoal.simulations.engine.grid import Executor
+from shoal.simulations.engine.serial import SerialExecutor
+from shoal.simulations.engine.worker import AppFactory, Federation
 
 
 def make_executor(make_app: AppFactory, federation: Federation, resources: ResourcesConfig) -> Executor:
@@ -24,6 +24,6 @@ def make_executor(make_app: AppFactory, federation: Federation, resources: Resou
         if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
             os.environ.update(worker_environment(resources.threads_per_worker))
         return SerialExecutor(make_app, federation)
-    from simulations.engine.ray_pool import RayExecutor  # Ray takes a second to import
+    from shoal.simulations.engine.ray_pool import RayExecutor  # Ray takes a second to import
 
     return RayExecutor(make_app, federation, resources)

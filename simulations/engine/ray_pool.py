@@ -19,16 +19,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from common import profiling
-from common.config import ResourcesConfig
-from common.errors import WorkerError
-from common.profiling import Span, span
-from common.records import content_bytes
-from simulations.engine.chunks import Chunk
-from simulations.engine.cluster import ray_session
-from simulations.engine.forecast import Forecast
-from simulations.engine.placement import NodeLoad
-from simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
+from shoal.common import profiling
+from shoal.common.config import ResourcesConfig
+from shoal.common.errors import WorkerError
+from shoal.common.profiling import Span, span
+from shoal.common.records import content_bytes
+from shoal.simulations.engine.chunks import Chunk
+from shoal.simulations.engine.cluster import ray_session
+from shoal.simulations.engine.forecast import Forecast
+from shoal.simulations.engine.placement import NodeLoad
+from shoal.simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
 
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from simulations.engine.chunks import Chunk
-from simulations.engine.placement import NodeLoad
-from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
+from shoal.simulations.engine.chunks import Chunk
+from shoal.simulations.engine.placement import NodeLoad
+from shoal.simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
 
 
 class SerialExecutor:

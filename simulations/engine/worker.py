@@ -14,11 +14,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
-from clients.cohort import Part
-from common import profiling
-from common.errors import ShoalError
-from common.flower_shim import identify_process, number_message
-from simulations.engine.memory import resident_bytes
+from shoal.clients.cohort import Part
+from shoal.common import profiling
+from shoal.common.errors import ShoalError
+from shoal.common.flower_shim import identify_process, number_message
+from shoal.simulations.engine.memory import resident_bytes
 
 AppFactory = Callable[[], ClientApp]
 

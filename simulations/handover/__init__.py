@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.handover.bundle import write_bundle
-from simulations.handover.checking import Checked, check_bundle
+from shoal.simulations.handover.bundle import write_bundle
+from shoal.simulations.handover.checking import Checked, check_bundle
 
 __all__ = ["Checked", "check_bundle", "write_bundle"]

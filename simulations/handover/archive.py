@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from simulations.handover.signing import public_pem
+from shoal.simulations.handover.signing import public_pem
 
 CHECKSUMS: Final = "CHECKSUMS"
 SIGNATURE: Final = "CHECKSUMS.sig"

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from common.errors import IntegrityError, RunError
-from simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
-from simulations.handover.signing import fingerprint, read_public, require_signature
+from shoal.common.errors import IntegrityError, RunError
+from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
+from shoal.simulations.handover.signing import fingerprint, read_public, require_signature
 
 _LINE: Final = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _MOST_LISTED: Final = 1 << 20  # bytes of a list, a key or a signature

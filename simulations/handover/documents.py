@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
-from simulations.handover.markdown import table
-from simulations.report import sentences as told
-from simulations.report.facts import Facts
-from simulations.results.audit_check import Chain
-from simulations.results.text import NONE, count, number, size
+from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
+from shoal.simulations.handover.markdown import table
+from shoal.simulations.report import sentences as told
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.results.audit_check import Chain
+from shoal.simulations.results.text import NONE, count, number, size
 
 AUDIT_ROOT: Final = "AUDIT_ROOT.txt"
 _MOST_LABELS: Final = 20  # columns of the table of sites

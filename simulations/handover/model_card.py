@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulations.handover.markdown import table
-from simulations.report import sentences as told
-from simulations.report.facts import Facts
-from simulations.report.verdict import judge
-from simulations.results.sites import models, over_sites, tested_metrics
-from simulations.results.text import NONE, count, interval, metric_name, number
+from shoal.simulations.handover.markdown import table
+from shoal.simulations.report import sentences as told
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.verdict import judge
+from shoal.simulations.results.sites import models, over_sites, tested_metrics
+from shoal.simulations.results.text import NONE, count, interval, metric_name, number
 
 TO_FILL_IN: Final = "**TO BE FILLED IN BY THE OPERATOR:**"
 _LABELS: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}

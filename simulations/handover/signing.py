@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.errors import IntegrityError, RunError
+from shoal.common.errors import IntegrityError, RunError
 
 
 def new_key(path: Path) -> Ed25519PrivateKey:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from common import errors
-from common.errors import RunError
-from common.seeds import integer_seed
-from simulations.leakage import by_canaries, by_inversion, by_membership
-from simulations.leakage.target import Target, open_target
-from simulations.results import RunFolder
+from shoal.common import errors
+from shoal.common.errors import RunError
+from shoal.common.seeds import integer_seed
+from shoal.simulations.leakage import by_canaries, by_inversion, by_membership
+from shoal.simulations.leakage.target import Target, open_target
+from shoal.simulations.results import RunFolder
 
 Attack = Literal["membership", "lira", "inversion", "canary"]
 

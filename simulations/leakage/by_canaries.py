@@ -8,16 +8,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.resident import Resident
-from common.config import Scenario
-from common.schema import Shard
-from common.seeds import generator, integer_seed
-from simulations.leakage import canary, lira
-from simulations.leakage.bounds import best_bound
-from simulations.leakage.canary import Canary
-from simulations.leakage.populations import Batches, Enlarged, join
-from simulations.leakage.rerun import again, train_again
-from simulations.leakage.target import Released, Target, outputs
+from shoal.clients.resident import Resident
+from shoal.common.config import Scenario
+from shoal.common.schema import Shard
+from shoal.common.seeds import generator, integer_seed
+from shoal.simulations.leakage import canary, lira
+from shoal.simulations.leakage.bounds import best_bound
+from shoal.simulations.leakage.canary import Canary
+from shoal.simulations.leakage.populations import Batches, Enlarged, join
+from shoal.simulations.leakage.rerun import again, train_again
+from shoal.simulations.leakage.target import Released, Target, outputs
 
 CONFIDENCE: Final = 0.95
 _DRAW, _COINS, _TRAINING = 1, 2, 3  # parts of the audit's random numbers

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.resident import Resident, Rows
-from common.schema import InputSpec
-from common.seeds import generator
-from simulations.leakage.inversion import (
+from shoal.clients.resident import Resident, Rows
+from shoal.common.schema import InputSpec
+from shoal.common.seeds import generator
+from shoal.simulations.leakage.inversion import (
     Similarity,
     mean_similarity,
     read_off,
@@ -22,8 +22,8 @@ from simulations.leakage.inversion import (
     token_overlap,
     tokens_moved,
 )
-from simulations.leakage.target import Target
-from simulations.results.text import duration
+from shoal.simulations.leakage.target import Target
+from shoal.simulations.results.text import duration
 
 SIZES: Final = (1, 4)  # rows in a batch
 UPDATES: Final = 16  # attacked for each size, over the clients in turn
@@ -77,7 +77,12 @@ def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
 
 
 def _attack(work: _Work, clients: Sequence[int], size: int) -> Found:
-    from simulations.leakage.updates import Batch, Updates, first_dense, first_embedding  # imports Keras
+    from shoal.simulations.leakage.updates import (  # imports Keras
+        Batch,
+        Updates,
+        first_dense,
+        first_embedding,
+    )
 
     batches = []
     for k in range(work.updates):
@@ -107,7 +112,7 @@ def _attack(work: _Work, clients: Sequence[int], size: int) -> Found:
 
 
 def _matcher(work: _Work, updates: Any) -> Any:
-    from simulations.leakage.matching import Matcher  # imports TensorFlow
+    from shoal.simulations.leakage.matching import Matcher  # imports TensorFlow
 
     return Matcher(updates.at_start(), image=work.spec.kind == "image", steps=STEPS)
 

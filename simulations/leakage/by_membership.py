@@ -13,15 +13,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.resident import Resident
-from clients.shard import split_indices
-from common.seeds import generator, integer_seed
-from simulations.leakage import lira
-from simulations.leakage.membership import losses
-from simulations.leakage.rerun import again, train_again
-from simulations.leakage.roc import curve, separation, thinned
-from simulations.leakage.target import Released, Target, outputs
-from simulations.results.text import duration
+from shoal.clients.resident import Resident
+from shoal.clients.shard import split_indices
+from shoal.common.seeds import generator, integer_seed
+from shoal.simulations.leakage import lira
+from shoal.simulations.leakage.membership import losses
+from shoal.simulations.leakage.rerun import again, train_again
+from shoal.simulations.leakage.roc import curve, separation, thinned
+from shoal.simulations.leakage.target import Released, Target, outputs
+from shoal.simulations.results.text import duration
 
 RESAMPLES: Final = 200  # of the bootstrap of an AUC
 

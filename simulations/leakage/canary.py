@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.schema import Shard
+from shoal.common.schema import Shard
 
 _MOST_ROWS: Final = 1_000
 _SHARE: Final = 0.1  # canaries, as a share of the training rows

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.leakage.membership import likelihood
+from shoal.simulations.leakage.membership import likelihood
 
 Matrix = NDArray[np.float64]  # (shadow models, rows)
 Vector = NDArray[np.float64]  # (rows,)

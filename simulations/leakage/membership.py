@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.schema import Task
+from shoal.common.schema import Task
 
 Rows = NDArray[Any]
 _LEAST: Final = 1e-7  # probabilities are float32: nearer to 0 or 1 than this they say no more

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.shard import split_indices
-from common.config import DataConfig
-from common.errors import EmptyClientError
-from common.schema import Population, Schema, Shard, Split
+from shoal.clients.shard import split_indices
+from shoal.common.config import DataConfig
+from shoal.common.errors import EmptyClientError
+from shoal.common.schema import Population, Schema, Shard, Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from common.config import Scenario
-from common.records import record_to_weights
-from common.schema import Population
-from server.app import Hooks, Outcome
-from simulations.leakage.target import Released
-from simulations.run import coordinate
+from shoal.common.config import Scenario
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Population
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations.leakage.target import Released
+from shoal.simulations.run import coordinate
 
 
 def train_again(scenario: Scenario, population: Population, *, last: bool = False) -> Released:

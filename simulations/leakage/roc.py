@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.events import Interval
-from common.metrics import bootstrap
+from shoal.common.events import Interval
+from shoal.common.metrics import bootstrap
 
 Scores = NDArray[np.float64]  # (rows,), higher says "member"
 

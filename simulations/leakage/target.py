@@ -10,17 +10,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.resident import Resident
-from clients.shard import split_indices
-from common.config import Scenario
-from common.errors import RunError, nearest
-from common.events import SiteRow
-from common.keras_loading import load_keras
-from common.records import Weights
-from common.schema import Population, Split
-from common.seeds import generator
-from simulations import datasets
-from simulations.results import RunFolder
+from shoal.clients.resident import Resident
+from shoal.clients.shard import split_indices
+from shoal.common.config import Scenario
+from shoal.common.errors import RunError, nearest
+from shoal.common.events import SiteRow
+from shoal.common.keras_loading import load_keras
+from shoal.common.records import Weights
+from shoal.common.schema import Population, Split
+from shoal.common.seeds import generator
+from shoal.simulations import datasets
+from shoal.simulations.results import RunFolder
 
 _MOST_CLIENTS: Final = 1_000  # of more, so many are drawn
 _LOSS_TOLERANCE: Final = 0.01  # relative; other processors and batch sizes round differently

@@ -11,14 +11,14 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from clients.cohort import train_cohort
-from clients.resident import Resident
-from clients.update.protection import protect
-from common.config import Scenario
-from common.records import ARRAYS, Weights, record_to_weights, weights_to_record
-from common.schema import InputSpec, Shard
-from simulations.leakage.populations import Batches
-from simulations.leakage.target import Target
+from shoal.clients.cohort import train_cohort
+from shoal.clients.resident import Resident
+from shoal.clients.update.protection import protect
+from shoal.common.config import Scenario
+from shoal.common.records import ARRAYS, Weights, record_to_weights, weights_to_record
+from shoal.common.schema import InputSpec, Shard
+from shoal.simulations.leakage.populations import Batches
+from shoal.simulations.leakage.target import Target
 
 _ROUND: Final = 1
 

@@ -9,14 +9,14 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from simulations.report.plot import Figure
-from simulations.report.view import view
+from shoal.simulations.report.plot import Figure
+from shoal.simulations.report.view import view
 
 if TYPE_CHECKING:
     import jinja2
 
-    from simulations.results.folder import RunFolder
-    from simulations.robustness.table import Table
+    from shoal.simulations.results.folder import RunFolder
+    from shoal.simulations.robustness.table import Table
 
 __all__ = ["Part", "render", "render_attacks", "render_page"]
 
@@ -28,7 +28,7 @@ def render(run: RunFolder) -> str:
 
 def render_attacks(table: Table) -> str:
     """Return the page of an attack table as one HTML document."""
-    from simulations.report.attacks import view as attacks_view
+    from shoal.simulations.report.attacks import view as attacks_view
 
     return _rendered("attacks.html.j2", attacks_view(table))
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from simulations.report import sentences as told
-from simulations.report.facts import Facts
-from simulations.report.sentences import NOT_RECORDED
-from simulations.report.verdict import judge
-from simulations.results.text import count
+from shoal.simulations.report import sentences as told
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.sentences import NOT_RECORDED
+from shoal.simulations.report.verdict import judge
+from shoal.simulations.results.text import count
 
 DISCLAIMER: Final = (
     "This is no legal assessment, and no claim that any rule is met. It lists what this run recorded under "

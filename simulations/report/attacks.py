@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulations.report.plot import CATEGORICAL, Figure, figure, label, title
-from simulations.results.sites import higher_is_better
-from simulations.results.text import NONE, metric_name, number
+from shoal.simulations.report.plot import CATEGORICAL, Figure, figure, label, title
+from shoal.simulations.results.sites import higher_is_better
+from shoal.simulations.results.text import NONE, metric_name, number
 
 if TYPE_CHECKING:
-    from simulations.robustness.table import Row, Table
+    from shoal.simulations.robustness.table import Row, Table
 
 DIVERGED = "diverged"
 _LEAST = {"accuracy": 0.0, "f1": 0.0, "auc": 0.5}  # where the colours begin; they end at 1

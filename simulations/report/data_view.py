@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulations.report import figures_sites
-from simulations.results.text import NONE, count, number
+from shoal.simulations.report import figures_sites
+from shoal.simulations.results.text import NONE, count, number
 
 MOST_ROWS = 100  # of a table; beyond, figures tell more
 MOST_LABELS = 12

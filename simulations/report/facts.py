@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.config import Scenario
-from common.events import RoundRow, SiteRow
-from simulations.results.audit_check import Chain, read_chain
-from simulations.results.audit_log import AUDIT_LOG
-from simulations.results.folder import SERVED
-from simulations.results.sites import monitored_metric, tested_metrics
+from shoal.common.config import Scenario
+from shoal.common.events import RoundRow, SiteRow
+from shoal.simulations.results.audit_check import Chain, read_chain
+from shoal.simulations.results.audit_log import AUDIT_LOG
+from shoal.simulations.results.folder import SERVED
+from shoal.simulations.results.sites import monitored_metric, tested_metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from simulations.results.folder import RunFolder, Status
+    from shoal.simulations.results.folder import RunFolder, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Facts:
 
 def _left_of_log(chain: Chain) -> list[Left] | None:
     """Return what each site sent; `None` where a reply stands for several, as only a simulation has it."""
-    from server.exchange import POOLED_NAME  # imports Flower
+    from shoal.server.exchange import POOLED_NAME  # imports Flower
 
     totals: dict[tuple[str, str], tuple[int, int]] = {}
     for entry in chain.messages():

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from common.events import RoundRow
-from simulations.report.plot import CATEGORICAL, MAX_POINTS, Figure, figure, rounds_axis, series, title
+from shoal.common.events import RoundRow
+from shoal.simulations.report.plot import CATEGORICAL, MAX_POINTS, Figure, figure, rounds_axis, series, title
 
 # Phase → colour; the order is that of the stack, from below.
 _PHASES = {

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.events import SiteRow
-from simulations.report.plot import CATEGORICAL, COLOURS, LABELS, SYMBOLS, Figure, figure, label, title
-from simulations.report.verdict import differences
-from simulations.results.sites import models
-from simulations.results.text import metric_name
+from shoal.common.events import SiteRow
+from shoal.simulations.report.plot import CATEGORICAL, COLOURS, LABELS, SYMBOLS, Figure, figure, label, title
+from shoal.simulations.report.verdict import differences
+from shoal.simulations.results.sites import models
+from shoal.simulations.results.text import metric_name
 
 MANY = 60  # sites; above this, figures show distributions
 _OFFSETS = {1: (0.0,), 2: (-0.17, 0.17), 3: (-0.25, 0.0, 0.25)}

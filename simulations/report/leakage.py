@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from common.events import Interval
-from simulations.report.data_view import MOST_ROWS
-from simulations.report.plot import CATEGORICAL, Figure, figure, title
-from simulations.results.text import NONE, count, interval_parts, number
+from shoal.common.events import Interval
+from shoal.simulations.report.data_view import MOST_ROWS
+from shoal.simulations.report.plot import CATEGORICAL, Figure, figure, title
+from shoal.simulations.results.text import NONE, count, interval_parts, number
 
 Found = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulations.results.text import count, duration, size
+from shoal.simulations.results.text import count, duration, size
 
 if TYPE_CHECKING:
     import pyarrow as pa

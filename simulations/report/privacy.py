@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.config import Scenario
-from common.events import RoundRow
-from simulations.report.plot import Figure, figure, rounds_axis, series, title
-from simulations.results.text import number
+from shoal.common.config import Scenario
+from shoal.common.events import RoundRow
+from shoal.simulations.report.plot import Figure, figure, rounds_axis, series, title
+from shoal.simulations.results.text import number
 
 _NOTHING = (
     "No differential privacy: nothing bounds what the models tell about single rows or clients. "

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from common.config import Scenario
-from simulations.report.facts import Facts
-from simulations.report.leakage import bound, inversion_rows, membership_rows
-from simulations.report.privacy import kept_word
-from simulations.results.sites import models, over_sites
-from simulations.results.text import count, metric_name, number, size
+from shoal.common.config import Scenario
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.leakage import bound, inversion_rows, membership_rows
+from shoal.simulations.report.privacy import kept_word
+from shoal.simulations.results.sites import models, over_sites
+from shoal.simulations.results.text import count, metric_name, number, size
 
 NOT_RECORDED: Final = "not recorded"  # by the run: whoever assesses has to find out
 _MODEL_NAMES: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
@@ -68,7 +68,7 @@ def where_rows_are(facts: Facts) -> str:
 
 def disclosure_rule(facts: Facts) -> str:
     """Say what may leave a site."""
-    from common.preprocessing.sums.noise import is_asked_for_sums  # imports numpy and scipy
+    from shoal.common.preprocessing.sums.noise import is_asked_for_sums  # imports numpy and scipy
 
     rule, privacy = facts.scenario.preprocessing, facts.scenario.privacy
     if is_asked_for_sums(facts.scenario):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from common.events import Interval, Model, SiteRow
-from simulations.results.sites import higher_is_better, over_sites
-from simulations.results.text import interval, metric_name, number
+from shoal.common.events import Interval, Model, SiteRow
+from shoal.simulations.results.sites import higher_is_better, over_sites
+from shoal.simulations.results.text import interval, metric_name, number
 
 TIE = 0.0005  # half of the last digit shown
 NEAR = 0.01  # of a metric between 0 and 1

@@ -7,22 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.events import RoundRow, SiteRow
-from simulations.report import figures_rounds, figures_sites
-from simulations.report.assessment import DISCLAIMER, assess
-from simulations.report.data_view import MOST_ROWS, data_section
-from simulations.report.facts import Facts
-from simulations.report.leakage import leakage_section
-from simulations.report.messages import failures, traffic_by_phase
-from simulations.report.plot import LABELS
-from simulations.report.privacy import kept_word, privacy_section
-from simulations.report.verdict import judge
-from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
-from simulations.results.text import count, duration, interval_parts, metric_name, number, signed, size
+from shoal.common.events import RoundRow, SiteRow
+from shoal.simulations.report import figures_rounds, figures_sites
+from shoal.simulations.report.assessment import DISCLAIMER, assess
+from shoal.simulations.report.data_view import MOST_ROWS, data_section
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.leakage import leakage_section
+from shoal.simulations.report.messages import failures, traffic_by_phase
+from shoal.simulations.report.plot import LABELS
+from shoal.simulations.report.privacy import kept_word, privacy_section
+from shoal.simulations.report.verdict import judge
+from shoal.simulations.results.sites import (
+    higher_is_better,
+    models,
+    monitored_metric,
+    over_sites,
+    tested_metrics,
+)
+from shoal.simulations.results.text import count, duration, interval_parts, metric_name, number, signed, size
 
 if TYPE_CHECKING:
-    from common.config import Scenario
-    from simulations.results.folder import RunFolder
+    from shoal.common.config import Scenario
+    from shoal.simulations.results.folder import RunFolder
 
 ENDS = 20  # sites shown at either end of the table where there are many
 STATUS = {

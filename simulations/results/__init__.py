@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.results.folder import RunFolder, list_folders
-from simulations.results.sites import OverSites, monitored_metric, over_sites
+from shoal.simulations.results.folder import RunFolder, list_folders
+from shoal.simulations.results.sites import OverSites, monitored_metric, over_sites
 
 __all__ = ["OverSites", "RunFolder", "list_folders", "monitored_metric", "over_sites"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import IntegrityError, RunError
-from simulations.results.audit_log import FIRST, unseal
+from shoal.common.errors import IntegrityError, RunError
+from shoal.simulations.results.audit_log import FIRST, unseal
 
 Entry = Mapping[str, Any]
 _OPPOSITE: Final = {"sent": "received", "received": "sent"}

@@ -22,8 +22,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Literal
 
-from common.errors import IntegrityError
-from simulations.results.journal import Journal, now
+from shoal.common.errors import IntegrityError
+from shoal.simulations.results.journal import Journal, now
 
 AUDIT_LOG: Final = "audit.jsonl"  # in a run folder: the server's
 FIRST: Final = "0" * 64  # what the first entry holds as the hash of the one before
@@ -127,7 +127,7 @@ class AuditLog:
         Raises:
             OSError: it could not be written; then it is not in the log.
         """
-        from common.purposes import purpose  # imports Flower, which checking a log does not need
+        from shoal.common.purposes import purpose  # imports Flower, which checking a log does not need
 
         fields = {
             "direction": passed.direction,

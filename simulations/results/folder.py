@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from common import errors
-from common.config import Scenario
-from common.config_file import dump_toml, load_scenario
-from common.events import ClientRow, RoundRow, SiteRow
-from simulations.results import rows as as_rows
-from simulations.results.environment import describe
-from simulations.results.journal import Journal, now, plain, write_atomically
-from simulations.results.sites import models, over_sites, tested_metrics
-from simulations.results.text import round_line
+from shoal.common import errors
+from shoal.common.config import Scenario
+from shoal.common.config_file import dump_toml, load_scenario
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.simulations.results import rows as as_rows
+from shoal.simulations.results.environment import describe
+from shoal.simulations.results.journal import Journal, now, plain, write_atomically
+from shoal.simulations.results.sites import models, over_sites, tested_metrics
+from shoal.simulations.results.text import round_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +150,7 @@ class RunFolder:
 
     def write_report(self) -> Path:
         """Write report.html from what there is, also while the run goes on; return its path."""
-        from simulations.report import render
+        from shoal.simulations.report import render
 
         path = self.path / "report.html"
         write_atomically(path, render(self))

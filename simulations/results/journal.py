@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunError
+from shoal.common.errors import RunError
 
 _PLAIN = frozenset({str, bool, int, type(None)})
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from common.events import ClientRow, Interval, RoundRow, SiteRow
+from shoal.common.events import ClientRow, Interval, RoundRow, SiteRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

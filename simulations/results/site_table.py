@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from common.config import Scenario
-from common.events import Interval, SiteRow
-from simulations.results.sites import higher_is_better, models, monitored_metric, over_sites, tested_metrics
-from simulations.results.text import count, interval, metric_name, number
+from shoal.common.config import Scenario
+from shoal.common.events import Interval, SiteRow
+from shoal.simulations.results.sites import (
+    higher_is_better,
+    models,
+    monitored_metric,
+    over_sites,
+    tested_metrics,
+)
+from shoal.simulations.results.text import count, interval, metric_name, number
 
 MANY = 60  # sites; above this only the ends are shown
 ENDS = 10

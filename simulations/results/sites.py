@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from common.config import HIGHER_IS_BETTER, TrainingConfig
-from common.events import Model, SiteRow
+from shoal.common.config import HIGHER_IS_BETTER, TrainingConfig
+from shoal.common.events import Model, SiteRow
 
 MODELS: tuple[Model, ...] = ("local", "federated", "centralised")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from common.config import Scenario
-from common.events import Interval, RoundRow
-from simulations.results.sites import monitored_metric
+from shoal.common.config import Scenario
+from shoal.common.events import Interval, RoundRow
+from shoal.simulations.results.sites import monitored_metric
 
 NAMES = {
     "auc": "AUC",

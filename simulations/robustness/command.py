@@ -8,25 +8,25 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from clients.attacks.catalog import check_schema
-from common.config import Scenario
-from common.errors import ConfigError
-from common.schema import Schema
-from simulations import datasets
-from simulations.report import render_attacks
-from simulations.report.attacks import DIVERGED
-from simulations.results.journal import write_atomically
-from simulations.results.text import metric_name, number
-from simulations.robustness.grid import (
+from shoal.clients.attacks.catalog import check_schema
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.schema import Schema
+from shoal.simulations import datasets
+from shoal.simulations.report import render_attacks
+from shoal.simulations.report.attacks import DIVERGED
+from shoal.simulations.results.journal import write_atomically
+from shoal.simulations.results.text import metric_name, number
+from shoal.simulations.robustness.grid import (
     Cell,
     default_attacks,
     default_defences,
     make_cells,
     parse,
 )
-from simulations.robustness.table import Table, fill
-from simulations.terminal import make_console
-from simulations.validation import validate
+from shoal.simulations.robustness.table import Table, fill
+from shoal.simulations.terminal import make_console
+from shoal.simulations.validation import validate
 
 
 def make_table(

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from clients.attacks.adversary import malicious_clients
-from clients.attacks.catalog import ATTACKS, NONE
-from common.config import AttackConfig, Scenario, StrategyConfig
-from common.errors import ConfigError
+from shoal.clients.attacks.adversary import malicious_clients
+from shoal.clients.attacks.catalog import ATTACKS, NONE
+from shoal.common.config import AttackConfig, Scenario, StrategyConfig
+from shoal.common.errors import ConfigError
 
 DEFAULT_ATTACKS: Final = ("label-flip", "sign-flip", "scaling", "backdoor", "min-max")
 DEFAULT_DEFENCES: Final = (

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.attacks.poisoning import Backdoor
-from clients.attacks.trigger import mark
-from clients.resident import Resident
-from common import metrics
-from common.config import Scenario
-from common.errors import CheckpointError
-from common.records import record_to_weights
-from common.schema import Population
-from server.checkpoint import Checkpoints
-from simulations.results import RunFolder
-from simulations.run import CHECKPOINTS
+from shoal.clients.attacks.poisoning import Backdoor
+from shoal.clients.attacks.trigger import mark
+from shoal.clients.resident import Resident
+from shoal.common import metrics
+from shoal.common.config import Scenario
+from shoal.common.errors import CheckpointError
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Population
+from shoal.server.checkpoint import Checkpoints
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from clients.attacks.catalog import NONE
-from clients.attacks.poisoning import Backdoor
-from common.config import HIGHER_IS_BETTER, Scenario
-from common.errors import NonFiniteError, ShoalError
-from simulations import datasets
-from simulations.cells import finished_run
-from simulations.results.journal import plain, write_atomically
-from simulations.results.text import duration, metric_name, number
-from simulations.robustness.grid import Cell, attackers
-from simulations.robustness.measure import Judge
+from shoal.clients.attacks.catalog import NONE
+from shoal.clients.attacks.poisoning import Backdoor
+from shoal.common.config import HIGHER_IS_BETTER, Scenario
+from shoal.common.errors import NonFiniteError, ShoalError
+from shoal.simulations import datasets
+from shoal.simulations.cells import finished_run
+from shoal.simulations.results.journal import plain, write_atomically
+from shoal.simulations.results.text import duration, metric_name, number
+from shoal.simulations.robustness.grid import Cell, attackers
+from shoal.simulations.robustness.measure import Judge
 
 
 @dataclass(frozen=True, slots=True)

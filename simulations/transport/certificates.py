@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from common.errors import TransportError
-from simulations.results.journal import write_atomically
+from shoal.common.errors import TransportError
+from shoal.simulations.results.journal import write_atomically
 
 AUTHORITY: Final = "ca"
 _CA_DAYS: Final = 3650

@@ -13,14 +13,14 @@ from typing import Any, Final, Literal, Protocol
 import grpc
 from flwr.app import RecordDict
 
-from common.errors import TransportError
-from common.purposes import round_of
-from server.sites import FIRST_NODE_ID
-from simulations.engine.worker import Answer, Job
-from simulations.results.audit_log import Direction, Passed
-from simulations.transport import wire_pb2 as wire
-from simulations.transport.codec import Packed, Unpacking, pack
-from simulations.transport.server import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
+from shoal.common.errors import TransportError
+from shoal.common.purposes import round_of
+from shoal.server.sites import FIRST_NODE_ID
+from shoal.simulations.engine.worker import Answer, Job
+from shoal.simulations.results.audit_log import Direction, Passed
+from shoal.simulations.transport import wire_pb2 as wire
+from shoal.simulations.transport.codec import Packed, Unpacking, pack
+from shoal.simulations.transport.server import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0

@@ -18,9 +18,9 @@ import pyarrow as pa
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from google.protobuf.message import DecodeError
 
-from common.arrays import NumpyArray, view
-from common.errors import TransportError
-from simulations.transport import wire_pb2 as wire
+from shoal.common.arrays import NumpyArray, view
+from shoal.common.errors import TransportError
+from shoal.simulations.transport import wire_pb2 as wire
 
 CHUNK_BYTES: Final = 1 << 20
 _ALIGNMENT: Final = 64

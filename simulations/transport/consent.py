@@ -7,11 +7,11 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
-from common import records
-from common.config import Scenario
-from common.errors import DisclosureError
-from common.preprocessing.sums.noise import is_asked_for_sums
-from common.schema import Schema
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.sums.noise import is_asked_for_sums
+from shoal.common.schema import Schema
 
 # What a site may refuse, by the name that its operator gives it.
 KINDS: Final = {

@@ -14,16 +14,16 @@ import grpc
 import ray
 from flwr.app import RecordDict
 
-from common.config import ResourcesConfig
-from common.errors import WorkerError
-from common.flower_shim import make_run
-from server.sites import Sites
-from simulations.engine.cluster import ray_session
-from simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
-from simulations.transport.certificates import issue, make_authority, server_credentials
-from simulations.transport.client import TransportClient
-from simulations.transport.grid import TransportGrid
-from simulations.transport.server import Policy, TransportServer
+from shoal.common.config import ResourcesConfig
+from shoal.common.errors import WorkerError
+from shoal.common.flower_shim import make_run
+from shoal.server.sites import Sites
+from shoal.simulations.engine.cluster import ray_session
+from shoal.simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
+from shoal.simulations.transport.certificates import issue, make_authority, server_credentials
+from shoal.simulations.transport.client import TransportClient
+from shoal.simulations.transport.grid import TransportGrid
+from shoal.simulations.transport.server import Policy, TransportServer
 
 _SERVER: Final = "server"
 _START_S: Final = 300.0  # for all clients to be there, TensorFlow's import included

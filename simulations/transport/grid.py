@@ -8,16 +8,16 @@ from typing import Literal
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from common.errors import TransportError
-from common.flower_shim import Run, client_error, number_message
-from common.profiling import span
-from common.purposes import round_of
-from common.records import CLIENTS
-from server.sites import Sites
-from simulations.results.audit_log import AuditLog
-from simulations.transport.codec import Packed, pack
-from simulations.transport.meter import WireLoad
-from simulations.transport.server import Answered, Asked, TransportServer
+from shoal.common.errors import TransportError
+from shoal.common.flower_shim import Run, client_error, number_message
+from shoal.common.profiling import span
+from shoal.common.purposes import round_of
+from shoal.common.records import CLIENTS
+from shoal.server.sites import Sites
+from shoal.simulations.results.audit_log import AuditLog
+from shoal.simulations.transport.codec import Packed, pack
+from shoal.simulations.transport.meter import WireLoad
+from shoal.simulations.transport.server import Answered, Asked, TransportServer
 
 
 class TransportGrid(Grid):

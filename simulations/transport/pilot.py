@@ -17,30 +17,30 @@ from uuid import uuid4
 import grpc
 from flwr.app import ArrayRecord, RecordDict
 
-from clients.app import make_client_app
-from clients.resident import Resident
-from common.config import Scenario
-from common.errors import ConfigError, DisclosureError, TransportError
-from common.events import Observer
-from common.flower_shim import identify_process, make_run
-from common.keras_loading import load_keras
-from common.privacy.charges import Account, Charges
-from common.records import ARRAYS
-from common.schema import Schema, Shard
-from server.sites import Sites
-from simulations.datasets.site import SitePopulation
-from simulations.engine.environment import worker_environment
-from simulations.engine.worker import Answer, Federation, Job, Worker
-from simulations.results import RunFolder
-from simulations.results.audit_check import read_chain
-from simulations.results.audit_log import AUDIT_LOG, FIRST, AuditLog, Passed
-from simulations.run import serve
-from simulations.transport import wire_pb2 as wire
-from simulations.transport.client import TransportClient
-from simulations.transport.consent import ANY_TERMS, Terms, statement
-from simulations.transport.grid import TransportGrid
-from simulations.transport.meter import serve_metrics
-from simulations.transport.server import Policy, TransportServer
+from shoal.clients.app import make_client_app
+from shoal.clients.resident import Resident
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, DisclosureError, TransportError
+from shoal.common.events import Observer
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.keras_loading import load_keras
+from shoal.common.privacy.charges import Account, Charges
+from shoal.common.records import ARRAYS
+from shoal.common.schema import Schema, Shard
+from shoal.server.sites import Sites
+from shoal.simulations.datasets.site import SitePopulation
+from shoal.simulations.engine.environment import worker_environment
+from shoal.simulations.engine.worker import Answer, Federation, Job, Worker
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.audit_check import read_chain
+from shoal.simulations.results.audit_log import AUDIT_LOG, FIRST, AuditLog, Passed
+from shoal.simulations.run import serve
+from shoal.simulations.transport import wire_pb2 as wire
+from shoal.simulations.transport.client import TransportClient
+from shoal.simulations.transport.consent import ANY_TERMS, Terms, statement
+from shoal.simulations.transport.grid import TransportGrid
+from shoal.simulations.transport.meter import serve_metrics
+from shoal.simulations.transport.server import Policy, TransportServer
 
 _RUN_ID = 1
 _log = logging.getLogger("shoal.transport")

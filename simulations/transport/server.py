@@ -22,12 +22,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from common.errors import TransportError
-from simulations.results.audit_log import Direction, Passed
-from simulations.transport import wire_pb2 as wire
-from simulations.transport.certificates import Identity, Revocations, identity
-from simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking
-from simulations.transport.meter import Meter
+from shoal.common.errors import TransportError
+from shoal.simulations.results.audit_log import Direction, Passed
+from shoal.simulations.transport import wire_pb2 as wire
+from shoal.simulations.transport.certificates import Identity, Revocations, identity
+from shoal.simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking
+from shoal.simulations.transport.meter import Meter
 
 T = TypeVar("T")
 

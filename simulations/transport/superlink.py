@@ -17,23 +17,23 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from clients.app import make_client_app
-from clients.resident import Resident
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import ConfigError, TransportError
-from common.flower_shim import client_error, number_message
-from common.profiling import span
-from server.cohort_grid import CohortGrid
-from server.sites import Sites
-from simulations import BUILTIN_SCENARIOS
-from simulations.audit_grid import AuditGrid
-from simulations.datasets.site import SitePopulation, load_site, read_schema
-from simulations.engine.environment import worker_environment
-from simulations.run import serve
-from simulations.transport.meter import WireLoad
-from simulations.transport.pilot import Absent
-from simulations.validation import check_pilot
+from shoal.clients.app import make_client_app
+from shoal.clients.resident import Resident
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import ConfigError, TransportError
+from shoal.common.flower_shim import client_error, number_message
+from shoal.common.profiling import span
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.sites import Sites
+from shoal.simulations import BUILTIN_SCENARIOS
+from shoal.simulations.audit_grid import AuditGrid
+from shoal.simulations.datasets.site import SitePopulation, load_site, read_schema
+from shoal.simulations.engine.environment import worker_environment
+from shoal.simulations.run import serve
+from shoal.simulations.transport.meter import WireLoad
+from shoal.simulations.transport.pilot import Absent
+from shoal.simulations.validation import check_pilot
 
 _WHO: Final = "query.who"
 _ARRIVAL_S: Final = 120.0

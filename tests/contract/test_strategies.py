@@ -18,24 +18,24 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
-from common import records
-from common.config import StrategyConfig
-from common.config_file import load_scenario
-from common.errors import ConfigError
-from common.flower_shim import identify_process, make_run
-from server.checkpoint import Checkpoints
-from server.cohort_grid import CohortGrid
-from server.exchange import ask
-from server.sites import Sites
-from server.strategies import STRATEGIES, check, make, needs_every_update
-from server.strategies.catalog import FLOWER, RESERVED, fewest_clients
-from server.strategies.making import named_class
-from server.strategies.metrics import mean_over_clients
-from server.strategies.state import left_out_of, restore, state_of
-from simulations import BUILTIN_SCENARIOS
-from simulations.engine.grid import EngineGrid
-from simulations.engine.serial import SerialExecutor
-from simulations.engine.worker import Federation
+from shoal.common import records
+from shoal.common.config import StrategyConfig
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import ConfigError
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.server.checkpoint import Checkpoints
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.exchange import ask
+from shoal.server.sites import Sites
+from shoal.server.strategies import STRATEGIES, check, make, needs_every_update
+from shoal.server.strategies.catalog import FLOWER, RESERVED, fewest_clients
+from shoal.server.strategies.making import named_class
+from shoal.server.strategies.metrics import mean_over_clients
+from shoal.server.strategies.state import left_out_of, restore, state_of
+from shoal.simulations import BUILTIN_SCENARIOS
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.serial import SerialExecutor
+from shoal.simulations.engine.worker import Federation
 
 NAMES = tuple(STRATEGIES)
 LEARNING_RATE = 0.1

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from clients.update.clip import Clip
-from clients.update.compress import Float16, Int8
-from clients.update.noise import Noise
-from clients.update.pipeline import finite
-from clients.update.step import Origin, Step, Updates
+from shoal.clients.update.clip import Clip
+from shoal.clients.update.compress import Float16, Int8
+from shoal.clients.update.noise import Noise
+from shoal.clients.update.pipeline import finite
+from shoal.clients.update.step import Origin, Step, Updates
 
 STEPS: Mapping[str, Callable[[], Step]] = {
     "clip": lambda: Clip(1.5),

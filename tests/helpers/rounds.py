@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 
 
 def untimed(folder: Path) -> list[dict[str, Any]]:

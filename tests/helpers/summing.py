@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.preprocessing.contribution import Contribution
-from clients.preprocessing.sums import summand
-from common.config import Scenario
-from common.preprocessing import Statistics
-from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.questions import number_of_pass
-from common.privacy.noise import randomness
-from common.schema import Schema, Shard
-from server.summed_statistics import SummedStatistics
-from server.sums import Summed
+from shoal.clients.preprocessing.contribution import Contribution
+from shoal.clients.preprocessing.sums import summand
+from shoal.common.config import Scenario
+from shoal.common.preprocessing import Statistics
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.questions import number_of_pass
+from shoal.common.privacy.noise import randomness
+from shoal.common.schema import Schema, Shard
+from shoal.server.summed_statistics import SummedStatistics
+from shoal.server.sums import Summed
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.cohort_grid import CohortGrid
+from shoal.server.cohort_grid import CohortGrid
 
 Seen = list[tuple[Message, Message]]
 

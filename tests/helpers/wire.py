@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from common.errors import TransportError
-from common.records import record_to_weights, weights_to_record
-from simulations.engine.worker import Answer, Job
-from simulations.results.audit_log import Passed
-from simulations.transport import wire_pb2 as wire
-from simulations.transport.certificates import client_credentials, server_credentials
-from simulations.transport.client import TransportClient
-from simulations.transport.codec import pack
-from simulations.transport.server import PROTOCOL, SERVICE, Asked, Policy, TransportServer
+from shoal.common.errors import TransportError
+from shoal.common.records import record_to_weights, weights_to_record
+from shoal.simulations.engine.worker import Answer, Job
+from shoal.simulations.results.audit_log import Passed
+from shoal.simulations.transport import wire_pb2 as wire
+from shoal.simulations.transport.certificates import client_credentials, server_credentials
+from shoal.simulations.transport.client import TransportClient
+from shoal.simulations.transport.codec import pack
+from shoal.simulations.transport.server import PROTOCOL, SERVICE, Asked, Policy, TransportServer
 
 NAMES = ("north", "south", "west")
 

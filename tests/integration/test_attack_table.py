@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations import cli
-from simulations.results import list_folders
+from shoal.simulations import cli
+from shoal.simulations.results import list_folders
 
 ATTACK = "backdoor(target=7, factor=3)"
 GRID = (

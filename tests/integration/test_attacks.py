@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from common.config import Scenario
-from common.events import ClientRow, RoundRow, SiteRow
-from common.records import record_to_weights
-from server.app import Hooks, Outcome
-from simulations import datasets, load_scenario
-from simulations.run import coordinate
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.records import record_to_weights
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.run import coordinate
 
 Weights = list[np.ndarray]
 ENOUGH = ("resources.backend=serial", "output.bootstrap=0", "output.compare=false")

@@ -16,7 +16,7 @@ from rounds import untimed
 from waiting import until
 
 from benchmarks.compose import free_port
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +27,11 @@ MODEL = """
 import os
 from pathlib import Path
 
-import common
 import layers_beside
+import shoal
 
 def make(input_spec, num_classes, notes):
-    (Path(notes) / str(os.getpid())).write_text(common.__file__)
+    (Path(notes) / str(os.getpid())).write_text(shoal.__file__)
     return layers_beside.line(input_spec.shape)
 """
 BESIDE = """
@@ -109,7 +109,7 @@ def run(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "resources.path": "sequential",
     }
     settings = [text for key, value in given.items() for text in ("--set", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "simulations.cli", "run", "linear", *settings, *arguments]
+    command = [sys.executable, "-m", "shoal", "run", "linear", *settings, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.compose import ROOT, Composed
 from benchmarks.pilot_demo import differences, pilot, simulate
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 
 SHORT = [
     word

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from common.config import ResourcesConfig
-from common.errors import ConfigError, WorkerError
-from common.flower_shim import identify_process, make_run
-from server.sites import Sites
-from simulations.engine.cluster import Room, worker_count
-from simulations.engine.executors import make_executor
-from simulations.engine.grid import EngineGrid, Executor
-from simulations.engine.worker import Federation
-from simulations.run_app import LoadClientApp, run_app
+from shoal.common.config import ResourcesConfig
+from shoal.common.errors import ConfigError, WorkerError
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.server.sites import Sites
+from shoal.simulations.engine.cluster import Room, worker_count
+from shoal.simulations.engine.executors import make_executor
+from shoal.simulations.engine.grid import EngineGrid, Executor
+from shoal.simulations.engine.worker import Federation
+from shoal.simulations.run_app import LoadClientApp, run_app
 
 APPS = Path(__file__).parents[1] / "apps"
 CLIENTS = 7

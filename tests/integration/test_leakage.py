@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.resident import Resident
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import EmptyClientError, RunError
-from simulations import BUILTIN_SCENARIOS, cli, datasets
-from simulations.cli.leakage import leakage
-from simulations.leakage.audit import ATTACKS, Effort, measure_leakage
-from simulations.leakage.populations import Enlarged
-from simulations.report.facts import Facts
-from simulations.report.sentences import attacks
-from simulations.results import RunFolder
-from simulations.run import run_scenario
+from shoal.clients.resident import Resident
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import EmptyClientError, RunError
+from shoal.simulations import BUILTIN_SCENARIOS, cli, datasets
+from shoal.simulations.cli.leakage import leakage
+from shoal.simulations.leakage.audit import ATTACKS, Effort, measure_leakage
+from shoal.simulations.leakage.populations import Enlarged
+from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.sentences import attacks
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import run_scenario
 
 # Labels are coins, so that whatever the model knows of a row it has from the row itself.
 SCENARIO = """

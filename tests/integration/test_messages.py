@@ -9,13 +9,13 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from watching import Seen, watching
 
-from common import records
-from common.config import Scenario
-from common.preprocessing import Statistics
-from common.schema import Population
-from server.app import Hooks
-from simulations import datasets, load_scenario
-from simulations.run import coordinate
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.preprocessing import Statistics
+from shoal.common.schema import Population
+from shoal.server.app import Hooks
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.run import coordinate
 
 SCENARIOS = [
     "medical-thyroid",

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.csv as csv
 import pytest
 
-from common.errors import ConfigError, DataError, RunError, ShoalError, UnreadableDataError
-from common.schema import Population
-from simulations import datasets, load_scenario
-from simulations.cli import main
-from simulations.predict import predict
+from shoal.common.errors import ConfigError, DataError, RunError, ShoalError, UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.cli import main
+from shoal.simulations.predict import predict
 
 SCENARIO = """
 name = "mine"

@@ -14,18 +14,18 @@ from waiting import until
 
 from benchmarks.compose import free_port
 from benchmarks.pilot_demo import simulate as sites_as_simulation
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import ConfigError, DataError, RunError, UnreadableDataError
-from common.schema import Schema
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.datasets.site import load_site, read_schema, write_sites
-from simulations.results import RunFolder
-from simulations.results.audit_check import Chain, compare, read_chain
-from simulations.results.audit_log import AUDIT_LOG
-from simulations.run import resume_run
-from simulations.transport.pilot import agreement
-from simulations.transport.server import Policy, TransportServer
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import ConfigError, DataError, RunError, UnreadableDataError
+from shoal.common.schema import Schema
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.datasets.site import load_site, read_schema, write_sites
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.audit_check import Chain, compare, read_chain
+from shoal.simulations.results.audit_log import AUDIT_LOG
+from shoal.simulations.run import resume_run
+from shoal.simulations.transport.pilot import agreement
+from shoal.simulations.transport.server import Policy, TransportServer
 
 SITES = ("SVI", "SVHC", "STMW")
 SHORT = ("training.rounds=4", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false")
@@ -101,7 +101,7 @@ class Pilot:
 
     def shoal(self, name: str, *arguments: str) -> subprocess.Popen[str]:
         given = [a for text in SHORT for a in ("--set", text)] if name != "certs" else []
-        command = [sys.executable, "-m", "simulations.cli", *arguments, *given]
+        command = [sys.executable, "-m", "shoal", *arguments, *given]
         with (self.folder / f"{name}.txt").open("a") as out:
             self.running[name] = subprocess.Popen(
                 command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment()
@@ -235,7 +235,7 @@ def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
     where = ["--server", f"127.0.0.1:{server.port}", "--insecure", "--name", "SVI"]
     data = ["--data", str(files / "SVI.csv"), "--schema", str(files / "schema.json")]
     given = [word for setting in SHORT for word in ("--set", setting)]
-    command = [sys.executable, "-m", "simulations.cli", "client", "medical-thyroid", *where, *data, *given]
+    command = [sys.executable, "-m", "shoal", "client", "medical-thyroid", *where, *data, *given]
     try:
         found = subprocess.run(
             [*command, *arguments],
@@ -268,7 +268,7 @@ def test_a_server_without_keys_is_refused(files: Path, arguments: list[str], rea
     schema = str(files / "schema.json")
     command = ["serve", "medical-thyroid", "--schema", schema, "--client", "SVI", *arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "simulations.cli", *command], capture_output=True, text=True, env=environment()
+        [sys.executable, "-m", "shoal", *command], capture_output=True, text=True, env=environment()
     )
     assert done.returncode == ConfigError.exit_code
     assert reason in done.stderr

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from watching import Seen, watching
 
-from common import records
-from common.config import Scenario
-from common.errors import BudgetError
-from common.privacy.noise import SLACK, randomness, with_noise
-from common.privacy.plan import make_plan
-from common.records import ARRAYS, METRICS_RECORD, TRAIN, WEIGHT
-from server.app import Hooks
-from simulations import datasets, load_scenario
-from simulations.results import RunFolder
-from simulations.run import coordinate, resume_run, run_scenario
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import BudgetError
+from shoal.common.privacy.noise import SLACK, randomness, with_noise
+from shoal.common.privacy.plan import make_plan
+from shoal.common.records import ARRAYS, METRICS_RECORD, TRAIN, WEIGHT
+from shoal.server.app import Hooks
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import coordinate, resume_run, run_scenario
 
 CENTRAL = ("privacy.unit=client", "privacy.clip_norm=0.5", "model.name=mlp", "model.args={}")
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import BudgetError
-from common.events import ClientRow, RoundRow, SiteRow
-from common.records import record_to_weights
-from server.app import Hooks, Outcome
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.run import coordinate
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import BudgetError
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.records import record_to_weights
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.run import coordinate
 
 SHORT = (
     "training.rounds=2",

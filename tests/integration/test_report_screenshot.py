@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageStat
 
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 
 _PATH = Path(__file__).parents[1] / "unit" / "example_run.py"
 _SPEC = importlib.util.spec_from_file_location("example_run", _PATH)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config_file import load_scenario
-from common.errors import CheckpointError, RunError
-from server.checkpoint import Checkpoints
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.results import RunFolder
-from simulations.results.journal import plain
-from simulations.run import resume_run, run_scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import CheckpointError, RunError
+from shoal.server.checkpoint import Checkpoints
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.journal import plain
+from shoal.simulations.run import resume_run, run_scenario
 
 ROUNDS = 12
 GIVEN = (

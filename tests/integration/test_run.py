@@ -12,18 +12,18 @@ import keras
 import numpy as np
 import pytest
 
-from clients.shard import split
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import NonFiniteError, TooFewRepliesError
-from common.events import ClientRow, RoundRow, SiteRow
-from common.records import record_to_weights
-from common.schema import Population, Shard
-from server.app import Hooks, Outcome
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.predict import predict
-from simulations.results import RunFolder
-from simulations.run import coordinate, run_scenario
+from shoal.clients.shard import split
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import NonFiniteError, TooFewRepliesError
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Population, Shard
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.predict import predict
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import coordinate, run_scenario
 
 
 class Notes:
@@ -233,7 +233,7 @@ def test_the_exported_model_takes_raw_rows(tmp_path: Path) -> None:
     rows.write_text("age,sex,on_thyroxine,TSH,T3,TT4\n41,F,f,1.3,2.5,125\n,X,t,,,\n", encoding="utf-8")
     with pytest.raises(Exception, match="query_on_thyroxine"):
         predict(path, rows, None)
-    from simulations.datasets.thyroid import read
+    from shoal.simulations.datasets.thyroid import read
 
     whole = read().slice(0, 50)
     from pyarrow import csv

@@ -12,35 +12,35 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from scipy.stats import chi2, norm
 
-from clients.app import make_client_app
-from clients.cohort import train_cohort
-from clients.preprocessing.statistics import local_statistics
-from clients.resident import Resident
-from clients.secure.training import summand
-from common import records
-from common.config import Scenario
-from common.errors import TooFewRepliesError
-from common.events import ClientRow, RoundRow
-from common.flower_shim import identify_process, make_run
-from common.schema import Population
-from common.secure import layout
-from common.secure.agreement import KeyPair, mask_key
-from common.secure.digest import digest
-from common.secure.field import combine, int_to_secret, share_from_bytes
-from common.secure.fixed_point import ROUNDING, FixedPoint, from_ring
-from common.secure.layout import Noise
-from common.secure.masks import Mask, add_masks
-from server.app import Hooks, Outcome
-from server.checkpoint import Checkpoints
-from server.cohort_grid import CohortGrid
-from server.preprocessing import fit
-from server.secure.training import sum_vectors, train_securely
-from server.sites import Sites
-from simulations import datasets, load_scenario
-from simulations.engine.grid import EngineGrid
-from simulations.engine.serial import SerialExecutor
-from simulations.engine.worker import Federation
-from simulations.run import coordinate
+from shoal.clients.app import make_client_app
+from shoal.clients.cohort import train_cohort
+from shoal.clients.preprocessing.statistics import local_statistics
+from shoal.clients.resident import Resident
+from shoal.clients.secure.training import summand
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import TooFewRepliesError
+from shoal.common.events import ClientRow, RoundRow
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.schema import Population
+from shoal.common.secure import layout
+from shoal.common.secure.agreement import KeyPair, mask_key
+from shoal.common.secure.digest import digest
+from shoal.common.secure.field import combine, int_to_secret, share_from_bytes
+from shoal.common.secure.fixed_point import ROUNDING, FixedPoint, from_ring
+from shoal.common.secure.layout import Noise
+from shoal.common.secure.masks import Mask, add_masks
+from shoal.server.app import Hooks, Outcome
+from shoal.server.checkpoint import Checkpoints
+from shoal.server.cohort_grid import CohortGrid
+from shoal.server.preprocessing import fit
+from shoal.server.secure.training import sum_vectors, train_securely
+from shoal.server.sites import Sites
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.serial import SerialExecutor
+from shoal.simulations.engine.worker import Federation
+from shoal.simulations.run import coordinate
 
 SETTINGS = (
     "resources.backend=serial",
@@ -181,7 +181,7 @@ def test_a_round_survives_losses_at_every_stage(
 
 def flat_of(outcome: Outcome, population: Population) -> np.ndarray:
     """Return the initial weights: those that any update of `plain` started from."""
-    from common.models import build
+    from shoal.common.models import build
 
     scenario = scenario_of()
     spec = outcome.fitted.spec.input_spec
@@ -317,7 +317,7 @@ def view(population: Population) -> View:
 
 def train_content(resident: Resident, scenario: Scenario) -> RecordDict:
     """Return what an ordinary round would send."""
-    from common.models import build
+    from shoal.common.models import build
 
     statistics = [
         local_statistics(resident.raw(c)["train"], resident.schema, scenario.preprocessing)

@@ -12,16 +12,16 @@ import pytest
 import ray.cloudpickle
 from flwr.serverapp.strategy import FedAvg
 
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import ConfigError
-from common.events import ClientRow, RoundRow, SiteRow
-from common.records import record_to_weights
-from common.schema import Population, Shard
-from server.app import Hooks, Outcome
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.engine.ray_pool import RayExecutor
-from simulations.run import coordinate, run_scenario
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import ConfigError
+from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.records import record_to_weights
+from shoal.common.schema import Population, Shard
+from shoal.server.app import Hooks, Outcome
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.engine.ray_pool import RayExecutor
+from shoal.simulations.run import coordinate, run_scenario
 
 # Workers cannot import a test module: its classes travel whole.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

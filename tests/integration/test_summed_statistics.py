@@ -11,20 +11,20 @@ from flwr.app import ConfigRecord, Message
 from summing import total_of
 from watching import Seen, watching
 
-from clients.shard import split
-from common import records
-from common.config import Scenario
-from common.errors import DisclosureError
-from common.preprocessing.segment import segment
-from common.preprocessing.sums.names import cut
-from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.questions import Questions
-from common.records import CONFIG, MASKED, METRICS_RECORD, SECURE_VECTOR, SUMS
-from server.app import Hooks, Outcome
-from server.preprocessing import fit_total
-from server.sums import vector_of
-from simulations import datasets, load_scenario
-from simulations.run import coordinate
+from shoal.clients.shard import split
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.segment import segment
+from shoal.common.preprocessing.sums.names import cut
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.questions import Questions
+from shoal.common.records import CONFIG, MASKED, METRICS_RECORD, SECURE_VECTOR, SUMS
+from shoal.server.app import Hooks, Outcome
+from shoal.server.preprocessing import fit_total
+from shoal.server.sums import vector_of
+from shoal.simulations import datasets, load_scenario
+from shoal.simulations.run import coordinate
 
 SHORT = ["training.rounds=3", "output.bootstrap=0", "output.compare=false", "resources.backend=serial"]
 NOISY = ["privacy.unit=record", "privacy.noise_multiplier=1"]
@@ -175,8 +175,8 @@ def test_secure_sums_find_the_vocabulary_of_a_run_in_the_clear(reviews: Scenario
 def test_a_client_tells_nothing_for_sums_that_its_scenario_does_not_ask_for(reviews: Scenario) -> None:
     from flwr.app import Context, RecordDict
 
-    from clients.app import make_client_app  # TensorFlow is not needed: no model is built
-    from clients.resident import Resident
+    from shoal.clients.app import make_client_app  # TensorFlow is not needed: no model is built
+    from shoal.clients.resident import Resident
 
     app = make_client_app(Resident(reviews, datasets.load_population(reviews)))
     asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, SUMS)

@@ -9,12 +9,12 @@ import pytest
 from benchmarks.compose import ROOT
 from benchmarks.pilot_demo import differences, simulate
 from benchmarks.superlink import SuperLink
-from common.config_file import load_scenario
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.datasets.site import write_sites
-from simulations.results import RunFolder
-from simulations.results.audit_check import read_chain
-from simulations.results.audit_log import AUDIT_LOG
+from shoal.common.config_file import load_scenario
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.datasets.site import write_sites
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.audit_check import read_chain
+from shoal.simulations.results.audit_log import AUDIT_LOG
 
 SITES = ["SVI", "SVHC", "STMW"]
 SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false"]

@@ -10,8 +10,8 @@ import click
 import pytest
 import typer
 
-from simulations.cli import app
-from simulations.config_reference import PAGES
+from shoal.simulations.cli import app
+from shoal.simulations.config_reference import PAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES_OF_OURS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common import errors
-from simulations.config_reference import error_classes
+from shoal.common import errors
+from shoal.simulations.config_reference import error_classes
 
 ROOT = Path(__file__).parents[2]
 

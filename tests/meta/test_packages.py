@@ -1,4 +1,4 @@
-"""The generic package names are ours, and the lock files hold hashes and no host names."""
+"""All code is imported as `shoal.…` and once; the lock files hold hashes and no host names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,25 @@ PACKAGES = ("server", "clients", "common", "simulations")
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_imported_package_is_ours(name: str) -> None:
-    # A dependency may install a package of the same generic name: see ADR 0001.
-    file = importlib.import_module(name).__file__
+def test_package_is_the_top_level_folder_of_its_name(name: str) -> None:
+    file = importlib.import_module(f"shoal.{name}").__file__
     assert file is not None
-    assert Path(file).parent == ROOT / name
+    assert Path(file).resolve().parent == ROOT / name
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_refuses_to_load_under_its_bare_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    with pytest.raises(ImportError, match=f"the package is shoal.{name}"):
+        importlib.import_module(name)
+
+
+def test_an_installation_exposes_one_name(tmp_path: Path) -> None:
+    # Outside the checkout, a user's own server.py or common.py has nothing of ours to meet.
+    code = "import importlib.util as u; print([n for n in %r if u.find_spec(n)], bool(u.find_spec('shoal')))"
+    command = [sys.executable, "-c", code % ((*PACKAGES, "benchmarks"),)]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[] True"
 
 
 @pytest.mark.parametrize("lock", ["run.txt", "dev.txt"])

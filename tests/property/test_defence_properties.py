@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.sites import FIRST_NODE_ID
-from server.strategies.fltrust import FLTrust
-from server.strategies.geometric_median import GeometricMedian
-from server.strategies.norm_clipped import NormClippedMean
-from server.strategies.robust import RobustStrategy
-from server.strategies.weighted_median import WeightedMedian
+from shoal.server.sites import FIRST_NODE_ID
+from shoal.server.strategies.fltrust import FLTrust
+from shoal.server.strategies.geometric_median import GeometricMedian
+from shoal.server.strategies.norm_clipped import NormClippedMean
+from shoal.server.strategies.robust import RobustStrategy
+from shoal.server.strategies.weighted_median import WeightedMedian
 
 ALL = (NormClippedMean, GeometricMedian, WeightedMedian, FLTrust)
 BLIND = (NormClippedMean, GeometricMedian, WeightedMedian)  # no client is another kind of client

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.preprocessing.statistics import local_statistics
-from common.config import PreprocessingConfig
-from common.errors import DisclosureError
-from common.preprocessing import Statistics
-from common.schema import Column, Schema, Shard
-from server.preprocessing import class_weights, fit
+from shoal.clients.preprocessing.statistics import local_statistics
+from shoal.common.config import PreprocessingConfig
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing import Statistics
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.preprocessing import class_weights, fit
 
 SCHEMA = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 OPEN = PreprocessingConfig(min_sites=1, min_count=1, impute="mean")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from common.events import Interval
-from common.metrics import auc, bootstrap, measure
+from shoal.common.events import Interval
+from shoal.common.metrics import auc, bootstrap, measure
 
 # Few distinct scores, so that most examples hold ties.
 tied = st.lists(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import DataConfig, PartitionConfig
-from common.errors import ConfigError, EmptyClientError
-from simulations.datasets.raw import Raw
-from simulations.datasets.table import Table, TablePopulation, build_table
-from simulations.partition import partition
+from shoal.common.config import DataConfig, PartitionConfig
+from shoal.common.errors import ConfigError, EmptyClientError
+from shoal.simulations.datasets.raw import Raw
+from shoal.simulations.datasets.table import Table, TablePopulation, build_table
+from shoal.simulations.partition import partition
 
 SCHEMES = ("natural", "size", "iid", "dirichlet", "shards", "quantity")
 # The first call imports flwr-datasets, which takes seconds.

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.sampling import cohort
+from shoal.server.sampling import cohort
 
 seeds = st.integers(0, 2**31 - 1)
 rounds = st.integers(0, 10_000)

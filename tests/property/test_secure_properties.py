@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.secure import field, layout
-from common.secure.fixed_point import ROUNDING, FixedPoint, from_ring, to_ring
-from common.secure.layout import Summand
+from shoal.common.secure import field, layout
+from shoal.common.secure.fixed_point import ROUNDING, FixedPoint, from_ring, to_ring
+from shoal.common.secure.layout import Summand
 
 secrets_ = st.binary(min_size=32, max_size=32)
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from summing import scenario_with, total_of
 
-from clients.preprocessing.contribution import Contribution
-from clients.preprocessing.statistics import local_statistics
-from common.preprocessing import Statistics
-from common.preprocessing.sums.grid import Grid
-from common.preprocessing.sums.layout import Layout
-from common.preprocessing.sums.names import NameTable
-from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.wide import gathered, spread
-from common.schema import Column, Schema, Shard
-from server.preprocessing import fit, fit_total
+from shoal.clients.preprocessing.contribution import Contribution
+from shoal.clients.preprocessing.statistics import local_statistics
+from shoal.common.preprocessing import Statistics
+from shoal.common.preprocessing.sums.grid import Grid
+from shoal.common.preprocessing.sums.layout import Layout
+from shoal.common.preprocessing.sums.names import NameTable
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.wide import gathered, spread
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.preprocessing import fit, fit_total
 
 TABLE = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 TEXT = Schema((Column("t", "text"),), "binary", ("no", "yes"), "y")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Scenario
-from common.events import ClientRow, Interval, Observer, RoundRow, SiteRow
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow, Interval, Observer, RoundRow, SiteRow
 
 Array = NDArray[np.float64]
 Rows = tuple[Array, Array]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
-from common.arrays import NumpyArray, count_bytes, view
-from common.records import weights_to_record
+from shoal.common.arrays import NumpyArray, count_bytes, view
+from shoal.common.records import weights_to_record
 
 ARRAYS = [
     np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from common.config import Scenario
-from simulations.report import sentences as told
-from simulations.report.assessment import DISCLAIMER, QUESTIONS, assess, assessment_markdown
-from simulations.report.facts import Facts, Left
-from simulations.report.sentences import NOT_RECORDED
-from simulations.results import RunFolder
-from simulations.results.audit_log import AUDIT_LOG, AuditLog, Passed
-from simulations.results.folder import SERVED
+from shoal.common.config import Scenario
+from shoal.simulations.report import sentences as told
+from shoal.simulations.report.assessment import DISCLAIMER, QUESTIONS, assess, assessment_markdown
+from shoal.simulations.report.facts import Facts, Left
+from shoal.simulations.report.sentences import NOT_RECORDED
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.audit_log import AUDIT_LOG, AuditLog, Passed
+from shoal.simulations.results.folder import SERVED
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import ConfigError
-from simulations import load_scenario
-from simulations.report import render_attacks
-from simulations.report.attacks import headline, view
-from simulations.robustness.grid import (
+from shoal.common.errors import ConfigError
+from shoal.simulations import load_scenario
+from shoal.simulations.report import render_attacks
+from shoal.simulations.report.attacks import headline, view
+from shoal.simulations.robustness.grid import (
     Choice,
     attackers,
     default_attacks,
@@ -20,9 +20,9 @@ from simulations.robustness.grid import (
     make_cells,
     parse,
 )
-from simulations.robustness.measure import classes
-from simulations.robustness.table import Row, Table
-from simulations.validation import validate
+from shoal.simulations.robustness.measure import classes
+from shoal.simulations.robustness.table import Row, Table
+from shoal.simulations.validation import validate
 
 
 def test_names_and_arguments_are_read() -> None:

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.attacks import ATTACKS, check
-from clients.attacks.adversary import Adversary, make_adversary, malicious_clients
-from clients.attacks.attack import Attack, Scene
-from clients.attacks.catalog import check_schema
-from clients.attacks.colluding import Alie, MinMax, z_max
-from clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
-from clients.attacks.poisoning import Backdoor, LabelFlip
-from clients.attacks.trigger import mark
-from clients.resident import Resident
-from clients.update.step import Origin
-from common.config import AttackConfig
-from common.errors import ConfigError
-from common.schema import Column, InputSpec, Schema
-from common.seeds import generator
-from simulations import cli, datasets, load_scenario
-from simulations.baselines import PooledResident
-from simulations.validation import check_pilot, validate
+from shoal.clients.attacks import ATTACKS, check
+from shoal.clients.attacks.adversary import Adversary, make_adversary, malicious_clients
+from shoal.clients.attacks.attack import Attack, Scene
+from shoal.clients.attacks.catalog import check_schema
+from shoal.clients.attacks.colluding import Alie, MinMax, z_max
+from shoal.clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
+from shoal.clients.attacks.poisoning import Backdoor, LabelFlip
+from shoal.clients.attacks.trigger import mark
+from shoal.clients.resident import Resident
+from shoal.clients.update.step import Origin
+from shoal.common.config import AttackConfig
+from shoal.common.errors import ConfigError
+from shoal.common.schema import Column, InputSpec, Schema
+from shoal.common.seeds import generator
+from shoal.simulations import cli, datasets, load_scenario
+from shoal.simulations.baselines import PooledResident
+from shoal.simulations.validation import check_pilot, validate
 
 SPEC = InputSpec("vector", (4,))
 SCENE = Scene(clients=10, malicious=2, classes=3)

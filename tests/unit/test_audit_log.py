@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import records
-from common.errors import IntegrityError, RunError
-from common.purposes import PURPOSES, UNKNOWN, purpose
-from simulations import cli
-from simulations.results.audit_check import compare, read_chain
-from simulations.results.audit_log import FIRST, AuditLog, Passed, seal
+from shoal.common import records
+from shoal.common.errors import IntegrityError, RunError
+from shoal.common.purposes import PURPOSES, UNKNOWN, purpose
+from shoal.simulations import cli
+from shoal.simulations.results.audit_check import compare, read_chain
+from shoal.simulations.results.audit_log import FIRST, AuditLog, Passed, seal
 
 SERVER = {"side": "server", "clients": ["north", "south"], "run_id": "a"}
 CLIENT = {"side": "client", "client": 1, "clients": 2, "run_id": "a"}
@@ -204,7 +204,7 @@ def test_a_log_whose_last_line_was_changed_is_not_gone_on_with(tmp_path: Path) -
 WRITER = """
 import sys
 from pathlib import Path
-from simulations.results.audit_log import AuditLog, Passed
+from shoal.simulations.results.audit_log import AuditLog, Passed
 log = AuditLog(Path(sys.argv[1]), {"side": "server"})
 for number in range(10**6):
     log.note(Passed("sent", "south", "train", number, 1, "0" * 64))

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import CheckpointError
-from server.checkpoint import Checkpoints
-from simulations import BUILTIN_SCENARIOS
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import CheckpointError
+from shoal.server.checkpoint import Checkpoints
+from shoal.simulations import BUILTIN_SCENARIOS
 
 
 def scenario(*overrides: str) -> Scenario:

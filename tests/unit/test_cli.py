@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from common import errors
-from simulations import BUILTIN_SCENARIOS, cli
-from simulations.cli import running
+from shoal.common import errors
+from shoal.simulations import BUILTIN_SCENARIOS, cli
+from shoal.simulations.cli import running
 
 HEAVY = (
     "tensorflow",
@@ -119,7 +119,7 @@ def test_set_and_options_reach_the_scenario(tmp_path: Path, capsys: pytest.Captu
 def test_every_error_class_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from simulations.config_reference import error_classes
+    from shoal.simulations.config_reference import error_classes
 
     for error in error_classes():
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common import config_file
-from common.config import Scenario
-from common.errors import ConfigError
+from shoal.common import config_file
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
 
 SMALL = """\
 name = "small"

@@ -10,7 +10,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import (
+from shoal.common.config import (
     DataConfig,
     EarlyStoppingConfig,
     ModelConfig,
@@ -19,8 +19,8 @@ from common.config import (
     Scenario,
     TrainingConfig,
 )
-from common.config_file import dump_toml, load_scenario
-from common.config_places import key_lines
+from shoal.common.config_file import dump_toml, load_scenario
+from shoal.common.config_places import key_lines
 
 text = st.text(max_size=12)
 values = st.recursive(

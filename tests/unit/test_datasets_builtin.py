@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import Scenario
-from common.errors import ConfigError, MissingPackageError, UnreadableDataError
-from common.schema import Population
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.datasets.loading import package_folder
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, MissingPackageError, UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.datasets.loading import package_folder
 
 CARDS = Path(__file__).parents[2] / "docs" / "data"
 SCENARIOS = sorted(path.stem for path in BUILTIN_SCENARIOS.glob("*.toml"))

@@ -12,10 +12,10 @@ from PIL import Image
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from common.config import Scenario
-from common.errors import ConfigError, DataError, ShoalError, SingleClassError, UnreadableDataError
-from common.schema import Population
-from simulations import datasets
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError, DataError, ShoalError, SingleClassError, UnreadableDataError
+from shoal.common.schema import Population
+from shoal.simulations import datasets
 
 ROWS = "site,age,sex,dose,died\n" + "".join(
     f"{'north' if i % 3 else 'south'},{20 + i},{'FM'[i % 2]},{'' if i == 4 else i / 2},"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import Scenario
-from common.schema import Column, Schema, Shard
-from simulations import BUILTIN_SCENARIOS, data_view, datasets
+from shoal.common.config import Scenario
+from shoal.common.schema import Column, Schema, Shard
+from shoal.simulations import BUILTIN_SCENARIOS, data_view, datasets
 
 
 class Few:

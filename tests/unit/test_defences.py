@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.sites import FIRST_NODE_ID
-from server.strategies.fltrust import FLTrust
-from server.strategies.geometric_median import GeometricMedian
-from server.strategies.norm_clipped import NormClippedMean
-from server.strategies.robust import RobustStrategy, blocks, capped, mean, norms
-from server.strategies.weighted_median import WeightedMedian, weighted_median
+from shoal.server.sites import FIRST_NODE_ID
+from shoal.server.strategies.fltrust import FLTrust
+from shoal.server.strategies.geometric_median import GeometricMedian
+from shoal.server.strategies.norm_clipped import NormClippedMean
+from shoal.server.strategies.robust import RobustStrategy, blocks, capped, mean, norms
+from shoal.server.strategies.weighted_median import WeightedMedian, weighted_median
 
 
 def combined(strategy: RobustStrategy, updates: list[list[float]], examples: list[float]) -> list[float]:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from common.preprocessing import Encoder, PreprocessingSpec
-from common.preprocessing import spec as s
-from common.preprocessing.segment import segment
+from shoal.common.preprocessing import Encoder, PreprocessingSpec
+from shoal.common.preprocessing import spec as s
+from shoal.common.preprocessing.segment import segment
 
 TABLE = PreprocessingSpec(
     numeric=(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common import errors
-from common.errors import ConfigError, DataError, nearest, unknown_name
+from shoal.common import errors
+from shoal.common.errors import ConfigError, DataError, nearest, unknown_name
 
 
 def test_a_hint_stands_below_the_message() -> None:

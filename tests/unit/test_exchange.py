@@ -7,13 +7,13 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common.errors import NonFiniteError, TooFewRepliesError
-from common.flower_shim import identify_process, make_run
-from server.exchange import Exchange, ask, require_replies
-from server.sites import Sites
-from simulations.engine.grid import EngineGrid
-from simulations.engine.serial import SerialExecutor
-from simulations.engine.worker import Federation
+from shoal.common.errors import NonFiniteError, TooFewRepliesError
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.server.exchange import Exchange, ask, require_replies
+from shoal.server.sites import Sites
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.serial import SerialExecutor
+from shoal.simulations.engine.worker import Federation
 
 CLIENTS = 5
 SITES = Sites(CLIENTS, "site {}".format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.engine.forecast import Forecast
+from shoal.simulations.engine.forecast import Forecast
 
 
 def test_before_anything_was_measured_more_examples_take_longer() -> None:

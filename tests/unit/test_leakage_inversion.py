@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from common.config import ModelConfig, TrainingConfig
-from common.models import build, compile_model
-from common.schema import InputSpec
-from simulations.leakage.inversion import (
+from shoal.common.config import ModelConfig, TrainingConfig
+from shoal.common.models import build, compile_model
+from shoal.common.schema import InputSpec
+from shoal.simulations.leakage.inversion import (
     mean_similarity,
     read_off,
     similarity,
@@ -19,8 +19,8 @@ from simulations.leakage.inversion import (
     token_overlap,
     tokens_moved,
 )
-from simulations.leakage.matching import Matcher
-from simulations.leakage.updates import first_dense, first_embedding
+from shoal.simulations.leakage.matching import Matcher
+from shoal.simulations.leakage.updates import first_dense, first_embedding
 
 INPUTS = 12
 SPEC = InputSpec("vector", (INPUTS,))

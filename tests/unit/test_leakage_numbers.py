@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from common.seeds import generator
-from simulations.leakage import lira
-from simulations.leakage.bounds import best_bound, epsilon_at_least, p_value
-from simulations.leakage.membership import losses
-from simulations.leakage.roc import clopper_pearson, curve, hits_at, separation, thinned
+from shoal.common.seeds import generator
+from shoal.simulations.leakage import lira
+from shoal.simulations.leakage.bounds import best_bound, epsilon_at_least, p_value
+from shoal.simulations.leakage.membership import losses
+from shoal.simulations.leakage.roc import clopper_pearson, curve, hits_at, separation, thinned
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=30)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simulations.report.leakage import bound, inversion_rows, leakage_section, promise, share, skipped
+from shoal.simulations.report.leakage import bound, inversion_rows, leakage_section, promise, share, skipped
 
 
 def content(epsilon: float | None, least: float, most: float = 4.0) -> dict[str, Any]:

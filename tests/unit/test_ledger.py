@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BudgetError, RunError
-from common.events import ClientRow
-from common.privacy.accounting import Charge, epsilon
-from common.privacy.charges import Account, Charges
-from common.privacy.plan import Plan
-from common.records import EPSILON, EPSILON_NEXT
-from server.ledger import ClientLedger, NoLedger, RecordLedger
+from shoal.common.errors import BudgetError, RunError
+from shoal.common.events import ClientRow
+from shoal.common.privacy.accounting import Charge, epsilon
+from shoal.common.privacy.charges import Account, Charges
+from shoal.common.privacy.plan import Plan
+from shoal.common.records import EPSILON, EPSILON_NEXT
+from shoal.server.ledger import ClientLedger, NoLedger, RecordLedger
 
 DELTA = 1e-5
 

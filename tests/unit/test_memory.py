@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import ResourcesConfig
-from simulations.engine.cluster import Room, worker_count
-from simulations.engine.memory import memory_bytes, resident_bytes
+from shoal.common.config import ResourcesConfig
+from shoal.simulations.engine.cluster import Room, worker_count
+from shoal.simulations.engine.memory import memory_bytes, resident_bytes
 
 MEMINFO = Path("/proc/meminfo")
 

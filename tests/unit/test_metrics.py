@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from common import metrics
-from common.config import METRICS, TrainingConfig
-from common.errors import ConfigError
-from common.schema import Task
+from shoal.common import metrics
+from shoal.common.config import METRICS, TrainingConfig
+from shoal.common.errors import ConfigError
+from shoal.common.schema import Task
 
 
 def column(*values: float) -> np.ndarray:

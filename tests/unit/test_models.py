@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from common.config import OPTIMIZERS, ModelConfig, TrainingConfig
-from common.errors import ConfigError, ModelError
-from common.models import LOSSES, MODELS, build, compile_model
-from common.schema import InputSpec, Task
+from shoal.common.config import OPTIMIZERS, ModelConfig, TrainingConfig
+from shoal.common.errors import ConfigError, ModelError
+from shoal.common.models import LOSSES, MODELS, build, compile_model
+from shoal.common.schema import InputSpec, Task
 
 SPECS = {
     "vector": InputSpec("vector", (5,)),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from common.config import ModelConfig, TrainingConfig
-from common.models import LOSSES, MODELS, check, check_loss
-from common.schema import Task
+from shoal.common.config import ModelConfig, TrainingConfig
+from shoal.common.models import LOSSES, MODELS, check, check_loss
+from shoal.common.schema import Task
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from common.config import DataConfig, PartitionConfig
-from common.errors import ConfigError, EmptyClientError
-from simulations.datasets.raw import Raw
-from simulations.datasets.table import Table, build_table
-from simulations.partition import partition
+from shoal.common.config import DataConfig, PartitionConfig
+from shoal.common.errors import ConfigError, EmptyClientError
+from shoal.simulations.datasets.raw import Raw
+from shoal.simulations.datasets.table import Table, build_table
+from shoal.simulations.partition import partition
 
 
 def make(rows: int = 1000, classes: int = 10, sites: list[str] | None = None) -> Table:

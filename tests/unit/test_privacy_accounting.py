@@ -10,10 +10,10 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from scipy import optimize, stats
 
-from common.config import Scenario
-from common.errors import BudgetError
-from common.privacy.accounting import Charge, _event, epsilon, neighbours, solve_noise
-from common.privacy.plan import divided, make_plan
+from shoal.common.config import Scenario
+from shoal.common.errors import BudgetError
+from shoal.common.privacy.accounting import Charge, _event, epsilon, neighbours, solve_noise
+from shoal.common.privacy.plan import divided, make_plan
 
 # McMahan, Ramage, Talwar, Zhang: Learning Differentially Private Recurrent Language Models, ICLR 2018,
 # table 1: users K, expected sample, noise z, rounds → epsilon at delta = K^-1.1.

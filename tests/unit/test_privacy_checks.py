@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simulations import load_scenario
-from simulations.privacy_checks import privacy_problems
-from simulations.validation import validate
+from shoal.simulations import load_scenario
+from shoal.simulations.privacy_checks import privacy_problems
+from shoal.simulations.validation import validate
 
 
 def problems(*given: str) -> list[str]:

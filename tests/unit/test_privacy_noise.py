@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.privacy.noise import (
+from shoal.common.privacy.noise import (
     Randomness,
     SystemRandomness,
     randomness,

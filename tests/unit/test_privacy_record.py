@@ -11,10 +11,10 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from common.config import PrivacyConfig, TrainingConfig
-from common.errors import BudgetError
-from common.privacy.accounting import Charge
-from common.privacy.record import RecordPlan, epsilon_after, record_plan, require_budget
+from shoal.common.config import PrivacyConfig, TrainingConfig
+from shoal.common.errors import BudgetError
+from shoal.common.privacy.accounting import Charge
+from shoal.common.privacy.record import RecordPlan, epsilon_after, record_plan, require_budget
 
 
 def plan(noise: float, q: float, steps: int, accountant: Any = "rdp", rounds: int = 1) -> RecordPlan:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from common import records
-from common.config import Scenario, StrategyConfig
-from common.flower_shim import identify_process, number_message
-from common.privacy.noise import SLACK
-from common.privacy.plan import Plan, divided, make_plan
-from common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN, TRAIN_LOSS, WEIGHT, WITHIN
-from server.aggregation import PrivateMean, sum_of
-from server.sampling import train_cohort
+from shoal.common import records
+from shoal.common.config import Scenario, StrategyConfig
+from shoal.common.flower_shim import identify_process, number_message
+from shoal.common.privacy.noise import SLACK
+from shoal.common.privacy.plan import Plan, divided, make_plan
+from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN, TRAIN_LOSS, WEIGHT, WITHIN
+from shoal.server.aggregation import PrivateMean, sum_of
+from shoal.server.sampling import train_cohort
 
 START = [np.array([1.0, 2.0], np.float32), np.array([7], np.int64)]
 CLIENTS = 4

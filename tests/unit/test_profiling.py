@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from common import profiling
-from common.profiling import move, span, take, take_spans
-from simulations.trace import TraceFile
+from shoal.common import profiling
+from shoal.common.profiling import move, span, take, take_spans
+from shoal.simulations.trace import TraceFile
 
 
 def test_inner_spans_are_taken_off_the_outer_one() -> None:

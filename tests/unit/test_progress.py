@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from common.events import RoundRow
-from simulations.progress import VISIBLE, Progress
+from shoal.common.events import RoundRow
+from shoal.simulations.progress import VISIBLE, Progress
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None

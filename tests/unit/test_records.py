@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from common import records
-from common.errors import DisclosureError
+from shoal.common import records
+from shoal.common.errors import DisclosureError
 
 WEIGHTS = records.weights_to_record([np.zeros((2, 3), np.float32), np.zeros(3, np.float32)])
 METRICS = MetricRecord({"num-examples": 7, "seconds": 0.5})

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from common.events import RoundRow, SiteRow
-from simulations.report import figures_rounds, figures_sites, render
-from simulations.report.plot import clean, label
-from simulations.results import RunFolder
+from shoal.common.events import RoundRow, SiteRow
+from shoal.simulations.report import figures_rounds, figures_sites, render
+from shoal.simulations.report.plot import clean, label
+from shoal.simulations.results import RunFolder
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from common.events import Interval, Model, SiteRow
-from simulations.report.verdict import Tone, differences, judge
+from shoal.common.events import Interval, Model, SiteRow
+from shoal.simulations.report.verdict import Tone, differences, judge
 
 NAN = math.nan
 

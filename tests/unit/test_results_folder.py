@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from common.errors import RunError
-from common.events import ClientRow, Interval, RoundRow, SiteRow
-from simulations.results import RunFolder, list_folders
-from simulations.results.environment import _git
-from simulations.results.journal import Journal, plain, write_atomically
+from shoal.common.errors import RunError
+from shoal.common.events import ClientRow, Interval, RoundRow, SiteRow
+from shoal.simulations.results import RunFolder, list_folders
+from shoal.simulations.results.environment import _git
+from shoal.simulations.results.journal import Journal, plain, write_atomically
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None
@@ -225,7 +225,7 @@ spec = importlib.util.spec_from_file_location("example_run", sys.argv[1])
 example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
 from pathlib import Path
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 run = RunFolder.create(example.scenario(Path(sys.argv[2])))
 example.tell_rounds(run, example.make_sites(), 4)
 print(run.path, flush=True)

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from common.config import TrainingConfig
-from common.events import Interval, SiteRow
-from common.metrics import default_metrics, monitored
-from common.schema import Task
-from simulations.results import monitored_metric, over_sites
-from simulations.results import text as shown
+from shoal.common.config import TrainingConfig
+from shoal.common.events import Interval, SiteRow
+from shoal.common.metrics import default_metrics, monitored
+from shoal.common.schema import Task
+from shoal.simulations.results import monitored_metric, over_sites
+from shoal.simulations.results import text as shown
 
 
 def site(client: int, value: float, metric: str = "auc") -> SiteRow:

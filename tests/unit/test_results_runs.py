@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from common.errors import RunError
-from simulations import runs
-from simulations.results import RunFolder
+from shoal.common.errors import RunError
+from shoal.simulations import runs
+from shoal.simulations.results import RunFolder
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pytest
 
-from server.sampling import cohort
+from shoal.server.sampling import cohort
 
 
 def chi_square(counts: list[int], expected: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.config import TrainingConfig
-from server.schedule import learning_rate
+from shoal.common.config import TrainingConfig
+from shoal.server.schedule import learning_rate
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from clients.app import make_client_app
-from clients.resident import Resident
-from clients.secure import SecureClient
-from clients.secure.training import clip
-from common import records
-from common.config import Scenario
-from common.errors import DisclosureError
-from common.records import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK, check_reply
-from common.secure import graph
-from common.secure.fixed_point import FixedPoint
-from simulations import datasets, load_scenario
+from shoal.clients.app import make_client_app
+from shoal.clients.resident import Resident
+from shoal.clients.secure import SecureClient
+from shoal.clients.secure.training import clip
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.records import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK, check_reply
+from shoal.common.secure import graph
+from shoal.common.secure.fixed_point import FixedPoint
+from shoal.simulations import datasets, load_scenario
 
 CLIENTS = 4  # all neighbours of each other, by default one may be lost: shares of three give a secret back
 SESSION = b"a session"

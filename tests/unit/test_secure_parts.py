@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from common.errors import ConfigError, DisclosureError
-from common.privacy.noise import SeededRandomness
-from common.records import weights_to_record
-from common.secure import field, graph
-from common.secure.agreement import Channel, KeyPair, channel_keys, derive, mask_key
-from common.secure.digest import digest
-from common.secure.fixed_point import FixedPoint, to_ring
-from common.secure.masks import Mask, add_masks, key_stream
-from common.secure.noise import noise_share
-from simulations.transport.codec import pack, unpack
+from shoal.common.errors import ConfigError, DisclosureError
+from shoal.common.privacy.noise import SeededRandomness
+from shoal.common.records import weights_to_record
+from shoal.common.secure import field, graph
+from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, derive, mask_key
+from shoal.common.secure.digest import digest
+from shoal.common.secure.fixed_point import FixedPoint, to_ring
+from shoal.common.secure.masks import Mask, add_masks, key_stream
+from shoal.common.secure.noise import noise_share
+from shoal.simulations.transport.codec import pack, unpack
 
 
 def test_shamir_known_answer() -> None:

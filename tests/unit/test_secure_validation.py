@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from simulations import load_scenario
-from simulations.validation import validate
+from shoal.simulations import load_scenario
+from shoal.simulations.validation import validate
 
 
 @pytest.mark.parametrize(

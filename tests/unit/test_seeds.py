@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from common.seeds import generator, integer_seed
+from shoal.common.seeds import generator, integer_seed
 
 
 def test_streams_are_those_of_the_digest() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.shard import split_indices
-from common.config import DataConfig
-from common.errors import EmptyClientError
+from shoal.clients.shard import split_indices
+from shoal.common.config import DataConfig
+from shoal.common.errors import EmptyClientError
 
 CONFIG = DataConfig(source="thyroid", test_fraction=0.2, validation_fraction=0.1)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from summing import ShardSum, scenario_with, total_of
 
-from clients.preprocessing.statistics import local_statistics
-from common.errors import DataError, DisclosureError
-from common.privacy.noise import randomness
-from common.schema import Column, Schema, Shard
-from server.preprocessing import fit, fit_total
-from server.summed_statistics import SummedStatistics
-from simulations.results.text import NONE, count
+from shoal.clients.preprocessing.statistics import local_statistics
+from shoal.common.errors import DataError, DisclosureError
+from shoal.common.privacy.noise import randomness
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.preprocessing import fit, fit_total
+from shoal.server.summed_statistics import SummedStatistics
+from shoal.simulations.results.text import NONE, count
 
 SECURE = scenario_with(preprocessing={"min_count": 5, "min_sites": 2}, secure={"aggregation": True})
 IMAGE = Schema((Column("i", "image", (2, 2, 1)),), "multiclass", ("a", "b", "c"), "y")

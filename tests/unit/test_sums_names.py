@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from summing import ShardSum, scenario_with, total_of
 
-from clients.preprocessing.names import marked
-from common.errors import DataError, DisclosureError
-from common.preprocessing.sums.buckets import HASHES, bucket_count, hashed
-from common.preprocessing.sums.names import NameTable, cells_for
-from common.preprocessing.sums.plan import Plan
-from common.preprocessing.sums.questions import Questions
-from common.privacy.noise import randomness
-from common.schema import Column, Schema, Shard
-from server.summed_statistics import SummedStatistics
-from server.sums import Summed
+from shoal.clients.preprocessing.names import marked
+from shoal.common.errors import DataError, DisclosureError
+from shoal.common.preprocessing.sums.buckets import HASHES, bucket_count, hashed
+from shoal.common.preprocessing.sums.names import NameTable, cells_for
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.questions import Questions
+from shoal.common.privacy.noise import randomness
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.summed_statistics import SummedStatistics
+from shoal.server.sums import Summed
 
 SCHEMA = Schema((Column("c", "categorical"),), "binary", ("no", "yes"), "y")
 STRICT = scenario_with(preprocessing={"min_count": 5, "min_sites": 2}, secure={"aggregation": True})

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from summing import scenario_with, total_of
 
-from common.errors import ConfigError, DataError
-from common.preprocessing.sums.layout import Block, Layout
-from common.preprocessing.sums.noise import client_share, names_threshold, protection
-from common.preprocessing.sums.plan import Plan
-from common.privacy.accounting import Charge, epsilon
-from common.privacy.noise import SeededRandomness
-from common.schema import Column, Schema, Shard
-from server.preprocessing import fit_total
+from shoal.common.errors import ConfigError, DataError
+from shoal.common.preprocessing.sums.layout import Block, Layout
+from shoal.common.preprocessing.sums.noise import client_share, names_threshold, protection
+from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.privacy.accounting import Charge, epsilon
+from shoal.common.privacy.noise import SeededRandomness
+from shoal.common.schema import Column, Schema, Shard
+from shoal.server.preprocessing import fit_total
 
 TABLE = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 NUMBERS = Schema((Column("x", "numeric"),), "regression", (), "y")

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from clients.local_settings import LocalSettings, batch_plan
-from clients.trainer import Trainer
-from common.errors import NonFiniteError
+from shoal.clients.local_settings import LocalSettings, batch_plan
+from shoal.clients.trainer import Trainer
+from shoal.common.errors import NonFiniteError
 
 ROWS, FEATURES, BATCH = 23, 4, 5  # 23 rows: the last batch of an epoch has 3
 

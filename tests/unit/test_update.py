@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clients.update.clip import Clip
-from clients.update.compress import Float16, Int8
-from clients.update.noise import Noise
-from clients.update.pipeline import Pipeline, make_pipeline
-from clients.update.step import Origin
-from common.config import UpdateConfig
+from shoal.clients.update.clip import Clip
+from shoal.clients.update.compress import Float16, Int8
+from shoal.clients.update.noise import Noise
+from shoal.clients.update.pipeline import Pipeline, make_pipeline
+from shoal.clients.update.step import Origin
+from shoal.common.config import UpdateConfig
 
 ONE = [Origin(1, 1, 0)]
 

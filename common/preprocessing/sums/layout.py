@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.noise import Randomness
+from shoal.common.privacy.noise import Randomness
 
 
 @dataclass(frozen=True, slots=True)

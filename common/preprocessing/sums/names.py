@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.preprocessing.sums.buckets import encode, hashed
+from shoal.common.preprocessing.sums.buckets import encode, hashed
 
 _PARTS: Final = 3
 _HEAD: Final = 4  # sites, rows, two check numbers

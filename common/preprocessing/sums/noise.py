@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
-from common.config import Scenario
-from common.errors import ConfigError
-from common.privacy.accounting import Charge, solve_noise
-from common.privacy.plan import delta_of_names
-from common.schema import Schema
-from common.secure import graph
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.privacy.accounting import Charge, solve_noise
+from shoal.common.privacy.plan import delta_of_names
+from shoal.common.schema import Schema
+from shoal.common.secure import graph
 
 Unit = Literal["none", "client", "local", "record"]
 

@@ -29,13 +29,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from common.config import PreprocessingConfig, Scenario
-from common.preprocessing.sums.buckets import HASHES, bucket_count
-from common.preprocessing.sums.grid import Grid
-from common.preprocessing.sums.layout import Block, Layout
-from common.preprocessing.sums.names import NameTable
-from common.preprocessing.sums.noise import Protection, protection
-from common.schema import Schema
+from shoal.common.config import PreprocessingConfig, Scenario
+from shoal.common.preprocessing.sums.buckets import HASHES, bucket_count
+from shoal.common.preprocessing.sums.grid import Grid
+from shoal.common.preprocessing.sums.layout import Block, Layout
+from shoal.common.preprocessing.sums.names import NameTable
+from shoal.common.preprocessing.sums.noise import Protection, protection
+from shoal.common.schema import Schema
 
 EXACT: Final = Grid(0.01)
 COARSE: Final = Grid(0.1)  # under noise: wide bins hold more rows, against the same noise

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DisclosureError
-from common.preprocessing.sums.buckets import MOST_HEAVY, bucket_count
-from common.preprocessing.sums.names import NameTable
-from common.preprocessing.sums.plan import Plan
+from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.sums.buckets import MOST_HEAVY, bucket_count
+from shoal.common.preprocessing.sums.names import NameTable
+from shoal.common.preprocessing.sums.plan import Plan
 
 PASSES: Final = ("numbers", "moments", "names", "counts")
 PASS: Final = "pass"

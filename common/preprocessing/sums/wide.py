@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.preprocessing.sums.questions import PASS
+from shoal.common.preprocessing.sums.questions import PASS
 
 DIGITS: Final = 5
 _BITS: Final = 13

@@ -14,7 +14,7 @@ import pytest
 from rounds import untimed
 
 ROOT = Path(__file__).parents[3]
-SHOAL = [sys.executable, "-m", "simulations.cli"]
+SHOAL = [sys.executable, "-m", "shoal"]
 RUN = ["run", "linear", "--backend", "serial", "--rounds", "40", "--quiet", "--output"]
 
 

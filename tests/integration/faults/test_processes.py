@@ -17,7 +17,7 @@ import pytest
 from rounds import untimed
 from waiting import until
 
-from simulations.results import RunFolder
+from shoal.simulations.results import RunFolder
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,7 +37,7 @@ class Run:
         self.mark = uuid.uuid4().hex
         settings = ["--set", "partition.clients=24", "--set", "output.bootstrap=10"]
         where = ["--backend", "ray", "--workers", "2", "--output", str(folder / "runs"), "--quiet"]
-        command = [sys.executable, "-m", "simulations.cli", "run", "linear", "--rounds", str(ROUNDS)]
+        command = [sys.executable, "-m", "shoal", "run", "linear", "--rounds", str(ROUNDS)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: self.mark}
         with (folder / "said.txt").open("wb") as out:
             self.process = subprocess.Popen(

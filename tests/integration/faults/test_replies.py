@@ -16,15 +16,15 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from common.config import Scenario
-from common.config_file import load_scenario
-from common.errors import NonFiniteError, TooFewRepliesError
-from common.events import ClientRow, RoundRow
-from common.flower_shim import client_error, number_message
-from server.app import Hooks, Outcome
-from server.cohort_grid import CohortGrid
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.run import coordinate
+from shoal.common.config import Scenario
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import NonFiniteError, TooFewRepliesError
+from shoal.common.events import ClientRow, RoundRow
+from shoal.common.flower_shim import client_error, number_message
+from shoal.server.app import Hooks, Outcome
+from shoal.server.cohort_grid import CohortGrid
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.run import coordinate
 
 BAD = 3  # the client whose replies are changed
 NODE = 2 + BAD

@@ -15,16 +15,16 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from waiting import until
 from wire import NAMES, Doubles, Running, asked, listening, of
 
-from common.flower_shim import identify_process, make_run
-from common.records import record_to_weights, weights_to_record
-from server.sites import Sites
-from simulations.engine.worker import Answer, Job
-from simulations.results.audit_log import Passed
-from simulations.transport import wire_pb2 as wire
-from simulations.transport.certificates import server_credentials
-from simulations.transport.client import TransportClient
-from simulations.transport.grid import TransportGrid
-from simulations.transport.server import Policy, TransportServer
+from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.records import record_to_weights, weights_to_record
+from shoal.server.sites import Sites
+from shoal.simulations.engine.worker import Answer, Job
+from shoal.simulations.results.audit_log import Passed
+from shoal.simulations.transport import wire_pb2 as wire
+from shoal.simulations.transport.certificates import server_credentials
+from shoal.simulations.transport.client import TransportClient
+from shoal.simulations.transport.grid import TransportGrid
+from shoal.simulations.transport.server import Policy, TransportServer
 
 
 def test_tasks_reach_their_clients_and_replies_come_back(server: TransportServer, keys: Path) -> None:

@@ -15,15 +15,15 @@ from waiting import until
 from wire import NAMES, Doubles, Running, asked, dial, listening, of
 
 from benchmarks.compose import free_port
-from common.config_file import load_scenario
-from common.errors import DisclosureError, TransportError
-from common.records import REPLIES, SUMS, record_to_weights, weights_to_record
-from simulations import BUILTIN_SCENARIOS, datasets
-from simulations.transport.certificates import Revocations, issue, make_authority, revoke
-from simulations.transport.codec import Unpacking, pack
-from simulations.transport.consent import KINDS, Terms, statement
-from simulations.transport.meter import serve_metrics
-from simulations.transport.server import SERVICE, Policy, TransportServer
+from shoal.common.config_file import load_scenario
+from shoal.common.errors import DisclosureError, TransportError
+from shoal.common.records import REPLIES, SUMS, record_to_weights, weights_to_record
+from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations.transport.certificates import Revocations, issue, make_authority, revoke
+from shoal.simulations.transport.codec import Unpacking, pack
+from shoal.simulations.transport.consent import KINDS, Terms, statement
+from shoal.simulations.transport.meter import serve_metrics
+from shoal.simulations.transport.server import SERVICE, Policy, TransportServer
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Federated training on one laptop, and for real with the same code."""

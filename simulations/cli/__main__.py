@@ -1,5 +1,0 @@
-"""`python -m simulations.cli` is `shoal`."""
-
-from simulations.cli import main
-
-main()

@@ -33,11 +33,12 @@ test: check chromium ## check, then run all tests with coverage
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
 
-check: install-dev ## lint, formatting, types and import contracts
+check: install-dev ## lint, formatting, types, import contracts and structure
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q --no-header tests/meta/test_structure.py
 
 bench: install-dev ## measure beside the floor, stock Flower and other peers, and growth (an hour; BENCH=NAME for one)
 	$(BIN)/python -m benchmarks $(or $(BENCH),all)
@@ -49,11 +50,11 @@ lock: install-dev ## resolve the dependencies again (needs a package index)
 	$(LOCK) -c requirements/dev.txt --group editable pyproject.toml -o requirements/run.txt
 
 docs: install ## write the generated pages: docs/config.md, docs/cli.md, docs/errors.md
-	$(BIN)/python -m simulations.config_reference docs
+	$(BIN)/python -m shoal.simulations.cli.reference_pages docs
 
-proto: install-dev ## write simulations/transport/wire_pb2.py from wire.proto
-	$(BIN)/python -m grpc_tools.protoc -I simulations/transport --python_out=simulations/transport \
-		--pyi_out=simulations/transport simulations/transport/wire.proto
+proto: install-dev ## write common/wire/wire_pb2.py from wire.proto
+	$(BIN)/python -m grpc_tools.protoc -I common/wire --python_out=common/wire --pyi_out=common/wire \
+		common/wire/wire.proto
 
 wheel: install-dev ## build the wheel into dist/
 	rm -rf dist

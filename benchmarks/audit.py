@@ -15,12 +15,12 @@ from flwr.serverapp import Grid
 
 from benchmarks import results
 from benchmarks.growth_side import Case, run
+from shoal.common.audit.check import read_chain
+from shoal.common.audit.log import AuditLog, MessageEntry
 from shoal.common.purposes import round_of
+from shoal.common.sites import Sites
+from shoal.server.audit_grid import AuditGrid
 from shoal.server.cohort_grid import CohortGrid
-from shoal.server.sites import Sites
-from shoal.simulations.audit_grid import AuditGrid
-from shoal.simulations.results.audit_check import read_chain
-from shoal.simulations.results.audit_log import AuditLog, Passed
 
 CASES: Final = {
     "100 of 1,000 clients, 2 k weights": Case(population=1000, cohort=100, rounds=21),
@@ -91,7 +91,7 @@ def one_entry(count: int) -> dict[str, float]:
         log = AuditLog(path, {"side": "server"})
         started = time.perf_counter()
         for number in range(count):
-            log.note(Passed("received", "client-7", "train", number, 1_000_000, "0" * 64))
+            log.note(MessageEntry("received", "client-7", "train", number, 1_000_000, "0" * 64))
         noted = time.perf_counter() - started
         log.close()
         started = time.perf_counter()

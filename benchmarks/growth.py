@@ -130,7 +130,7 @@ def server_memory(quick: bool) -> None:
             [name, median(f["seconds"]), f["before"] / _MB, f["peak"] / _MB, (f["peak"] - f["before"]) / _MB]
             for name, f in found.items()
         ],
-        notes=["Private resident memory of the server's process, sampled 50 times a second."],
+        notes=["Private runtime memory of the server's process, sampled 50 times a second."],
         data=found,
     )
 

@@ -60,7 +60,7 @@ class Measured:
 
     Attributes:
         seconds: of each round after the first.
-        server, workers: resident memory in bytes after some rounds, of this process and of all workers
+        server, workers: runtime memory in bytes after some rounds, of this process and of all workers
             together; without what is mapped from Ray's shared store.
         before, peak: of this process before the first round, and the most since then.
     """
@@ -158,7 +158,7 @@ def _sample(measured: Measured, done: threading.Event) -> None:
 
 
 def private_bytes(pid: int) -> int:
-    """Return the resident memory of a process that is its own; 0 if it has ended."""
+    """Return the runtime memory of a process that is its own; 0 if it has ended."""
     try:
         told = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:

@@ -65,7 +65,7 @@ def sides(task: Task, *, quick: bool = False) -> list[Side]:
     """
     quickstart, cached = _AIMS[task.name]
     few = min(_FEW, task.cohort)
-    flower = "Flower, model resident, `fit`"
+    flower = "Flower, model runtime, `fit`"
     if quick:
         arguments = {"rounds": 1, "nodes": few, "cohort": few}
         return [Side(flower, "flower_side", arguments, cohort=few, aim=cached)]
@@ -92,7 +92,7 @@ def sides(task: Task, *, quick: bool = False) -> list[Side]:
     ]
 
 
-_AIMS: Final = {"mlp": (1000.0, 100.0), "cnn": (4.0, 1.7), "lstm": (10.0, 3.0)}  # quickstart, resident
+_AIMS: Final = {"mlp": (1000.0, 100.0), "cnn": (4.0, 1.7), "lstm": (10.0, 3.0)}  # quickstart, runtime
 
 
 def main(*, quick: bool = False) -> None:

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from benchmarks.compose import Composed
+from shoal.clients.pilot.site_data import load_site, read_schema
 from shoal.common.config import Scenario
 from shoal.common.schema import Schema, Shard
 from shoal.simulations import datasets
-from shoal.simulations.datasets.site import load_site, read_schema
 from shoal.simulations.results import RunFolder
 from shoal.simulations.run import run_scenario
 

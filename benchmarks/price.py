@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import results
-from shoal.simulations.privacy_table import Priced, run_privacy_table
-from shoal.simulations.results.journal import plain
+from shoal.common.journal import plain
 from shoal.simulations.results.text import NONE, metric_name
+from shoal.simulations.sweeps.privacy import Priced, run_privacy_table
 
 SCENARIOS: Final = {
     "medical-thyroid": "Thyroid records of five referral sources",

@@ -26,9 +26,9 @@ def record(task: str, clients: int, batch: int, turns: int) -> dict[str, list[fl
     import keras
 
     from benchmarks.models import compiled
-    from shoal.clients.local_settings import LocalSettings
-    from shoal.clients.private_sgd import PrivateTrainer
-    from shoal.clients.trainer import Trainer
+    from shoal.clients.training.local_settings import LocalSettings
+    from shoal.clients.training.private_sgd import PrivateTrainer
+    from shoal.clients.training.trainer import Trainer
     from shoal.common.config import PrivacyConfig, TrainingConfig
     from shoal.common.privacy.noise import SeededRandomness
     from shoal.common.privacy.record import record_plan
@@ -59,15 +59,15 @@ def clip(clients: int, turns: int) -> dict[str, list[float]]:
 
     from shoal.clients.cohort import train_cohort
     from shoal.clients.preprocessing.statistics import local_statistics
-    from shoal.clients.resident import Resident
+    from shoal.clients.runtime import ClientRuntime
     from shoal.common.config import UpdateConfig
     from shoal.common.records import weights_to_record
-    from shoal.server.preprocessing import fit
+    from shoal.server.preprocessing.fit import fit
 
     task = TASKS["mlp"]
     population, scenario = task.population(clients), task.scenario(1, path="stacked")
     clipped = scenario.model_copy(update={"update": UpdateConfig(clip_norm=0.1)})
-    residents = [Resident(given, population) for given in (scenario, clipped)]
+    residents = [ClientRuntime(given, population) for given in (scenario, clipped)]
     told = [
         local_statistics(residents[0].raw(c)["train"], population.schema, scenario.preprocessing)
         for c in range(clients)
@@ -78,9 +78,9 @@ def clip(clients: int, turns: int) -> dict[str, list[float]]:
     residents[0].use_preprocessing(spec.to_json())
     weights = weights_to_record(residents[0].trainer.model.get_weights())
 
-    def round_of(resident: Resident) -> Callable[[], None]:
+    def round_of(runtime: ClientRuntime) -> Callable[[], None]:
         def work() -> None:
-            parts = train_cohort(resident, config, weights, range(clients))
+            parts = train_cohort(runtime, config, weights, range(clients))
             if any(part.error is not None for part in parts):
                 raise RuntimeError(f"clients failed: {parts}")
 

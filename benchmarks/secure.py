@@ -19,19 +19,20 @@ from flwr.clientapp import ClientApp
 
 from benchmarks import results
 from shoal.clients.app import serve_secure
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
+from shoal.clients.worker import WorkerContext
 from shoal.common import records
+from shoal.common.config.file import load_scenario
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.secure import graph
 from shoal.common.secure.masks import Mask, add_masks
+from shoal.common.sites import Sites
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.secure.training import sum_vectors
-from shoal.server.sites import Sites
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
-from shoal.simulations.engine.worker import Federation
 
 _MB: Final = 1_000_000
 _SETTINGS: Final = ("secure.aggregation=true", "resources.backend=serial")
@@ -123,15 +124,15 @@ def session(case: Case, times: int) -> dict[str, Any]:
         "partition.min_rows=2",
     ]
     scenario = load_scenario("digits", settings)
-    resident = Resident(scenario, datasets.load_population(scenario))
+    runtime = ClientRuntime(scenario, datasets.load_population(scenario))
     rng = np.random.default_rng(1)
     vectors = rng.uniform(-1, 1, (case.clients, case.numbers)).astype(np.float32)
 
-    def given(resident: Resident, client: int, config: ConfigRecord) -> np.ndarray:
+    def given(runtime: ClientRuntime, client: int, config: ConfigRecord) -> np.ndarray:
         return vectors[client].astype(np.float64)
 
     app = ClientApp()
-    serve_secure(app, SecureClient(resident, vectors={"given": given}))
+    serve_secure(app, SecureClient(runtime, vectors={"given": given}))
 
     @app.train()
     def clear(message: Message, context: Context) -> Message:
@@ -140,7 +141,7 @@ def session(case: Case, times: int) -> dict[str, Any]:
         return Message(RecordDict(told), reply_to=message)
 
     sites = Sites(case.clients, str)
-    executor = SerialExecutor(lambda: app, Federation(1, {}, case.clients, show_errors=True))
+    executor = SerialExecutor(lambda: app, WorkerContext(1, {}, case.clients, show_errors=True))
     grid = _Losing(EngineGrid(executor, sites, make_run(1)), sites.node_ids)
     grid.lost = case.lost
     found: dict[str, Any] = {"seconds": [], "cpu": [], "clients": [], "clear": []}

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.compose import environment, free_port
-from shoal.simulations.transport.certificates import issue, make_authority
+from shoal.common.certificates import issue, make_authority
 
 _CONNECTION = "here"
 

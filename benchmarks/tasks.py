@@ -129,26 +129,26 @@ class Task:
             clients: only the first ones; `None` for all.
         """
         from shoal.clients.preprocessing.statistics import local_statistics
-        from shoal.clients.resident import Resident
+        from shoal.clients.runtime import ClientRuntime
         from shoal.common.models import build
-        from shoal.server.preprocessing import fit
+        from shoal.server.preprocessing.fit import fit
 
         population, scenario = self.population(clients), self.scenario(1)
-        resident = Resident(scenario, population)
+        runtime = ClientRuntime(scenario, population)
         told = [
-            local_statistics(resident.raw(c)["train"], population.schema, scenario.preprocessing)
+            local_statistics(runtime.raw(c)["train"], population.schema, scenario.preprocessing)
             for c in range(min(ASKED, len(population)))
         ]
         spec = fit(told, population.schema, scenario.preprocessing)
-        resident.use_preprocessing(spec.to_json())
-        train = [resident.rows(c)["train"] for c in range(len(population))]
+        runtime.use_preprocessing(spec.to_json())
+        train = [runtime.rows(c)["train"] for c in range(len(population))]
         held_out = self._pools[2]
         model = build(scenario.model, spec.input_spec, population.schema.num_classes, seed=SEED)
         return Arrays(
             x=np.concatenate([rows.x for rows in train]),
             y=np.concatenate([rows.y for rows in train]),
             bounds=np.cumsum([0, *(len(rows.y) for rows in train)]),
-            test_x=resident.encoder.encode(held_out.columns),
+            test_x=runtime.encoder.encode(held_out.columns),
             test_y=held_out.labels,
             weights=model.get_weights(),
         )

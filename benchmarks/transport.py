@@ -1,6 +1,6 @@
 """What a round costs beyond training when clients are elsewhere: gRPC with mutual TLS, on loopback.
 
-Ten resident clients get a model and send one back; none trains. Beside it the same with Flower's own
+Ten runtime clients get a model and send one back; none trains. Beside it the same with Flower's own
 deployment (SuperLink and SuperNodes, TLS, node authentication), whose SuperNodes start a process for each
 message.
 """
@@ -23,12 +23,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from benchmarks import results
 from benchmarks.children import ROOT
 from benchmarks.superlink import SuperLink
+from shoal.common.certificates import issue, make_authority, server_credentials
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.records import weights_to_record
-from shoal.server.sites import Sites
-from shoal.simulations.transport.certificates import issue, make_authority, server_credentials
-from shoal.simulations.transport.grid import TransportGrid
-from shoal.simulations.transport.server import Policy, TransportServer
+from shoal.common.sites import Sites
+from shoal.server.pilot.grid import TransportGrid
+from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 _CLIENTS: Final = 10
 _PROCESSES: Final = 2
@@ -100,7 +100,7 @@ def main(*, quick: bool) -> None:
         ["side, size of the model", "ms a round", "MB a second of the server's CPU"],
         rows,
         notes=[
-            f"The model goes to {_CLIENTS} resident clients in {_PROCESSES} processes on the server's cores, "
+            f"The model goes to {_CLIENTS} runtime clients in {_PROCESSES} processes on the server's cores, "
             f"and back; median of {rounds} rounds. Flower's deployment takes {times:,.0f} times as long: a "
             "SuperNode starts a process for each message.",
         ],

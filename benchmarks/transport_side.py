@@ -10,11 +10,11 @@ from pathlib import Path
 
 from flwr.app import MetricRecord, RecordDict
 
+from shoal.clients.pilot.grpc_client import TransportClient
+from shoal.clients.worker import Answer, Job
+from shoal.common.certificates import client_credentials
 from shoal.common.flower_shim import identify_process
 from shoal.common.records import record_to_weights, weights_to_record
-from shoal.simulations.engine.worker import Answer, Job
-from shoal.simulations.transport.certificates import client_credentials
-from shoal.simulations.transport.client import TransportClient
 
 
 class AddsOne:

@@ -14,14 +14,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from shoal.clients.alone import train_alone
-from shoal.clients.cohort import Part, train_cohort, trial
+from shoal.clients.cohort import CohortReply, train_cohort, trial
 from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.preprocessing.sums import summand_of
-from shoal.clients.resident import Resident, Rows
+from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.clients.secure import SecureClient
+from shoal.clients.training.alone import train_alone
 from shoal.common import metrics, records
 from shoal.common.errors import DisclosureError
+from shoal.common.preprocessing.statistics_records import pack
 from shoal.common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
 from shoal.common.schema import Split
 from shoal.common.seeds import generator
@@ -32,14 +33,16 @@ Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
 StatefulHandler = Callable[[int, RecordDict, RecordDict], RecordDict]
 
 
-class ResidentClientApp(ClientApp):
+class RuntimeClientApp(ClientApp):
     """A ClientApp that can also answer for several clients of its process at once."""
 
     def __init__(self, client: _Client) -> None:
         super().__init__()
         self._client = client
 
-    def many(self, message_type: str, content: RecordDict, clients: Sequence[int]) -> list[Part] | None:
+    def many(
+        self, message_type: str, content: RecordDict, clients: Sequence[int]
+    ) -> list[CohortReply] | None:
         """Answer one message on behalf of several clients.
 
         Args:
@@ -54,7 +57,7 @@ class ResidentClientApp(ClientApp):
             return None
         if message_type == records.TRAIN:
             self._client.refuse_in_clear()
-            parts = train_cohort(self._client.resident, config, sent, clients)
+            parts = train_cohort(self._client.runtime, config, sent, clients)
         elif message_type == records.EVALUATE:
             parts = self._client.evaluate_cohort(config, sent, clients)
         else:
@@ -65,16 +68,16 @@ class ResidentClientApp(ClientApp):
         return parts
 
 
-def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClientApp:
-    """Return the ClientApp that serves the clients of a resident population.
+def make_client_app(runtime: ClientRuntime, *, pooled: bool = False) -> RuntimeClientApp:
+    """Return the ClientApp that serves the clients of a process.
 
     Args:
-        resident: the data and the model of this process.
+        runtime: the data and the model of this process.
         pooled: also answer `train.pooled`, which returns a model trained alone; only a simulation
             may, where no real site stands behind the data.
     """
-    client = _Client(resident)
-    app = ResidentClientApp(client)
+    client = _Client(runtime)
+    app = RuntimeClientApp(client)
     app.query("statistics")(_handler(client.statistics))
     app.query("sums")(_handler(client.sums))
     app.query("trial")(_handler(client.trial))
@@ -82,7 +85,7 @@ def make_client_app(resident: Resident, *, pooled: bool = False) -> ResidentClie
     app.train("local")(_handler(client.train_local))
     app.evaluate()(_handler(client.evaluate))
     app.evaluate("test")(_handler(client.test))
-    serve_secure(app, SecureClient(resident))
+    serve_secure(app, SecureClient(runtime))
     if pooled:
         app.train("pooled")(_handler(client.train_pooled))
     return app
@@ -146,20 +149,20 @@ def _together(told: Mapping[int, Mapping[str, float]]) -> RecordDict:
 
 
 class _Client:
-    """The handlers; each serves whichever client of the resident population is asked."""
+    """The handlers; each serves whichever client of the process is asked."""
 
-    def __init__(self, resident: Resident) -> None:
-        self.resident = resident
-        self.task = resident.schema.task
-        self.scenario = resident.scenario
+    def __init__(self, runtime: ClientRuntime) -> None:
+        self.runtime = runtime
+        self.task = runtime.schema.task
+        self.scenario = runtime.scenario
         self.metric_names = self.scenario.training.metrics or metrics.default_metrics(self.task)
 
     def statistics(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Aggregates of the training rows, under the disclosure rule."""
         self.refuse_in_clear()
-        splits = self.resident.raw(client)
-        statistics = local_statistics(splits["train"], self.resident.schema, self.scenario.preprocessing)
-        reply = statistics.to_records()
+        splits = self.runtime.raw(client)
+        statistics = local_statistics(splits["train"], self.runtime.schema, self.scenario.preprocessing)
+        reply = pack(statistics)
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
         reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
         return reply
@@ -167,7 +170,7 @@ class _Client:
     def sums(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """What this client adds to a sum of statistics; how many rows it has does not leave."""
         self.refuse_in_clear()
-        vector = summand_of(self.resident, client, config)
+        vector = summand_of(self.runtime, client, config)
         reply = _reply({})
         reply[SUMMAND] = records.weights_to_record([vector])
         return reply
@@ -176,14 +179,14 @@ class _Client:
         """Measure both ways to train on this client's rows; seconds leave."""
         if arrays is None:
             raise ValueError("the server sent no weights")
-        return trial(self.resident, config, arrays, client)
+        return trial(self.runtime, config, arrays, client)
 
     def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train from the server's weights for one round; the new weights leave."""
         if arrays is None:
             raise ValueError("the server sent no weights")
         self.refuse_in_clear()
-        part = train_cohort(self.resident, config, arrays, [client])[0]
+        part = train_cohort(self.runtime, config, arrays, [client])[0]
         if part.content is None:
             raise part.error or RuntimeError("local training gave nothing")
         return part.content
@@ -205,23 +208,23 @@ class _Client:
         validation = rows["validation"]
         if not self._enough(validation):
             return _reply(self._too_few(validation))
-        predicted, loss = self.resident.trainer.evaluate(weights, validation.x, validation.y)
+        predicted, loss = self.runtime.trainer.evaluate(weights, validation.x, validation.y)
         return _reply(self._measured(validation, predicted, loss))
 
     def evaluate_cohort(
         self, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
-    ) -> list[Part]:
+    ) -> list[CohortReply]:
         """Measure the server's weights on the validation rows of several clients."""
-        self.resident.use_preprocessing(str(config["preprocessing"]))
+        self.runtime.use_preprocessing(str(config["preprocessing"]))
         started = time.perf_counter()
         found: dict[int, dict[str, float]] = {}
         asked: list[tuple[int, Rows]] = []
         failed = []
         for client in clients:
             try:
-                rows = self.resident.rows(client)["validation"]
+                rows = self.runtime.rows(client)["validation"]
             except Exception as error:
-                failed.append(Part([client], None, error))
+                failed.append(CohortReply([client], None, error))
                 continue
             if self._enough(rows):
                 asked.append((client, rows))
@@ -229,14 +232,14 @@ class _Client:
                 found[client] = self._too_few(rows)
         if asked:
             weights = records.record_to_weights(arrays)
-            results = self.resident.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
+            results = self.runtime.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
             for (client, rows), (predicted, loss) in zip(asked, results, strict=True):
                 found[client] = self._measured(rows, predicted, loss)
         seconds = (time.perf_counter() - started) / len(clients)
         told = {client: {**numbers, "seconds": seconds} for client, numbers in sorted(found.items())}
         if told and config.get("reduce"):
-            return [Part(list(told), _together(told)), *failed]
-        alone = [Part([client], _reply(numbers)) for client, numbers in told.items()]
+            return [CohortReply(list(told), _together(told)), *failed]
+        alone = [CohortReply([client], _reply(numbers)) for client, numbers in told.items()]
         return sorted([*alone, *failed], key=lambda part: part.clients[0])
 
     def _measured(self, rows: Rows, predicted: records.Weights, loss: float) -> dict[str, float]:
@@ -254,14 +257,14 @@ class _Client:
     def train_local(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train as if there were no federation; only test metrics leave."""
         rows, weights = self._open(client, config, arrays)
-        trained, steps = train_alone(self.resident, client, rows, weights, config)
+        trained, steps = train_alone(self.runtime, client, rows, weights, config)
         numbers = self._tested(client, rows["test"], trained) | {"steps": steps}
         return _reply(numbers)
 
     def train_pooled(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
         """Train on the pooled rows of all clients; the model leaves (simulation only)."""
         rows, weights = self._open(client, config, arrays)
-        trained, steps = train_alone(self.resident, client, rows, weights, config)
+        trained, steps = train_alone(self.runtime, client, rows, weights, config)
         numbers = {EXAMPLES: len(rows["train"].y), "steps": steps}
         return _reply(numbers, trained)
 
@@ -270,8 +273,8 @@ class _Client:
     ) -> tuple[Mapping[Split, Rows], list[records.Weights]]:
         if arrays is None:
             raise ValueError("the server sent no weights")
-        self.resident.use_preprocessing(str(config["preprocessing"]))
-        return self.resident.rows(client), records.record_to_weights(arrays)
+        self.runtime.use_preprocessing(str(config["preprocessing"]))
+        return self.runtime.rows(client), records.record_to_weights(arrays)
 
     def _enough(self, rows: Rows) -> bool:
         """Tell whether a metric of these rows may leave: one of a few rows tells of single rows."""
@@ -281,7 +284,7 @@ class _Client:
         numbers: dict[str, float] = {EXAMPLES: len(rows.y), "positives": self._positives(rows)}
         if not self._enough(rows):
             return numbers
-        predicted, loss = self.resident.trainer.evaluate(weights, rows.x, rows.y)
+        predicted, loss = self.runtime.trainer.evaluate(weights, rows.x, rows.y)
         names = [name for name in self.metric_names if name != "loss"]
         rng = generator(self.scenario.seed, "bootstrap", client=client)
         found = metrics.bootstrap(self.task, rows.y, predicted, names, rng, self.scenario.output.bootstrap)

@@ -17,15 +17,15 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from shoal.clients.attacks.adversary import Adversary
-from shoal.clients.local_settings import LocalTask, local_settings
-from shoal.clients.resident import Resident, Rows
-from shoal.clients.trained import Mean, Trained, reply
+from shoal.clients.adversary import Adversary
+from shoal.clients.runtime import ClientRuntime, Rows
+from shoal.clients.training.local_settings import LocalTask, local_settings
+from shoal.clients.training.result import LocalResult, RunningMean, reply
 from shoal.clients.update.pipeline import finite
-from shoal.clients.update.protection import Protection, protect
-from shoal.clients.update.step import Origin
+from shoal.clients.update.protection import UpdateProtection, protect
 from shoal.common import records
 from shoal.common.errors import NonFiniteError
+from shoal.common.origin import Origin
 from shoal.common.privacy.record import epsilon_after, require_budget
 from shoal.common.profiling import span
 from shoal.common.records import (
@@ -44,7 +44,7 @@ _TRIAL_CLIENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CohortReply:
     """The answer of some clients: of one, or the mean of several.
 
     Attributes:
@@ -65,12 +65,12 @@ class _Ready:
 
 
 def train_cohort(
-    resident: Resident, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
-) -> list[Part]:
+    runtime: ClientRuntime, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
+) -> list[CohortReply]:
     """Train clients from the server's weights for one round.
 
     Args:
-        resident: data and model of this process.
+        runtime: data and model of this process.
         config: the server's; "path" is "stacked" or "sequential", "reduce" asks for the mean.
         arrays: the server's weights.
         clients: indices, ascending.
@@ -79,51 +79,53 @@ def train_cohort(
         A part for each client; with "reduce" one part for all that succeeded, first, and one for each
         that failed.
     """
-    resident.use_preprocessing(str(config["preprocessing"]))
-    work, parts = _open(resident, config, clients)
+    runtime.use_preprocessing(str(config["preprocessing"]))
+    work, parts = _open(runtime, config, clients)
     weights = records.record_to_weights(arrays)
     train = _stacked if config.get("path") == "stacked" else _one_by_one
-    protection = protect(resident, config)
+    protection = protect(runtime, config)
 
     def fail(client: int, error: Exception) -> None:
-        parts.append(Part([client], None, error))
+        parts.append(CohortReply([client], None, error))
 
-    trained = train(resident, weights, work, protection, fail)
-    if resident.adversary is not None:
-        trained = _altered(resident, resident.adversary, config, weights, protection, trained, fail)
+    trained = train(runtime, weights, work, protection, fail)
+    if runtime.adversary is not None:
+        trained = _altered(runtime, runtime.adversary, config, weights, protection, trained, fail)
     if config.get("reduce"):
-        mean = Mean()
+        mean = RunningMean()
         for one in trained:
             with span("reduce"):
                 mean.add(one)
         if not mean.clients:
             return parts
-        return [Part(mean.clients, mean.reply(arrays, _told(resident, protection, weights))), *parts]
-    done = [Part([one.client], reply(one, _told(resident, protection, weights))) for one in trained]
+        return [CohortReply(mean.clients, mean.reply(arrays, _told(runtime, protection, weights))), *parts]
+    done = [CohortReply([one.client], reply(one, _told(runtime, protection, weights))) for one in trained]
     return sorted([*done, *parts], key=lambda part: part.clients[0])
 
 
-def _told(resident: Resident, protection: Protection, weights: Sequence[NDArray[Any]]) -> dict[str, float]:
+def _told(
+    runtime: ClientRuntime, protection: UpdateProtection, weights: Sequence[NDArray[Any]]
+) -> dict[str, float]:
     """Return what is the same for all clients of a process; `traces` counts up to this call."""
-    told: dict[str, float] = {TRACES: resident.traces}
+    told: dict[str, float] = {TRACES: runtime.traces}
     size = protection.pipeline.wire_bytes(weights)
     return told if size is None else {**told, UPDATE_BYTES: size}
 
 
-def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client: int) -> RecordDict:
+def trial(runtime: ClientRuntime, config: ConfigRecord, arrays: ArrayRecord, client: int) -> RecordDict:
     """Measure what a round costs a client, stacked and one by one, on this client's rows."""
-    from shoal.clients.stacked import why_not  # TensorFlow takes seconds to import
+    from shoal.clients.training.stacked import why_not  # TensorFlow takes seconds to import
 
-    resident.use_preprocessing(str(config["preprocessing"]))
+    runtime.use_preprocessing(str(config["preprocessing"]))
     weights, examples = records.record_to_weights(arrays), 0
     numbers = {EXAMPLES: examples, "sequential-seconds": 0.0, "stacked-seconds": 0.0}
-    reason = why_not(resident.trainer.model)
+    reason = why_not(runtime.trainer.model)
     if not reason:
-        work, _ = _open(resident, config, [client])
-        protection = protect(resident, config)
+        work, _ = _open(runtime, config, [client])
+        protection = protect(runtime, config)
 
-        def seconds(train: Callable[..., Iterator[Trained]], times: int) -> float:
-            return _seconds(lambda: train(resident, weights, work * times, protection, _raise)) / times
+        def seconds(train: Callable[..., Iterator[LocalResult]], times: int) -> float:
+            return _seconds(lambda: train(runtime, weights, work * times, protection, _raise)) / times
 
         numbers["sequential-seconds"] = seconds(_one_by_one, 2)
         numbers["stacked-seconds"] = seconds(_stacked, _TRIAL_CLIENTS)
@@ -132,7 +134,7 @@ def trial(resident: Resident, config: ConfigRecord, arrays: ArrayRecord, client:
     )
 
 
-def _seconds(work: Callable[[], Iterator[Trained]]) -> float:
+def _seconds(work: Callable[[], Iterator[LocalResult]]) -> float:
     """Return the seconds of the better of two goes, after one that compiles."""
     taken = []
     for _ in range(3):
@@ -150,18 +152,20 @@ def _raise(client: int, error: Exception) -> None:
 _Work = list[_Ready]
 
 
-def _open(resident: Resident, config: ConfigRecord, clients: Sequence[int]) -> tuple[_Work, list[Part]]:
+def _open(
+    runtime: ClientRuntime, config: ConfigRecord, clients: Sequence[int]
+) -> tuple[_Work, list[CohortReply]]:
     """Load clients' rows and settings; those that cannot be loaded have failed."""
-    seed, number = resident.scenario.seed, _round(config)
+    seed, number = runtime.scenario.seed, _round(config)
     work: _Work = []
     failed = []
     for client in clients:
         origin = Origin(seed, number, client)
         try:
-            rows: Rows = resident.training_rows(origin)
-            settings = local_settings(resident.scenario, config, number, client)
+            rows: Rows = runtime.training_rows(origin)
+            settings = local_settings(runtime.scenario, config, number, client)
         except Exception as error:
-            failed.append(Part([client], None, error))
+            failed.append(CohortReply([client], None, error))
         else:
             rng = generator(seed, "shuffle", round=number, client=client)
             work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), origin))
@@ -176,54 +180,58 @@ _Fail = Callable[[int, Exception], None]
 
 
 def _one_by_one(
-    resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
-) -> Iterator[Trained]:
+    runtime: ClientRuntime,
+    weights: list[NDArray[Any]],
+    work: _Work,
+    protection: UpdateProtection,
+    fail: _Fail,
+) -> Iterator[LocalResult]:
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
-            new, loss, steps = _train(resident, weights, task, ready.origin)
+            new, loss, steps = _train(runtime, weights, task, ready.origin)
         except Exception as error:
             fail(client, error)
             continue
         with span("reduce"):
             own = [w[None] for w in new]
             (within,) = protection.within(weights, own)
-            beside = _beside(resident, protection, ready.origin, len(task.y), within)
+            beside = _beside(runtime, protection, ready.origin, len(task.y), within)
             left, leaves = protection.pipeline.apply(weights, own, [ready.origin])
         if leaves[0]:
             seconds, weight = time.perf_counter() - started, protection.weight(len(task.y))
             arrays = [w[0] for w in left]
-            yield Trained(client, len(task.y), loss, steps, seconds, arrays, weight, beside)
+            yield LocalResult(client, len(task.y), loss, steps, seconds, arrays, weight, beside)
         else:
             fail(client, NonFiniteError.after_update())
 
 
 def _train(
-    resident: Resident, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
+    runtime: ClientRuntime, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
 ) -> tuple[list[NDArray[Any]], float, int]:
     """Train one client. With DP-SGD its loss is NaN: the true one would tell of rows without noise."""
-    unit = resident.scenario.privacy.unit
-    if unit == "local" or (unit == "client" and resident.scenario.secure.aggregation):
-        resident.client_plan.require(resident.charge(origin.round))
+    unit = runtime.scenario.privacy.unit
+    if unit == "local" or (unit == "client" and runtime.scenario.secure.aggregation):
+        runtime.client_plan.require(runtime.charge(origin.round))
     if unit != "record":
-        return resident.trainer.train(weights, task.x, task.y, task.settings, task.rng)
-    plan = resident.record_plan(len(task.y))
-    require_budget(plan, resident.charge(origin.round))
-    noise, batches = (origin.draws(purpose, resident.source) for purpose in ("gradient-noise", "batches"))
-    new, steps = resident.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
+        return runtime.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+    plan = runtime.record_plan(len(task.y))
+    require_budget(plan, runtime.charge(origin.round))
+    noise, batches = (origin.draws(purpose, runtime.source) for purpose in ("gradient-noise", "batches"))
+    new, steps = runtime.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
     return new, math.nan, steps
 
 
 def _beside(
-    resident: Resident, protection: Protection, origin: Origin, rows: int, within: float | None
+    runtime: ClientRuntime, protection: UpdateProtection, origin: Origin, rows: int, within: float | None
 ) -> dict[str, float]:
     """Return what a client tells beside its weights: of its update, where that leaves, or of its budget.
 
     What DP-SGD has spent follows from the number of rows, so it is not told where that is not.
     """
-    if resident.scenario.privacy.unit == "record" and not resident.scenario.secure.aggregation:
-        plan = resident.record_plan(rows)
-        rounds = resident.charged(origin.round)
+    if runtime.scenario.privacy.unit == "record" and not runtime.scenario.secure.aggregation:
+        plan = runtime.record_plan(rows)
+        rounds = runtime.charged(origin.round)
         return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
     if protection.clip_norm is None:
         return {}
@@ -232,11 +240,15 @@ def _beside(
 
 
 def _stacked(
-    resident: Resident, weights: list[NDArray[Any]], work: _Work, protection: Protection, fail: _Fail
-) -> Iterator[Trained]:
-    for stack in _stacks(work, resident.stack_limit(weights)):
+    runtime: ClientRuntime,
+    weights: list[NDArray[Any]],
+    work: _Work,
+    protection: UpdateProtection,
+    fail: _Fail,
+) -> Iterator[LocalResult]:
+    for stack in _stacks(work, runtime.stack_limit(weights)):
         started = time.perf_counter()
-        found = resident.stacked.train(weights, [ready.task for ready in stack])
+        found = runtime.stacked.train(weights, [ready.task for ready in stack])
         sound = np.isfinite(found.losses) & finite(found.weights)
         with span("reduce"):
             origins = [ready.origin for ready in stack]
@@ -252,9 +264,9 @@ def _stacked(
                 fail(client, NonFiniteError.after_update())
             else:
                 own, rows = [w[k] for w in left], len(task.y)
-                beside = _beside(resident, protection, ready.origin, rows, within[k])
+                beside = _beside(runtime, protection, ready.origin, rows, within[k])
                 weight = protection.weight(rows)
-                yield Trained(client, rows, float(loss), int(steps), seconds, own, weight, beside)
+                yield LocalResult(client, rows, float(loss), int(steps), seconds, own, weight, beside)
 
 
 def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
@@ -273,26 +285,26 @@ def _stacks(work: _Work, limit: int) -> Iterator[_Work]:
 
 
 def _altered(
-    resident: Resident,
+    runtime: ClientRuntime,
     adversary: Adversary,
     config: ConfigRecord,
     weights: list[NDArray[Any]],
-    protection: Protection,
-    trained: Iterator[Trained],
+    protection: UpdateProtection,
+    trained: Iterator[LocalResult],
     fail: _Fail,
-) -> Iterator[Trained]:
+) -> Iterator[LocalResult]:
     """Let malicious clients change what they send, after all that an honest client does to it."""
     # Where updates leave, they are changes of nothing.
     base = [np.zeros_like(w) for w in weights] if protection.pipeline.as_updates else weights
 
     def honest(clients: Sequence[int]) -> list[list[NDArray[Any]]]:
-        fellows, _ = _open(resident, config, clients)
-        found = _one_by_one(resident, weights, fellows, protection, lambda client, error: None)
+        fellows, _ = _open(runtime, config, clients)
+        found = _one_by_one(runtime, weights, fellows, protection, lambda client, error: None)
         return [one.weights for one in found]
 
     number = _round(config)
     for one in trained:
-        origin = Origin(resident.scenario.seed, number, one.client)
+        origin = Origin(runtime.scenario.seed, number, one.client)
         sent = adversary.altered(base, one.weights, origin, honest)
         if records.all_finite(sent):
             yield replace(one, weights=sent)

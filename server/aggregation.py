@@ -22,10 +22,10 @@ from shoal.common.config import Scenario
 from shoal.common.errors import TrainingError
 from shoal.common.flower_shim import number_message
 from shoal.common.privacy.noise import SLACK, Source, randomness, with_noise
-from shoal.common.privacy.plan import Plan, divided
+from shoal.common.privacy.plan import ClientPrivacyPlan, divided
 from shoal.common.records import ARRAYS, CLIP_NORM, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
-from shoal.common.secure.layout import Noise
-from shoal.server.sites import FIRST_NODE_ID
+from shoal.common.secure.layout import SumNoise
+from shoal.common.sites import FIRST_NODE_ID
 
 _CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value that its paper uses throughout
 
@@ -46,7 +46,7 @@ class Aggregation(Protocol):
         """
         ...
 
-    def noise(self) -> Noise:
+    def noise(self) -> SumNoise:
         """Return the noise that a secure sum must have when the server gets it."""
         ...
 
@@ -63,7 +63,7 @@ class Aggregation(Protocol):
         ...
 
 
-class Plain:
+class PlainAggregation:
     """Hands replies on."""
 
     def config(self) -> Mapping[str, float]:
@@ -74,9 +74,9 @@ class Plain:
         """Return the replies as they are."""
         return list(accepted)
 
-    def noise(self) -> Noise:
+    def noise(self) -> SumNoise:
         """None."""
-        return Noise()
+        return SumNoise()
 
     def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
         """Return one reply: the start plus the weighted mean.
@@ -147,7 +147,7 @@ class PrivateMean:
     estimated, so with unequal clients a step is shorter by their mean weight.
     """
 
-    def __init__(self, scenario: Scenario, plan: Plan, clients: int, source: Source) -> None:
+    def __init__(self, scenario: Scenario, plan: ClientPrivacyPlan, clients: int, source: Source) -> None:
         """Prepare for a run.
 
         Args:
@@ -178,9 +178,9 @@ class PrivateMean:
         within = total.within + float(draws.normal(1)[0]) * self.noise().within
         return self.of_sum(replace(total, updates=noisy, within=within), start)
 
-    def noise(self) -> Noise:
+    def noise(self) -> SumNoise:
         """Return the noise of a sum; a secure sum has it from the clients, in shares."""
-        return Noise(self._noise * self._clip_norm * SLACK, self._count_noise)
+        return SumNoise(self._noise * self._clip_norm * SLACK, self._count_noise)
 
     def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
         """Return one reply: the start plus the noisy sum over the cohort; the clipping norm may move."""
@@ -203,7 +203,9 @@ class PrivateMean:
         self._clip_norm = float(state["clip_norm"])
 
 
-def make_aggregation(scenario: Scenario, plan: Plan | None, clients: int, source: Source) -> Aggregation:
+def make_aggregation(
+    scenario: Scenario, plan: ClientPrivacyPlan | None, clients: int, source: Source
+) -> Aggregation:
     """Return what stands between replies and the strategy.
 
     Args:
@@ -212,7 +214,7 @@ def make_aggregation(scenario: Scenario, plan: Plan | None, clients: int, source
     """
     if plan is not None and scenario.privacy.unit == "client":
         return PrivateMean(scenario, plan, clients, source)
-    return Plain()
+    return PlainAggregation()
 
 
 def _moved(start: ArrayRecord, updates: Sequence[NDArray[np.float64]], divisor: float) -> list[NDArray[Any]]:

@@ -22,20 +22,20 @@ from shoal.common.events import ClientRow, Interval, Model, Observer, Phase, Rou
 from shoal.common.preprocessing import PreprocessingSpec, Statistics
 from shoal.common.preprocessing.sums.noise import protection
 from shoal.common.privacy.noise import Source
-from shoal.common.privacy.plan import Plan, make_plan
+from shoal.common.privacy.plan import ClientPrivacyPlan, make_plan
 from shoal.common.records import ARRAYS, CONFIG
 from shoal.common.schema import Schema
+from shoal.common.sites import Sites
 from shoal.server import strategies
 from shoal.server.aggregation import Aggregation, make_aggregation
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.exchange import Exchange, ask, require_replies
-from shoal.server.fitting import Fitted, Fitting, base_config
-from shoal.server.ledger import make_ledger
-from shoal.server.promise import promised
-from shoal.server.rounds import BaseConfig, Progress, RoundLoop
+from shoal.server.preprocessing.collect import FittedPreprocessing, PreprocessingFitter, base_config
+from shoal.server.privacy.ledger import make_ledger
+from shoal.server.privacy.statement import promised
+from shoal.server.rounds import BaseConfig, LoopState, RoundLoop
 from shoal.server.sampling import cohort
 from shoal.server.schedule import learning_rate
-from shoal.server.sites import Sites
 from shoal.server.strategies.state import left_out_of, restore, state_of
 
 TrainingPath = Literal["stacked", "sequential"]
@@ -64,8 +64,8 @@ class Federation:
 class Outcome:
     """What a run ends with; `privacy` says what was promised, `None` if nothing was."""
 
-    fitted: Fitted
-    progress: Progress
+    fitted: FittedPreprocessing
+    progress: LoopState
     sites: Sequence[SiteRow]
     privacy: Mapping[str, object] | None = None
 
@@ -84,7 +84,7 @@ class Hooks:
     """
 
     observers: Sequence[Observer]
-    on_fitted: Callable[[Fitted], None]
+    on_fitted: Callable[[FittedPreprocessing], None]
     on_path: Callable[[TrainingPath], None] = lambda path: None
     checkpoints: Checkpoints | None = None
     ledger: Path | None = None
@@ -122,7 +122,7 @@ class _Start:
         fitted: from the clients' statistics; config: goes with every message; initial: weights.
     """
 
-    fitted: Fitted
+    fitted: FittedPreprocessing
     config: BaseConfig
     initial: ArrayRecord
 
@@ -135,7 +135,9 @@ class _Start:
     def of(cls, state: Mapping[str, Any]) -> _Start:
         """Return what `state` was made of."""
         spec = PreprocessingSpec.from_json(state["config"]["preprocessing"])
-        return cls(Fitted(spec, Statistics(), {}, state["rows"]), state["config"], state["initial"])
+        return cls(
+            FittedPreprocessing(spec, Statistics(), {}, state["rows"]), state["config"], state["initial"]
+        )
 
 
 class _Server:
@@ -181,7 +183,7 @@ class _Server:
         promise = promised(self.scenario, plan, progress.epsilon, self.federation.source)
         return Outcome(start.fitted, progress, tested, promise)
 
-    def plan(self) -> Plan | None:
+    def plan(self) -> ClientPrivacyPlan | None:
         """Return how clients' privacy is kept; `None` where nothing is promised to whole clients."""
         if self.scenario.privacy.unit not in ("client", "local"):
             return None
@@ -190,10 +192,12 @@ class _Server:
         self.say(f"privacy: ε {plan.epsilon(rounds):.3g} for {rounds} rounds")
         return plan
 
-    def start(self, strategy: Strategy) -> tuple[_Start, Progress]:
+    def start(self, strategy: Strategy) -> tuple[_Start, LoopState]:
         """Fit the preprocessing, build the model and choose the path."""
         federation = self.federation
-        fitted = Fitting(self.grid, self.sites, self.scenario, self.schema, federation.source, self.say).fit()
+        fitted = PreprocessingFitter(
+            self.grid, self.sites, self.scenario, self.schema, federation.source, self.say
+        ).fit()
         self.hooks.on_fitted(fitted)
         config = base_config(self.scenario, self.schema, fitted)
         initial = self.initial_weights(fitted)
@@ -206,9 +210,9 @@ class _Server:
                     f"checkpoints leave out {', '.join(left_out)} of {self.scenario.strategy.name}; if these "
                     "change from round to round, give it state_dict() and load_state_dict()"
                 )
-        return start, Progress.at_start(initial)
+        return start, LoopState.at_start(initial)
 
-    def resume(self, strategy: Strategy, aggregation: Aggregation) -> tuple[_Start, Progress] | None:
+    def resume(self, strategy: Strategy, aggregation: Aggregation) -> tuple[_Start, LoopState] | None:
         """Return where the newest checkpoint stands, and give strategy and clients what they had there."""
         checkpoints = self.hooks.checkpoints
         found = None if checkpoints is None else checkpoints.load()
@@ -220,17 +224,17 @@ class _Server:
         restore(strategy, state["strategy"])
         aggregation.restore(state.get("aggregation", {}))
         self.client_states.update(state["clients"])
-        progress = Progress(**state["progress"])
+        progress = LoopState(**state["progress"])
         self.say(f"resumed after round {progress.round}")
         return start, progress
 
-    def after_round(self, progress: Progress, strategy: Strategy, aggregation: Aggregation) -> None:
+    def after_round(self, progress: LoopState, strategy: Strategy, aggregation: Aggregation) -> None:
         """Save a checkpoint where one is due, and leave if asked to."""
         checkpoints, every = self.hooks.checkpoints, self.scenario.output.checkpoint_every
         over = progress.stopped_early or progress.round == self.scenario.training.rounds
         stop = self.hooks.stop(not over)
         if checkpoints is not None and every and (over or stop or progress.round % every == 0):
-            fields = {name: getattr(progress, name) for name in Progress.__slots__}
+            fields = {name: getattr(progress, name) for name in LoopState.__slots__}
             strategy_state = state_of(strategy)
             # Secrets of a client that was lost in a secure round shall not reach a disk.
             clients = {node: records.without_session(s) for node, s in self.client_states.items()}
@@ -255,7 +259,7 @@ class _Server:
     def cohort_size(self) -> int:
         return self.scenario.strategy.clients_per_round or self.sites.count
 
-    def initial_weights(self, fitted: Fitted) -> ArrayRecord:
+    def initial_weights(self, fitted: FittedPreprocessing) -> ArrayRecord:
         """Build the model once, for its seeded initial weights."""
         from shoal.common.models import build, compile_model  # TensorFlow takes seconds to import
 
@@ -342,7 +346,9 @@ class _Server:
         return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s)
 
 
-def _site_row(sites: Sites, client: int, fitted: Fitted, tests: Mapping[Model, Exchange]) -> SiteRow:
+def _site_row(
+    sites: Sites, client: int, fitted: FittedPreprocessing, tests: Mapping[Model, Exchange]
+) -> SiteRow:
     rows = {model: _find(exchange, client) for model, exchange in tests.items()}
     numbers = rows["federated"].metrics
     counts = fitted.rows.get(client, {})

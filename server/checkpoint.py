@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from shoal.common.arrays import NumpyArray, view
 from shoal.common.config import Scenario
-from shoal.common.config_file import dump_toml
+from shoal.common.config.file import dump_toml
 from shoal.common.errors import CheckpointError
 
 FORMAT: Final = 1

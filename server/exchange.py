@@ -17,7 +17,7 @@ from shoal.common.errors import BudgetError, DisclosureError, NonFiniteError, Sh
 from shoal.common.events import ClientRow, Phase
 from shoal.common.flower_shim import client_error, number_message
 from shoal.common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
-from shoal.server.sites import Sites
+from shoal.common.sites import Sites
 
 # Numbers that replies of a type must have; those of other types, how many examples they speak for.
 _NEEDED = {

@@ -23,14 +23,14 @@ from shoal.common.privacy.noise import Source
 from shoal.common.profiling import span
 from shoal.common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
 from shoal.common.schema import Task
-from shoal.server.aggregation import Aggregation, Plain
+from shoal.common.sites import Sites
+from shoal.server.aggregation import Aggregation, PlainAggregation
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.exchange import Exchange, ask_enough
-from shoal.server.ledger import Ledger, NoLedger
+from shoal.server.privacy.ledger import Ledger, NoLedger
 from shoal.server.sampling import cohort, train_cohort
 from shoal.server.schedule import learning_rate
 from shoal.server.secure.training import train_securely
-from shoal.server.sites import Sites
 from shoal.server.strategies.catalog import needs_every_update
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
@@ -38,7 +38,7 @@ BaseConfig = Mapping[str, str | float | list[float]]
 
 
 @dataclass(slots=True)
-class Progress:
+class LoopState:
     """Where the loop stands.
 
     Attributes:
@@ -60,7 +60,7 @@ class Progress:
     epsilon: float = math.nan
 
     @classmethod
-    def at_start(cls, initial: ArrayRecord) -> Progress:
+    def at_start(cls, initial: ArrayRecord) -> LoopState:
         """Return where a loop stands before anything was measured."""
         return cls(arrays=initial, best_arrays=initial)
 
@@ -88,13 +88,13 @@ class RoundLoop:
     task: Task
     config: BaseConfig
     on_round: OnRound
-    aggregation: Aggregation = field(default_factory=Plain)
+    aggregation: Aggregation = field(default_factory=PlainAggregation)
     ledger: Ledger = field(default_factory=NoLedger)
     source: Source = "seeded"
     say: Callable[[str], None] = lambda text: None
-    after_round: Callable[[Progress], None] = lambda progress: None
+    after_round: Callable[[LoopState], None] = lambda progress: None
 
-    def run(self, progress: Progress) -> Progress:
+    def run(self, progress: LoopState) -> LoopState:
         """Run all rounds that are left, or fewer if patience runs out, and return where the loop ended.
 
         Args:
@@ -121,7 +121,7 @@ class RoundLoop:
         gc.unfreeze()
         return progress
 
-    def _stop_before(self, progress: Progress) -> None:
+    def _stop_before(self, progress: LoopState) -> None:
         """Stop before the round that would pass the privacy budget."""
         privacy = self.scenario.privacy
         text = (
@@ -133,7 +133,7 @@ class RoundLoop:
         self.say(f"{text}: stopping")
         progress.stopped_early = True
 
-    def _initial(self, progress: Progress) -> None:
+    def _initial(self, progress: LoopState) -> None:
         """Evaluate the initial weights, so that curves start where training starts."""
         measured, evaluated = self._evaluate(progress, 0)
         progress.round = 0
@@ -141,7 +141,7 @@ class RoundLoop:
         row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured)
         self.on_round(row, evaluated.rows)
 
-    def _round(self, progress: Progress, number: int) -> None:
+    def _round(self, progress: LoopState, number: int) -> None:
         trained, train_metrics = self._train(progress, number)
         due = number % self.scenario.server.evaluate_every == 0 or number == self.scenario.training.rounds
         measured, evaluated = self._evaluate(progress, number) if due else ({}, Exchange([], []))
@@ -151,7 +151,7 @@ class RoundLoop:
         row = self._row(progress, number, trained, evaluated, train_metrics, measured)
         self.on_round(row, [*trained.rows, *evaluated.rows])
 
-    def _train(self, progress: Progress, number: int) -> tuple[Exchange, Mapping[str, float]]:
+    def _train(self, progress: LoopState, number: int) -> tuple[Exchange, Mapping[str, float]]:
         """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
         scenario, count = self.scenario, self.sites.count
         clients = train_cohort(scenario.strategy, scenario.seed, number, count, self.source)
@@ -172,7 +172,7 @@ class RoundLoop:
         return exchange, {**_numbers(aggregated), EXAMPLES: examples}
 
     def _collect(
-        self, progress: Progress, number: int, clients: Sequence[int]
+        self, progress: LoopState, number: int, clients: Sequence[int]
     ) -> tuple[Exchange, list[Message], float]:
         """Let a cohort train; return what was exchanged, what the strategy sees, and rows trained on."""
         messages = self._training(progress, number, clients)
@@ -196,7 +196,7 @@ class RoundLoop:
             replies = self.aggregation.replies(number, exchange.accepted, progress.arrays)
         return exchange, replies, sum(row.examples for row in exchange.rows if not row.error)
 
-    def _training(self, progress: Progress, number: int, clients: Sequence[int]) -> list[Message]:
+    def _training(self, progress: LoopState, number: int, clients: Sequence[int]) -> list[Message]:
         """Return what the strategy asks of a cohort."""
         if not clients:
             return []
@@ -206,7 +206,7 @@ class RoundLoop:
         # A copy: some strategies (QFedAvg) take the record apart that they were given.
         return list(self.strategy.configure_train(number, progress.arrays.copy(), config, view))
 
-    def _evaluate(self, progress: Progress, number: int) -> tuple[Mapping[str, float], Exchange]:
+    def _evaluate(self, progress: LoopState, number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
         if scenario.data.validation_fraction == 0:
             return {}, Exchange([], [])
@@ -228,7 +228,7 @@ class RoundLoop:
         """Whether a process that serves several clients may answer with their mean."""
         return not needs_every_update(self.scenario.strategy)
 
-    def _judge(self, progress: Progress, measured: Mapping[str, float], number: int) -> None:
+    def _judge(self, progress: LoopState, measured: Mapping[str, float], number: int) -> None:
         """Keep the weights if they are the best so far; count how long none were better.
 
         Under a promise of privacy the last ones are kept: choosing by what rows say would cost more of it.
@@ -249,7 +249,7 @@ class RoundLoop:
 
     def _row(
         self,
-        progress: Progress,
+        progress: LoopState,
         number: int,
         trained: Exchange,
         evaluated: Exchange,

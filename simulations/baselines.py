@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from shoal.clients.attacks.adversary import make_adversary
-from shoal.clients.resident import Resident, Rows
+from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.common.config import Scenario
 from shoal.common.schema import Population, Split
+from shoal.simulations.attacks.adversary import make_adversary
 
 
-class PooledResident(Resident):
-    """A `Resident` with the attack, and one more client, `pooled_client`, that holds everybody's rows."""
+class PooledRuntime(ClientRuntime):
+    """A runtime with the attack, and one more client, `pooled_client`, that holds everybody's rows."""
 
     def __init__(self, scenario: Scenario, population: Population) -> None:
         super().__init__(scenario, population)
@@ -27,7 +27,7 @@ class PooledResident(Resident):
         """Return a client's encoded rows, or the pooled ones."""
         if client != self.pooled_client:
             return super().rows(client)
-        parts = [super(PooledResident, self).rows(c) for c in range(self.pooled_client)]
+        parts = [super(PooledRuntime, self).rows(c) for c in range(self.pooled_client)]
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -9,7 +9,8 @@ from flwr.app import ArrayRecord
 
 from shoal.common.config import Scenario
 from shoal.common.models import build
-from shoal.common.preprocessing import Encoder, PreprocessingSpec
+from shoal.common.preprocessing import PreprocessingSpec
+from shoal.common.preprocessing.layers import with_preprocessing
 from shoal.common.records import record_to_weights
 from shoal.common.schema import Schema
 
@@ -27,7 +28,7 @@ def export_model(
     """
     trained = load_trained(scenario, schema, spec, arrays)
     part = path.with_name(f".{path.name}.part.keras")
-    Encoder(spec).export(trained).save(part)
+    with_preprocessing(spec, trained).save(part)
     part.replace(path)
 
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from shoal.common import errors
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import DataError, RunError, UnreadableDataError
 from shoal.common.keras_loading import load_keras
 from shoal.common.preprocessing.segment import segment
 from shoal.common.schema import Schema
-from shoal.simulations.datasets.csv_files import Format, read_csv
-from shoal.simulations.datasets.tables import read_parquet
+from shoal.common.tabular.csv_files import Format, read_csv
+from shoal.common.tabular.tables import read_parquet
 
 _BATCH = 1024
 

@@ -16,16 +16,16 @@ from rich.text import Text
 
 from shoal.common.config import Scenario
 from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.simulations.console import make_console
 from shoal.simulations.results.site_table import site_table
 from shoal.simulations.results.sites import monitored_metric
 from shoal.simulations.results.text import count, duration, metric_name, number, rate, round_line
-from shoal.simulations.terminal import make_console
 
 VISIBLE = 12  # rounds in the live table
 RECENT = 5  # rounds whose mean time tells how long the others will take
 
 
-class Progress:
+class ProgressDisplay:
     """An `Observer` that shows what it is told.
 
     Use it in a `with` statement, so that Ctrl-C frees the terminal.
@@ -46,7 +46,7 @@ class Progress:
         self._live: Live | None = None
         self._since = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         return self
 
     def __exit__(

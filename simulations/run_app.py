@@ -13,13 +13,13 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
+from shoal.clients.worker import WorkerContext
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import ConfigError
 from shoal.common.flower_shim import identify_process, make_run
-from shoal.server.sites import Sites
+from shoal.common.sites import Sites
 from shoal.simulations.engine.executors import make_executor
 from shoal.simulations.engine.grid import EngineGrid, run_config_values
-from shoal.simulations.engine.worker import Federation
 
 _RUN_ID = 1
 
@@ -56,7 +56,7 @@ def run_app(
     _load(client_app, ClientApp)  # fails here, in words, rather than in every worker
     identify_process(_RUN_ID)
     config = run_config_values(_app_config(Path("pyproject.toml")))
-    federation = Federation(_RUN_ID, config, clients, show_errors=True)
+    federation = WorkerContext(_RUN_ID, config, clients, show_errors=True)
     executor = make_executor(LoadClientApp(client_app), federation, resources)
     try:
         grid = EngineGrid(

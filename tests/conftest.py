@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from shoal.simulations.cli import ENVIRONMENT
+from shoal.common.environment import PROCESS
 
 # Set before TensorFlow, Ray or Flower is imported, and inherited by the processes that tests start. One
 # thread each: workers share the machine, and sums are then always taken in the same order.
 os.environ.update(
-    ENVIRONMENT,
+    PROCESS,
     CUDA_VISIBLE_DEVICES="",
     TF_NUM_INTRAOP_THREADS="1",
     TF_NUM_INTEROP_THREADS="1",

@@ -19,7 +19,7 @@ from shoal.clients.preprocessing.names import Held, marked
 from shoal.clients.preprocessing.statistics import class_counts, told_of
 from shoal.common.preprocessing.sums.buckets import bucket_count
 from shoal.common.preprocessing.sums.names import NameTable
-from shoal.common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, Plan
+from shoal.common.preprocessing.sums.plan import LARGEST_SIZE, MOMENT_UNIT, SumsPlan
 from shoal.common.schema import Shard
 
 Parts = dict[str, NDArray[np.float64]]
@@ -30,7 +30,7 @@ _FARTHEST: Final = 64.0
 class Contribution:
     """What one client adds to each pass, before noise."""
 
-    def __init__(self, shard: Shard, plan: Plan) -> None:
+    def __init__(self, shard: Shard, plan: SumsPlan) -> None:
         self.shard, self.plan = shard, plan
         # under noise for rows nothing is held back: the cuts would let one row move many numbers
         self._few = 1 if plan.by_record else plan.config.min_count

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.clients.preprocessing.contribution import Contribution
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.preprocessing.sums.layout import Layout
@@ -38,18 +38,18 @@ def summand(
     return layout.noised(vector, source, client_share(asked.asked, scenario))
 
 
-def summand_of(resident: Resident, client: int, question: Mapping[str, Any]) -> NDArray[np.int64]:
+def summand_of(runtime: ClientRuntime, client: int, question: Mapping[str, Any]) -> NDArray[np.int64]:
     """Return what one of a process' clients adds to the sum that is asked for.
 
     Raises:
         DisclosureError: the question is not one that is answered, or the scenario asks for no sums.
     """
-    scenario = resident.scenario
+    scenario = runtime.scenario
     if not is_asked_for_sums(scenario):
         raise DisclosureError("the scenario asks for no sums of statistics")
     number = number_of_pass(question)
-    source = randomness(resident.source, scenario.seed, "statistics-noise", round=number, client=client)
-    return summand(resident.contribution(client), scenario, question, source)
+    source = randomness(runtime.source, scenario.seed, "statistics-noise", round=number, client=client)
+    return summand(runtime.contribution(client), scenario, question, source)
 
 
 def _answer(

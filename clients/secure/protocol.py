@@ -17,7 +17,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure.session import Session, forget
 from shoal.clients.secure.training import summand
 from shoal.clients.secure.vectors import VECTORS, VectorFunction
@@ -41,31 +41,31 @@ from shoal.common.secure import field, graph, layout
 from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
 from shoal.common.secure.digest import digest
 from shoal.common.secure.fixed_point import FixedPoint, to_ring
-from shoal.common.secure.layout import Noise
+from shoal.common.secure.layout import SumNoise
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.secure.noise import noise_share
 
 
 class SecureClient:
-    """Answers for whichever client of the resident population is asked."""
+    """Answers for whichever client of the process is asked."""
 
     def __init__(
         self,
-        resident: Resident,
+        runtime: ClientRuntime,
         *,
         vectors: Mapping[str, VectorFunction] = VECTORS,
     ) -> None:
         """Prepare to answer.
 
         Args:
-            resident: data and model of this process; vectors: purpose → what may be added up.
+            runtime: data and model of this process; vectors: purpose → what may be added up.
         """
-        self._resident = resident
+        self._runtime = runtime
         self._vectors = vectors
 
     def keys(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
         """Begin a session, in place of any other, with two new key pairs; the public keys leave."""
-        config = self._resident.scenario.secure
+        config = self._runtime.scenario.secure
         if not config.aggregation:
             raise DisclosureError("secure.aggregation is false at this client")
         mask, share = KeyPair.new(), KeyPair.new()
@@ -113,8 +113,8 @@ class SecureClient:
         asked, arrays = _asked(content), content.array_records[ARRAYS]
         session = Session.load(state, asked, "shares")
         config = content.config_records[CONFIG]
-        fixed, noise = _fixed(asked), Noise(*_stddevs(asked, 2))
-        own = summand(self._resident, config, arrays, client, fixed, noise)
+        fixed, noise = _fixed(asked), SumNoise(*_stddevs(asked, 2))
+        own = summand(self._runtime, config, arrays, client, fixed, noise)
         runs = layout.noise_stddevs(noise, record_to_weights(arrays), fixed)
         return self._masked(client, layout.encode(own, fixed), runs, session, content, state)
 
@@ -124,7 +124,7 @@ class SecureClient:
         session, purpose = Session.load(state, asked, "shares"), str(asked["purpose"])
         if purpose not in self._vectors:
             raise DisclosureError(unknown_name("vector to be added up", purpose, self._vectors))
-        values = self._vectors[purpose](self._resident, client, content.config_records[CONFIG])
+        values = self._vectors[purpose](self._runtime, client, content.config_records[CONFIG])
         fixed, (stddev,) = _fixed(asked), _stddevs(asked, 1)
         runs = [(len(values), stddev / fixed.step)]
         return self._masked(client, fixed.encode(values), runs, session, content, state)
@@ -155,7 +155,7 @@ class SecureClient:
 
     def _check_cohort(self, client: int, clients: int, threshold: int, neighbours: Sequence[int]) -> None:
         """Refuse a graph with which fewer could collude than this client's own scenario says."""
-        config = self._resident.scenario.secure
+        config = self._runtime.scenario.secure
         wanted = graph.choose(clients, config.max_dropout, config.max_colluding)
         distinct = len({*neighbours, client}) == len(neighbours) + 1
         if (threshold, len(neighbours)) != (wanted.threshold, wanted.neighbours) or not distinct:
@@ -206,12 +206,12 @@ class SecureClient:
             noise: runs of numbers, each with the standard deviation, in levels, that their sum shall have
                 once only as many clients are left as have to be.
         """
-        config = self._resident.scenario
+        config = self._runtime.scenario
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
         # Sums of other purposes in the same round get noise of their own.
         apart = crc32(str(asked.get("purpose", "train")).encode()) << 32
         number, start = apart + cast(int, asked["round"]), 0
-        draws = randomness(self._resident.source, config.seed, "secure-noise", round=number, client=client)
+        draws = randomness(self._runtime.source, config.seed, "secure-noise", round=number, client=client)
         for size, stddev in noise:
             if stddev > 0:
                 whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)

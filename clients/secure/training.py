@@ -11,27 +11,27 @@ from flwr.app import ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
 from shoal.clients.cohort import train_cohort
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.common import records
 from shoal.common.errors import DisclosureError
 from shoal.common.privacy.plan import divided
 from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
 from shoal.common.secure.fixed_point import FixedPoint
-from shoal.common.secure.layout import Noise, Summand, moving
+from shoal.common.secure.layout import Summand, SumNoise, moving
 
 
 def summand(
-    resident: Resident,
+    runtime: ClientRuntime,
     config: ConfigRecord,
     arrays: ArrayRecord,
     client: int,
     fixed: FixedPoint,
-    noise: Noise,
+    noise: SumNoise,
 ) -> Summand:
     """Train a client for a round and return what it adds.
 
     Args:
-        resident, config, arrays, client: as for `train_cohort`. Of the config, "full-weight-rows" are the
+        runtime, config, arrays, client: as for `train_cohort`. Of the config, "full-weight-rows" are the
             training rows from which a client counts fully, where there is no privacy.unit "client".
         fixed: how the sum is taken; noise: that the sum will have.
 
@@ -40,16 +40,16 @@ def summand(
         DisclosureError: with privacy.unit "client", the noise is less than this client's scenario wants.
     """
     alone = ConfigRecord({**config, "reduce": False})
-    part = train_cohort(resident, alone, arrays, [client])[0]
+    part = train_cohort(runtime, alone, arrays, [client])[0]
     if part.content is None:
         raise part.error or RuntimeError("local training gave nothing")
     record = part.content.metric_records[METRICS_RECORD]
     told = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
     start = records.record_to_weights(arrays)
     left = records.record_to_weights(part.content.array_records[ARRAYS])
-    if resident.scenario.privacy.unit == "client":
+    if runtime.scenario.privacy.unit == "client":
         update = [left[k].astype(np.float64) for k in moving(start)]
-        return _protected(resident, update, told, fixed, noise)
+        return _protected(runtime, update, told, fixed, noise)
     update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
     full = float(cast(float, config["full-weight-rows"]))
     loss = told[TRAIN_LOSS]  # with DP-SGD there is none: it would tell of rows
@@ -57,21 +57,21 @@ def summand(
 
 
 def _protected(
-    resident: Resident,
+    runtime: ClientRuntime,
     update: list[NDArray[Any]],
     told: Mapping[str, float],
     fixed: FixedPoint,
-    noise: Noise,
+    noise: SumNoise,
 ) -> Summand:
     """Keep a clipped update to the range of its sum, and leave out each number behind it that has no noise.
 
     The clip norm is the range: no number of an update of that norm is beyond it. The noise is what this
     client's own scenario wants: a server that asks for less gets nothing.
     """
-    plan, wanted = resident.client_plan, 0.0
+    plan, wanted = runtime.client_plan, 0.0
     least = plan.noise_multiplier
-    if resident.scenario.privacy.clipping == "adaptive":
-        split = divided(plan.noise_multiplier, plan.share * len(resident.population))
+    if runtime.scenario.privacy.clipping == "adaptive":
+        split = divided(plan.noise_multiplier, plan.share * len(runtime.population))
         least, wanted = split.update, split.count
     if noise.update < least * fixed.range or noise.within < wanted:
         raise DisclosureError(

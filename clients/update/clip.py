@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.update.step import Origin, Updates
+from shoal.clients.update.step import Updates
+from shoal.common.origin import Origin
 
 
 def norms(updates: Updates) -> NDArray[np.float64]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shoal.clients.update.step import Origin, Updates
+from shoal.clients.update.step import Updates
+from shoal.common.origin import Origin
 
 
 class Float16:

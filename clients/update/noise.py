@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.clients.update.step import Origin, Updates
+from shoal.clients.update.step import Updates
+from shoal.common.origin import Origin
 from shoal.common.privacy.noise import Source, with_noise
 
 
-class Noise:
+class GaussianNoise:
     """Adds independent Gaussian noise to every number of an update.
 
     On its own this is no promise of differential privacy: that takes clipping before it and an

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from shoal.clients.update.clip import Clip
 from shoal.clients.update.compress import Float16, Int8
-from shoal.clients.update.noise import Noise
-from shoal.clients.update.step import Origin, Step, Updates
+from shoal.clients.update.noise import GaussianNoise
+from shoal.clients.update.step import Step, Updates
 from shoal.common.config import UpdateConfig
+from shoal.common.origin import Origin
 from shoal.common.privacy.noise import Source
 
 
@@ -78,7 +79,7 @@ def make_pipeline(config: UpdateConfig, *, source: Source = "seeded", as_updates
     if config.clip_norm is not None:
         steps.append(Clip(config.clip_norm))
     if config.noise_stddev:
-        steps.append(Noise(config.noise_stddev, source))
+        steps.append(GaussianNoise(config.noise_stddev, source))
     if config.compress == "float16":
         steps.append(Float16())
     elif config.compress == "int8":

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.update.clip import norms
 from shoal.clients.update.pipeline import Pipeline, make_pipeline
 from shoal.clients.update.step import Updates
@@ -20,7 +20,7 @@ from shoal.common.records import CLIP_NORM
 
 
 @dataclass(frozen=True, slots=True)
-class Protection:
+class UpdateProtection:
     """How one round's updates are protected.
 
     Attributes:
@@ -53,22 +53,22 @@ class Protection:
         return [0.5 if norm <= self.clip_norm else -0.5 for norm in norms(moved)]
 
 
-def protect(resident: Resident, config: ConfigRecord) -> Protection:
+def protect(runtime: ClientRuntime, config: ConfigRecord) -> UpdateProtection:
     """Return how the updates of one round are protected.
 
     The clipping norm of unit "client" may move from round to round, so the server tells it. The noise of
     unit "local" protects against the server, so nothing that the server tells can change it.
 
     Args:
-        resident: of the client's process; config: the server's.
+        runtime: of the client's process; config: the server's.
     """
-    scenario, source = resident.scenario, resident.source
+    scenario, source = runtime.scenario, runtime.source
     privacy, update = scenario.privacy, scenario.update
     if privacy.unit == "client":
         norm = float(cast("float", config.get(CLIP_NORM, privacy.clip_norm)))
         pipeline = make_pipeline(UpdateConfig(clip_norm=norm), source=source, as_updates=True)
-        return Protection(pipeline, norm, privacy)
+        return UpdateProtection(pipeline, norm, privacy)
     if privacy.unit == "local":
-        noise = 2 * resident.client_plan.noise_multiplier * privacy.clip_norm * SLACK
+        noise = 2 * runtime.client_plan.noise_multiplier * privacy.clip_norm * SLACK
         update = update.model_copy(update={"clip_norm": privacy.clip_norm, "noise_stddev": noise})
-    return Protection(make_pipeline(update, source=source), None, privacy)
+    return UpdateProtection(make_pipeline(update, source=source), None, privacy)

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from shoal.common.privacy.noise import Randomness, Source, randomness
-from shoal.common.seeds import Purpose, generator
+from shoal.common.origin import Origin
 
 Updates = list[NDArray[Any]]  # one array a weight of the model, each (clients, ...)
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Whose update it is: a client (index) in a round of a run with a seed."""
-
-    seed: int
-    round: int
-    client: int
-
-    def rng(self, purpose: Purpose) -> np.random.Generator:
-        """Return the client's own generator, so that what is drawn does not depend on its neighbours."""
-        return generator(self.seed, purpose, round=self.round, client=self.client)
-
-    def draws(self, purpose: Purpose, source: Source) -> Randomness:
-        """Return what the client's noise is drawn from."""
-        return randomness(source, self.seed, purpose, round=self.round, client=self.client)
 
 
 class Step(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.common.config import ModelConfig, TrainingConfig
+from shoal.common.config import ModelConfig, Scenario, TrainingConfig
 from shoal.common.keras_loading import load_keras
 from shoal.common.models.catalog import MODELS, check
 from shoal.common.models.losses import LOSSES, check_loss
@@ -16,7 +16,12 @@ from shoal.common.schema import InputSpec, Task
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LOSSES", "MODELS", "build", "check", "check_loss", "compile_model"]
+__all__ = ["LOSSES", "MODELS", "build", "check", "check_loss", "compile_model", "scenario_problems"]
+
+
+def scenario_problems(scenario: Scenario) -> list[str]:
+    """Return what is wrong with a scenario's model and loss, one line each; imports nothing heavy."""
+    return [*check(scenario.model), *check_loss(scenario.training)]
 
 
 def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -> keras.Model:

@@ -22,7 +22,7 @@ _ALL_TASKS: Final[tuple[Task, ...]] = ("binary", "multiclass", "regression")
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
+class ModelArgument:
     """An argument of a built-in model.
 
     Attributes:
@@ -70,7 +70,7 @@ def _above_0(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """A built-in model.
 
     Attributes:
@@ -82,54 +82,59 @@ class Entry:
 
     summary: str
     kinds: tuple[str, ...]
-    arguments: Mapping[str, Argument]
+    arguments: Mapping[str, ModelArgument]
     tasks: tuple[Task, ...] = _ALL_TASKS
 
 
 _FLAT: Final = ("vector", "image", "sequence")
-_DROPOUT: Final = Argument(0.0, below=1)
-_L2: Final = Argument(0.0)
+_DROPOUT: Final = ModelArgument(0.0, below=1)
+_L2: Final = ModelArgument(0.0)
 
-MODELS: Final[Mapping[str, Entry]] = {
-    "mlp": Entry(
+MODELS: Final[Mapping[str, ModelEntry]] = {
+    "mlp": ModelEntry(
         "Dense layers with an activation, for tables; images and windows are flattened.",
         _FLAT,
-        {"hidden": Argument((64, 32)), "activation": Argument("relu"), "dropout": _DROPOUT, "l2": _L2},
+        {
+            "hidden": ModelArgument((64, 32)),
+            "activation": ModelArgument("relu"),
+            "dropout": _DROPOUT,
+            "l2": _L2,
+        },
     ),
-    "logistic": Entry(
+    "logistic": ModelEntry(
         "One Dense layer: logistic or softmax regression.", _FLAT, {"l2": _L2}, ("binary", "multiclass")
     ),
-    "linear": Entry(
+    "linear": ModelEntry(
         "One Dense unit without activation: linear regression.",
         ("vector",),
-        {"zero_start": Argument(True)},
+        {"zero_start": ModelArgument(True)},
         ("regression",),
     ),
-    "cnn": Entry(
+    "cnn": ModelEntry(
         "Convolution and pooling blocks, then Dense; with filters (32, 64), kernel 5 and dense 512 the "
         "network of McMahan et al. (AISTATS 2017).",
         ("image",),
         {
-            "filters": Argument((16, 32)),
-            "kernel": Argument(3),
-            "dense": Argument(64),
+            "filters": ModelArgument((16, 32)),
+            "kernel": ModelArgument(3),
+            "dense": ModelArgument(64),
             "dropout": _DROPOUT,
         },
     ),
-    "lstm-text": Entry(
+    "lstm-text": ModelEntry(
         "Embedding, LSTM, Dense: reads tokens in order, padding included.",
         ("tokens",),
-        {"embedding": Argument(32), "units": Argument(128), "dropout": _DROPOUT},
+        {"embedding": ModelArgument(32), "units": ModelArgument(128), "dropout": _DROPOUT},
     ),
-    "pooled-text": Entry(
+    "pooled-text": ModelEntry(
         "Embedding, mean over the tokens that are there, Dense: fast.",
         ("tokens",),
-        {"embedding": Argument(32), "dense": Argument(32), "dropout": _DROPOUT},
+        {"embedding": ModelArgument(32), "dense": ModelArgument(32), "dropout": _DROPOUT},
     ),
-    "gru-sequence": Entry(
+    "gru-sequence": ModelEntry(
         "GRU over the steps of a sensor window, then Dense.",
         ("sequence",),
-        {"units": Argument(32), "dense": Argument(32), "dropout": _DROPOUT},
+        {"units": ModelArgument(32), "dense": ModelArgument(32), "dropout": _DROPOUT},
     ),
 }
 

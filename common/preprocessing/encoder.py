@@ -1,18 +1,15 @@
-"""Applies a fitted preprocessing: in numpy for training, as Keras layers for the exported model."""
+"""Applies a fitted preprocessing in numpy, for training; `layers.py` does the same in Keras, for export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.common.preprocessing.segment import segment
 from shoal.common.preprocessing.spec import Categorical, PreprocessingSpec, Tokens
-
-if TYPE_CHECKING:
-    import keras
 
 Columns = Mapping[str, NDArray[Any]]
 UNKNOWN, MISSING = 0, 1  # positions in a one-hot code
@@ -54,17 +51,6 @@ class Encoder:
             mean, std = float32(spec.sequence.mean), float32(spec.sequence.std)
             return np.asarray((columns[spec.sequence.name].astype(np.float32) - mean) / std)
         return self._encode_table(columns)
-
-    def export(self, trained: keras.Model) -> keras.Model:
-        """Return a model of raw columns: this preprocessing as Keras layers, then `trained`.
-
-        Its inputs are named like the columns, (rows, 1): numbers with NaN where missing, texts with ""
-        where missing. A text column takes words already cut by jieba and joined by spaces; images and
-        sequences are taken as they are.
-        """
-        from shoal.common.preprocessing.layers import export_model
-
-        return export_model(self.spec, trained)
 
     def _encode_table(self, columns: Columns) -> NDArray[np.float32]:
         first = next(iter(columns.values()))

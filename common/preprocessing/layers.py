@@ -15,8 +15,13 @@ from shoal.common.preprocessing.encoder import float32
 from shoal.common.preprocessing.spec import Categorical, PreprocessingSpec
 
 
-def export_model(spec: PreprocessingSpec, trained: keras.Model) -> keras.Model:
-    """Put the preprocessing in front of a model; see `Encoder.export`."""
+def with_preprocessing(spec: PreprocessingSpec, trained: keras.Model) -> keras.Model:
+    """Return a model of raw columns: the preprocessing as Keras layers, then `trained`.
+
+    Its inputs are named like the columns, (rows, 1): numbers with NaN where missing, texts with ""
+    where missing. A text column takes words already cut by jieba and joined by spaces; images and
+    sequences are taken as they are.
+    """
     inputs: dict[str, Any] = {}
     if spec.tokens is not None:
         inputs[spec.tokens.name] = raw = keras.Input((1,), dtype="string", name=spec.tokens.name)

@@ -14,7 +14,7 @@ s = `preprocessing.min_sites`:
 
 Rules 1 to 4 are applied by `clients/preprocessing/statistics.py`. `Statistics.check` verifies them on
 the finished numbers, before they leave and again when they arrive, and raises `DisclosureError`: the
-rule fails closed. Rule 5 is applied by `server/preprocessing.py`.
+rule fails closed. Rule 5 is applied by `server/preprocessing/fit.py`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from shoal.common.errors import DataError, DisclosureError
 from shoal.common.preprocessing.aggregates import CategoricalStatistics, Counts, Moments, NumericStatistics
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
 
 T = TypeVar("T")
 
@@ -101,23 +98,6 @@ class Statistics:
         channels = {name: len(moments) for name, moments in self.sequences.items()}
         names = (set(self.numeric), set(self.categorical), set(self.tokens))
         return (*names, dict(self.images), channels, len(self.classes))
-
-    def to_records(self) -> RecordDict:
-        """Pack into Flower records; their names start with "statistics"."""
-        from shoal.common.preprocessing import statistics_records
-
-        return statistics_records.pack(self)
-
-    @classmethod
-    def from_records(cls, content: RecordDict) -> Statistics:
-        """Unpack what `to_records` packed; records of other names are left alone.
-
-        Raises:
-            DisclosureError: a statistics record is missing, malformed or holds anything else.
-        """
-        from shoal.common.preprocessing import statistics_records
-
-        return statistics_records.unpack(content)
 
     def check(self, min_count: int) -> None:
         """Verify that one client's numbers keep the disclosure rule.

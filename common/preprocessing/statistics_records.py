@@ -52,7 +52,7 @@ _ARRAYS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 
 
 def pack(statistics: Statistics) -> RecordDict:
-    """Pack statistics; the inverse of `unpack`."""
+    """Pack statistics into Flower records, whose names start with "statistics"; the inverse of `unpack`."""
     columns: dict[str, Any] = {"version": _VERSION}
     columns |= {kind: list(getattr(statistics, kind)) for kind in _NAME_KEYS}
     columns["uint8"] = [bool(flag) for flag in statistics.images.values()]
@@ -104,7 +104,11 @@ def _encode(word: str) -> bytes:
 
 
 def unpack(content: RecordDict) -> Statistics:
-    """Unpack what `pack` packed; see `Statistics.from_records`."""
+    """Unpack what `pack` packed; records of other names are left alone.
+
+    Raises:
+        DisclosureError: a statistics record is missing, malformed or holds anything else.
+    """
     names = {name for name in content if name.startswith(_PREFIX)}
     if names != {COLUMNS, NUMBERS, WORDS}:
         raise _malformed(f"expected the records {COLUMNS}, {NUMBERS} and {WORDS}")

@@ -27,7 +27,7 @@ def delta_of_names(privacy: PrivacyConfig) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClientPrivacyPlan:
     """How a run keeps its promise to clients.
 
     Attributes:
@@ -76,7 +76,7 @@ class Plan:
             )
 
 
-def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ()) -> Plan:
+def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ()) -> ClientPrivacyPlan:
     """Return the plan of a scenario with unit "client" or "local".
 
     Args:
@@ -100,7 +100,9 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
     if noise is None:
         rest = (sampling, share, population, before, budget, delta, privacy.accountant)
         noise = sides * _solved(scenario.training.rounds, *rest)
-    return Plan(noise / sides, sampling, share, population, before, delta, privacy.accountant, budget)
+    return ClientPrivacyPlan(
+        noise / sides, sampling, share, population, before, delta, privacy.accountant, budget
+    )
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ LOSS_BOUND: Final = 64.0  # a larger loss is cut to it
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class SumNoise:
     """Standard deviations of the noise in the sum, each in the unit of its numbers; 0 adds none.
 
     Attributes:
@@ -115,7 +115,7 @@ def decode(whole: NDArray[np.int64], weights: Sequence[NDArray[Any]], fixed: Fix
 
 
 def noise_stddevs(
-    noise: Noise, weights: Sequence[NDArray[Any]], fixed: FixedPoint
+    noise: SumNoise, weights: Sequence[NDArray[Any]], fixed: FixedPoint
 ) -> list[tuple[int, float]]:
     """Return runs of numbers in the layout, each with the standard deviation of its noise in levels."""
     _, _, for_bit = scales(fixed)

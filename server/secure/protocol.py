@@ -31,9 +31,9 @@ from shoal.common.secure.digest import digest
 from shoal.common.secure.field import share_from_bytes
 from shoal.common.secure.fixed_point import from_ring
 from shoal.common.secure.masks import Ring
+from shoal.common.sites import Sites
 from shoal.server.exchange import Exchange, ask
 from shoal.server.secure.recovery import Roll, Told, unmasked
-from shoal.server.sites import Sites
 
 _SESSION_BYTES = 16
 _T = TypeVar("_T")
@@ -60,7 +60,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Summed:
+class SecureSum:
     """What a session gave.
 
     Attributes:
@@ -77,7 +77,7 @@ class Summed:
 
 def secure_sum(
     grid: Grid, sites: Sites, scenario: Scenario, clients: Sequence[int], number: int, task: Task
-) -> Summed:
+) -> SecureSum:
     """Add up vectors of a cohort so that nobody learns a single one.
 
     Args:
@@ -111,7 +111,7 @@ def secure_sum(
         except TooFewRepliesError as error:
             raise session.too_few(error.message) from error
     dropped = sorted({int(c) for c in clients} - set(inputs))
-    return Summed(total, roll.survivors, dropped, Exchange([], list(session.rows.values())))
+    return SecureSum(total, roll.survivors, dropped, Exchange([], list(session.rows.values())))
 
 
 @dataclass(slots=True)

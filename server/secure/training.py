@@ -17,13 +17,13 @@ from shoal.common.events import Phase
 from shoal.common.records import ARRAYS, CONFIG
 from shoal.common.secure import layout
 from shoal.common.secure.fixed_point import FixedPoint
-from shoal.common.secure.layout import Noise, Totals
+from shoal.common.secure.layout import SumNoise, Totals
+from shoal.common.sites import Sites
 from shoal.server.aggregation import Sum
 from shoal.server.exchange import Exchange
-from shoal.server.secure.protocol import Summed, Task, secure_sum
-from shoal.server.sites import Sites
+from shoal.server.secure.protocol import SecureSum, Task, secure_sum
 
-NO_NOISE = Noise()
+NO_NOISE = SumNoise()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def train_securely(
     content: RecordDict,
     *,
     range: float | None = None,
-    noise: Noise = NO_NOISE,
+    noise: SumNoise = NO_NOISE,
 ) -> SecureRound:
     """Train a cohort for one round and return the sums over it.
 
@@ -106,7 +106,7 @@ def sum_vectors(
     stddev: float = 0.0,
     number: int = 0,
     phase: Phase = "statistics",
-) -> tuple[NDArray[np.float64], Summed]:
+) -> tuple[NDArray[np.float64], SecureSum]:
     """Return the sum of a vector of each client, and how it went.
 
     Args:
@@ -135,6 +135,6 @@ def _fixed(scenario: Scenario, clients: int, range: float, noise: float) -> Fixe
     return FixedPoint.for_sum(clients, range, most * range)
 
 
-def _in_ranges(noise: Noise, largest: float) -> float:
+def _in_ranges(noise: SumNoise, largest: float) -> float:
     """Return the largest noise of all numbers, each in its own range."""
     return max(noise.update / largest, noise.within)

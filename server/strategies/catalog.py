@@ -14,7 +14,7 @@ FLOWER: Final = "flwr.serverapp.strategy"  # the module of the stock classes
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StrategyEntry:
     """A strategy that a scenario may name: a stock one of Flower, or one of ours.
 
     Attributes:
@@ -59,38 +59,40 @@ _COLLECT_NOTE: Final = (
     "a loaded TensorFlow."
 )
 
-STRATEGIES: Final[Mapping[str, Entry]] = {
-    "FedAvg": Entry("Mean of the clients' weights by examples (McMahan et al., AISTATS 2017)."),
-    "FedAvgM": Entry(
+STRATEGIES: Final[Mapping[str, StrategyEntry]] = {
+    "FedAvg": StrategyEntry("Mean of the clients' weights by examples (McMahan et al., AISTATS 2017)."),
+    "FedAvgM": StrategyEntry(
         "FedAvg with momentum at the server (Hsu et al., 2019).",
         {"server_learning_rate": Argument(1.0), "server_momentum": Argument(0.0, below=1)},
         note="With its default arguments it is FedAvg.",
     ),
-    "FedProx": Entry(
+    "FedProx": StrategyEntry(
         "FedAvg with a proximal term in the clients' loss (Li et al., MLSys 2020).",
         {"proximal_mu": Argument(0.0)},
         note="With proximal_mu = 0, the default, it is FedAvg.",
     ),
-    "FedAdam": Entry("Adam at the server (Reddi et al., ICLR 2021).", {**_ETA, **_MOMENTS}, note=_ETA_NOTE),
-    "FedYogi": Entry(
+    "FedAdam": StrategyEntry(
+        "Adam at the server (Reddi et al., ICLR 2021).", {**_ETA, **_MOMENTS}, note=_ETA_NOTE
+    ),
+    "FedYogi": StrategyEntry(
         "Yogi at the server (Reddi et al., ICLR 2021).",
         {**_ETA, **_MOMENTS, "eta": Argument(0.01), "eta_l": Argument(0.0316)},
         note=_ETA_NOTE,
     ),
-    "FedAdagrad": Entry("Adagrad at the server (Reddi et al., ICLR 2021).", _ETA, note=_ETA_NOTE),
-    "FedMedian": Entry(
+    "FedAdagrad": StrategyEntry("Adagrad at the server (Reddi et al., ICLR 2021).", _ETA, note=_ETA_NOTE),
+    "FedMedian": StrategyEntry(
         "Median of each weight (Yin et al., ICML 2018).",
         needs_every_update=True,
         note="Clients count the same, whatever their number of rows. With fewer than 3 it is their mean.",
     ),
-    "FedTrimmedAvg": Entry(
+    "FedTrimmedAvg": StrategyEntry(
         "Mean of each weight without its extremes (Yin et al., ICML 2018).",
         {"beta": Argument(0.2, below=0.5)},
         needs_every_update=True,
         note="Clients count the same, whatever their number of rows. At each end ⌊beta · clients⌋ values "
         "are cut: none at all from fewer than 1 / beta clients.",
     ),
-    "Krum": Entry(
+    "Krum": StrategyEntry(
         "The one update nearest to its neighbours (Blanchard et al., NeurIPS 2017).",
         _MALICIOUS,
         needs_every_update=True,
@@ -98,7 +100,7 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         clients_per_malicious=2,
         note="All other updates of the round are dropped. " + _KRUM_NOTE,
     ),
-    "MultiKrum": Entry(
+    "MultiKrum": StrategyEntry(
         "Mean by examples of the updates nearest to their neighbours (Blanchard et al., NeurIPS 2017).",
         {**_MALICIOUS, "num_nodes_to_select": Argument(1, least=1)},
         needs_every_update=True,
@@ -106,7 +108,7 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         clients_per_malicious=2,
         note="Set num_nodes_to_select: with 1, the default, it is Krum. " + _KRUM_NOTE,
     ),
-    "Bulyan": Entry(
+    "Bulyan": StrategyEntry(
         "Krum's choice, then the mean of the values nearest to the median (El Mhamdi et al., ICML 2018).",
         _MALICIOUS,
         needs_every_update=True,
@@ -115,7 +117,7 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         note="Clients count the same, whatever their number of rows. A round in which too few answer stops "
         "the run. " + _COLLECT_NOTE,
     ),
-    "QFedAvg": Entry(
+    "QFedAvg": StrategyEntry(
         "Gives clients with a high loss more weight (Li et al., ICLR 2020).",
         {"client_learning_rate": Argument(None, positive=True), "q": Argument(0.1)},
         needs_every_update=True,
@@ -125,28 +127,28 @@ STRATEGIES: Final[Mapping[str, Entry]] = {
         "model hardly moves, so set it, from 1 down. Deviation from the paper: the loss is the mean while "
         "training, not that of the weights received. " + _COLLECT_NOTE,
     ),
-    "NormClippedMean": Entry(
+    "NormClippedMean": StrategyEntry(
         "Mean by examples of updates that are scaled down to a norm (Sun et al., 2019).",
         {"norm": Argument(0.0), **_CAP},
         needs_every_update=True,
         note="norm = 0 takes the median of the round's norms. " + _CAP_NOTE,
         module="shoal.server.strategies.norm_clipped",
     ),
-    "GeometricMedian": Entry(
+    "GeometricMedian": StrategyEntry(
         "RFA: the point with the least sum of distances to all updates (Pillutla et al., IEEE TSP 2022).",
         {"iterations": Argument(32, least=1), "smoothing": Argument(1e-6, positive=True), **_CAP},
         needs_every_update=True,
         note="smoothing is the distance below which an update pulls no harder. " + _CAP_NOTE,
         module="shoal.server.strategies.geometric_median",
     ),
-    "WeightedMedian": Entry(
+    "WeightedMedian": StrategyEntry(
         "Median of each weight by examples (after Yin et al., ICML 2018).",
         _CAP,
         needs_every_update=True,
         note=_CAP_NOTE,
         module="shoal.server.strategies.weighted_median",
     ),
-    "FLTrust": Entry(
+    "FLTrust": StrategyEntry(
         "Mean of updates by how far they point where a trusted client's does (after Cao et al., NDSS 2021).",
         {"trusted": Argument(0)},
         needs_every_update=True,

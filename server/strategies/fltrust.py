@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.server.sites import FIRST_NODE_ID
+from shoal.common.sites import FIRST_NODE_ID
 from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, mean, norms
 
 _log = logging.getLogger("flwr")  # a run sends it to its run.log

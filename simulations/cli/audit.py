@@ -11,7 +11,7 @@ from shoal.common.errors import IntegrityError
 from shoal.simulations.cli.options import DirectoryOption, app
 
 if TYPE_CHECKING:
-    from shoal.simulations.results.audit_check import Chain, Differences
+    from shoal.common.audit.check import Chain, Differences
 
 _MOST_TOLD = 20  # messages that are listed
 
@@ -44,7 +44,7 @@ def verify(
       shoal audit verify messages.jsonl --root 3b1f…
       shoal audit verify runs/medical-thyroid-20260101-120000 --against SVI.jsonl
     """
-    from shoal.simulations.results.audit_check import compare
+    from shoal.common.audit.check import compare
 
     chain = _read(log, directory)
     _tell(chain)
@@ -62,16 +62,16 @@ def verify(
 
 def tell_root(folder: Path) -> None:
     """Print the root of a run's audit log, for the operator to note elsewhere."""
-    from shoal.simulations.results.audit_check import read_chain
-    from shoal.simulations.results.audit_log import AUDIT_LOG
+    from shoal.common.audit.check import read_chain
+    from shoal.common.audit.log import AUDIT_LOG
 
     typer.echo(f"Audit log: {folder / AUDIT_LOG}, with the root {read_chain(folder / AUDIT_LOG).root}")
 
 
 def _read(log: str, directory: Path) -> Chain:
+    from shoal.common.audit.check import read_chain
+    from shoal.common.audit.log import AUDIT_LOG
     from shoal.simulations.results import RunFolder
-    from shoal.simulations.results.audit_check import read_chain
-    from shoal.simulations.results.audit_log import AUDIT_LOG
 
     path = Path(log)
     return read_chain(path if path.is_file() else RunFolder.open(log, directory).path / AUDIT_LOG)

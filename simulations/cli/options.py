@@ -24,17 +24,6 @@ app = typer.Typer(
 `shoal COMMAND --help` shows examples of each command.""",
 )
 
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in scenario.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a key of the scenario; may be repeated. docs/config.md lists the keys.",
-    ),
-]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name.")]
 DirectoryOption = Annotated[
     Path, typer.Option("--directory", metavar="FOLDER", help="The folder that holds the run folders.")

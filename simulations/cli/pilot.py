@@ -1,4 +1,4 @@
-"""The commands of a pilot over a network: serve, client, certs, split."""
+"""The commands of a pilot over a network: serve, certs, split; and client, which is the site's own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
-from shoal.common.errors import ConfigError
+from shoal.clients.pilot.command import client
+from shoal.common.cli_options import (
+    CaOption,
+    CertOption,
+    InsecureOption,
+    KeyOption,
+    ScenarioArgument,
+    SchemaOption,
+    SetOption,
+    tls_files,
+)
 from shoal.simulations.cli.audit import tell_root
-from shoal.simulations.cli.options import ScenarioArgument, SetOption, app
+from shoal.simulations.cli.options import app
 from shoal.simulations.cli.running import load_valid
-
-CaOption = Annotated[
-    Path | None,
-    typer.Option("--ca", metavar="FILE", help="Certificate of the authority both trust."),
-]
-CertOption = Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate of this side.")]
-KeyOption = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its private key.")]
-SchemaOption = Annotated[
-    Path, typer.Option("--schema", metavar="FILE", help="The schema.json that all sites have agreed on.")
-]
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="No TLS and no certificates; on 127.0.0.1 only, to try things out.")
-]
 
 
 @app.command()
@@ -69,16 +65,16 @@ def serve(
         --ca ca.crt --cert server.crt --key server.key
       shoal serve my.toml --schema schema.json --client north --client south --insecure
     """
-    files = _files(listen, insecure, ca, cert, key)
+    files = tls_files(listen, insecure, ca, cert, key)
     loaded = load_valid(scenario, set_, pilot=True)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
-    from shoal.simulations.datasets.site import read_schema
-    from shoal.simulations.progress import Progress
+    from shoal.clients.pilot.site_data import read_schema
+    from shoal.common.certificates import Revocations, server_credentials
+    from shoal.server.pilot.grpc_server import Policy
+    from shoal.simulations.pilot_server import run_server
+    from shoal.simulations.progress import ProgressDisplay
     from shoal.simulations.results import RunFolder
-    from shoal.simulations.transport.certificates import Revocations, server_credentials
-    from shoal.simulations.transport.pilot import run_server
-    from shoal.simulations.transport.server import Policy
 
     credentials = None if files is None else server_credentials(*files)
     revocations = None if crl is None or files is None else Revocations(files[0], crl)
@@ -86,7 +82,7 @@ def serve(
     agreed = read_schema(schema)
     before = None if resume is None else RunFolder.open(resume)
     with ExitStack() as closing:
-        observers = [] if quiet else [closing.enter_context(Progress(loaded))]
+        observers = [] if quiet else [closing.enter_context(ProgressDisplay(loaded))]
         folder = run_server(
             loaded,
             agreed,
@@ -104,78 +100,7 @@ def serve(
         tell_root(folder)
 
 
-@app.command("client")
-def client_(
-    scenario: ScenarioArgument,
-    server: Annotated[str, typer.Option("--server", metavar="HOST:PORT", help="Where the server listens.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="This site's rows, CSV or Parquet.")],
-    schema: SchemaOption,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Who we are; only with --insecure.")] = "",
-    log: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Audit log: an entry for each message that comes or leaves."),
-    ] = Path("messages.jsonl"),
-    patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long a server that is away is tried.")
-    ] = 600.0,
-    refuse: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--refuse",
-            metavar="KIND",
-            click_type=click.Choice(
-                ["statistics", "train", "evaluate", "test", "local", "secure-train", "secure-vector"]
-            ),
-            help="Do not answer this kind of message; may be repeated.",
-        ),
-    ] = None,
-    least_clients: Annotated[
-        int, typer.Option("--least-clients", min=1, metavar="N", help="Take no part among fewer clients.")
-    ] = 1,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask the operator before anything leaves.")] = False,
-    insecure: InsecureOption = False,
-    set_: SetOption = None,
-) -> None:
-    """Take part in a federation as one site, until the server says goodbye.
-
-    \b
-      shoal client my.toml --server fl.example.org:9443 --data north.csv --schema schema.json \\
-        --ca ca.crt --cert north.crt --key north.key
-    """
-    files = _files(server, insecure, ca, cert, key)
-    loaded = load_valid(scenario, set_, pilot=True)
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("shoal").setLevel(logging.INFO)
-
-    from shoal.simulations.datasets.site import load_site, read_schema
-    from shoal.simulations.transport.certificates import client_credentials
-    from shoal.simulations.transport.consent import Terms
-    from shoal.simulations.transport.pilot import run_client
-
-    def agree(statement: str) -> bool:
-        typer.echo(f"\n{statement}\n\nEach message that comes or leaves is noted in {log}.\n")
-        return not ask or typer.confirm("Take part?")
-
-    agreed = read_schema(schema)
-    shard = load_site(data, agreed, loaded)
-    typer.echo(f"{data}: {shard.rows} rows; dialling {server}")
-    credentials = None if files is None else client_credentials(*files)
-    root = run_client(
-        loaded,
-        agreed,
-        shard,
-        server,
-        credentials,
-        name=name if insecure else "",
-        log=log,
-        patience_s=patience,
-        terms=Terms(frozenset(refuse or ()), least_clients),
-        agree=agree,
-    )
-    typer.echo(f"The server is done. What came and left: {log}, with the root {root}")
+app.command()(client)
 
 
 @app.command()
@@ -201,8 +126,8 @@ def certs(
       shoal certs keys --client west
       shoal certs keys --revoke south
     """
-    from shoal.simulations.transport import certificates
-    from shoal.simulations.transport.certificates import AUTHORITY, issue, make_authority
+    from shoal.common import certificates
+    from shoal.common.certificates import AUTHORITY, issue, make_authority
 
     if not (folder / f"{AUTHORITY}.key").exists():
         make_authority(folder)
@@ -230,26 +155,7 @@ def split(
       shoal split medical-thyroid sites
     """
     from shoal.simulations import datasets
-    from shoal.simulations.datasets.site import write_sites
+    from shoal.simulations.datasets.site_files import write_sites
 
     written = write_sites(datasets.load_population(load_valid(scenario, set_)), folder)
     typer.echo("\n".join(map(str, [folder / "schema.json", *written])))
-
-
-def _files(
-    address: str, insecure: bool, ca: Path | None, cert: Path | None, key: Path | None
-) -> tuple[Path, Path, Path] | None:
-    """Return the files of TLS, or `None` for none.
-
-    Raises:
-        ConfigError: they are missing, or plain text would leave this machine.
-    """
-    if insecure:
-        if address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
-            raise ConfigError(
-                f"--insecure is for 127.0.0.1 only, not {address}", hint="make keys: shoal certs"
-            )
-        return None
-    if ca is None or cert is None or key is None:
-        raise ConfigError("--ca, --cert and --key are needed", hint="`shoal certs` makes them for a pilot")
-    return ca, cert, key

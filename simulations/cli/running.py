@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from shoal.common.cli_options import ScenarioArgument, SetOption
 from shoal.common.errors import ConfigError
-from shoal.simulations.cli.options import DirectoryOption, RunArgument, ScenarioArgument, SetOption, app
+from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
 
 if TYPE_CHECKING:
     from shoal.common.config import Scenario
@@ -72,13 +73,13 @@ def run(
     loaded = _load(scenario, overrides)
     _refuse(_validate(loaded, deep=False), scenario)
 
-    from shoal.simulations.progress import Progress
+    from shoal.simulations.progress import ProgressDisplay
     from shoal.simulations.run import run_scenario
 
     if quiet:
         folder = run_scenario(loaded, trace=profile)
     else:
-        with Progress(loaded) as progress:
+        with ProgressDisplay(loaded) as progress:
             folder = run_scenario(loaded, observers=[progress], trace=profile)
     report = folder / "report.html"
     typer.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
@@ -111,7 +112,7 @@ def resume(
       shoal resume medical-thyroid-20260101-120000
       shoal resume runs/digits-20260101-120000 --workers 8
     """
-    from shoal.simulations.progress import Progress
+    from shoal.simulations.progress import ProgressDisplay
     from shoal.simulations.results import RunFolder
     from shoal.simulations.run import resume_run
 
@@ -123,7 +124,7 @@ def resume(
     if quiet:
         resume_run(folder, loaded)
     else:
-        with Progress(loaded) as progress:
+        with ProgressDisplay(loaded) as progress:
             resume_run(folder, loaded, [progress])
     typer.echo(f"Report: {folder.path / 'report.html'}")
 
@@ -169,7 +170,7 @@ def data(
       shoal data digits --set partition.alpha=0.1 --plot digits.html
     """
     if list_:
-        from shoal.simulations.data_view import list_datasets
+        from shoal.simulations.datasets.view import list_datasets
 
         typer.echo(list_datasets())
         return
@@ -177,7 +178,7 @@ def data(
         raise typer.BadParameter("name a SCENARIO, or use --list", param_hint="SCENARIO")
     loaded = _load(scenario, set_)
 
-    from shoal.simulations import data_view
+    from shoal.simulations.datasets import view as data_view
 
     data_view.show(loaded, plot=plot)
 
@@ -212,8 +213,7 @@ def scenarios() -> None:
     """
     import tomllib
 
-    from shoal.common.config_file import builtin_names
-    from shoal.simulations import BUILTIN_SCENARIOS
+    from shoal.common.config.file import BUILTIN_SCENARIOS, builtin_names
 
     for name in builtin_names(BUILTIN_SCENARIOS):
         text = (BUILTIN_SCENARIOS / f"{name}.toml").read_text(encoding="utf-8")
@@ -239,22 +239,22 @@ def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False)
         source, overrides: as on the command line.
         pilot: whether real sites will run it, of which less may be asked than of simulated ones.
     """
-    from shoal.simulations.validation import check_pilot
+    from shoal.common.config.cross_checks import pilot_problems
 
     loaded = _load(source, overrides)
     problems = _validate(loaded, deep=False)
-    _refuse([*problems, *(check_pilot(loaded) if pilot else ())], source)
+    _refuse([*problems, *(pilot_problems(loaded) if pilot else ())], source)
     return loaded
 
 
 def _load(source: str, overrides: list[str] | None) -> Scenario:
-    from shoal.simulations import load_scenario
+    from shoal.common.config.file import load_scenario
 
     return load_scenario(source, overrides or ())
 
 
 def _validate(scenario: Scenario, deep: bool) -> list[str]:
-    from shoal.simulations.validation import validate as validate_scenario
+    from shoal.simulations.checks.scenario import validate as validate_scenario
 
     return validate_scenario(scenario, deep)
 

@@ -48,7 +48,7 @@ def list_command(directory: DirectoryOption = Path("runs")) -> None:
       shoal list
       shoal list --directory /data/runs
     """
-    from shoal.simulations.runs import list_runs
+    from shoal.simulations.results.terminal import list_runs
 
     list_runs(directory)
 
@@ -61,7 +61,7 @@ def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
       shoal show medical-thyroid-20260101-120000
       shoal show runs/medical-thyroid-20260101-120000
     """
-    from shoal.simulations.runs import show_run
+    from shoal.simulations.results.terminal import show_run
 
     show_run(run, directory)
 
@@ -73,9 +73,9 @@ def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
     \b
       shoal report medical-thyroid-20260101-120000
     """
-    from shoal.simulations.runs import write_report
+    from shoal.simulations.results.terminal import rewrite_report
 
-    typer.echo(f"Report: {write_report(run, directory)}")
+    typer.echo(f"Report: {rewrite_report(run, directory)}")
 
 
 @app.command()
@@ -89,6 +89,6 @@ def compare(
     \b
       shoal compare digits-20260101-120000 digits-20260101-130000
     """
-    from shoal.simulations.runs import compare_runs
+    from shoal.simulations.results.terminal import compare_runs
 
     compare_runs(first, second, directory)

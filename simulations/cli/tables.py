@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from shoal.common.cli_options import ScenarioArgument, SetOption
 from shoal.common.errors import ConfigError, unknown_name
-from shoal.simulations.cli.options import ScenarioArgument, SetOption, app
+from shoal.simulations.cli.options import app
 from shoal.simulations.cli.running import load_valid
 
 _UNITS = ("record", "client", "local")
@@ -43,8 +44,8 @@ def privacy_table(
     asked, budgets = _names(units), _numbers(epsilons)
     folder = output or Path("runs") / f"privacy-table-{Path(scenario).stem}"
 
-    from shoal.simulations.privacy_table import as_table, run_privacy_table
-    from shoal.simulations.terminal import make_console
+    from shoal.simulations.console import make_console
+    from shoal.simulations.sweeps.privacy import as_table, run_privacy_table
 
     metric, rows = run_privacy_table(scenario, asked, budgets, list(set_ or []), folder, typer.echo)
     make_console().print(as_table(metric, rows))
@@ -95,7 +96,7 @@ def attack_table(
         overrides.append(f"training.rounds={rounds}")
     loaded = load_valid(scenario, overrides)
 
-    from shoal.simulations.robustness.command import make_table
+    from shoal.simulations.sweeps.attacks import make_table
 
     failed = make_table(loaded, attacks, defences, output, typer.echo)
     if failed:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Population
-from shoal.simulations.datasets.csv_files import Format
+from shoal.common.tabular.csv_files import Format
 from shoal.simulations.datasets.loading import existing_path, spread
 from shoal.simulations.datasets.raw import Raw
 

@@ -13,6 +13,7 @@ from shoal.common import errors
 from shoal.common.config import DataConfig
 from shoal.common.errors import ConfigError, DataError, SingleClassError
 from shoal.common.schema import Task
+from shoal.common.tabular.labels import label_text
 from shoal.simulations.datasets.raw import Raw
 
 _MOST_CLASSES = 1_000  # more distinct labels than this are no classes
@@ -124,10 +125,3 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
         return pa.chunked_array([pa.array([label_text(v) for v in column.to_pylist()])])
     return column.cast(pa.string())
-
-
-def label_text(value: object) -> str:
-    """Return the name of the class that a label stands for."""
-    if isinstance(value, bool):
-        return str(value).lower()  # as Arrow and TOML write it
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

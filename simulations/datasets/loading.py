@@ -8,9 +8,9 @@ from pathlib import Path
 from shoal.common.config import Scenario
 from shoal.common.errors import MissingPackageError, UnreadableDataError, nearest
 from shoal.common.schema import Population
+from shoal.simulations.datasets.partition import partition
 from shoal.simulations.datasets.raw import Raw
 from shoal.simulations.datasets.table import build_table
-from shoal.simulations.partition import partition
 
 
 def spread(raw: Raw, scenario: Scenario) -> Population:

@@ -47,7 +47,7 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class PlainColumn:
     """A numeric, image or sequence column."""
 
     values: NDArray[Any]
@@ -57,12 +57,12 @@ class Plain:
         return self.values[rows]
 
 
-Stored = Coded | Texts | Plain
+Stored = Coded | Texts | PlainColumn
 NO_SITE: Final = "(none)"  # the client of the rows that name no site
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class StoredTable:
     """All rows of a data set, encoded as far as no client's knowledge of another's rows is needed.
 
     Attributes:
@@ -90,7 +90,7 @@ class TablePopulation:
 
     def __init__(
         self,
-        table: Table,
+        table: StoredTable,
         parts: Sequence[NDArray[np.int64]],
         names: Sequence[str],
         left_out: Mapping[str, int],
@@ -133,7 +133,7 @@ class TablePopulation:
         return Shard(columns, self._table.labels[rows])
 
 
-def build_table(raw: Raw, config: DataConfig) -> Table:
+def build_table(raw: Raw, config: DataConfig) -> StoredTable:
     """Infer the schema of a data set and store its columns.
 
     Raises:
@@ -146,7 +146,7 @@ def build_table(raw: Raw, config: DataConfig) -> Table:
     for name, tensor in raw.tensors.items():
         _refuse_non_finite(name, tensor)
         columns.append(Column(name, "sequence" if tensor.ndim == 3 else "image", tensor.shape[1:]))
-        stored[name] = Plain(tensor)
+        stored[name] = PlainColumn(tensor)
     if not raw.tensors:
         for name in _inputs(raw, config):
             column, kept = _store(name, raw.table[name], is_text=name == raw.text)
@@ -155,7 +155,7 @@ def build_table(raw: Raw, config: DataConfig) -> Table:
     if not columns:
         raise DataError("no input columns are left", hint="check data.include and data.exclude")
     sites = None if raw.site is None else _sites(raw.table[raw.site])
-    return Table(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
+    return StoredTable(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
 
 
 def _refuse_non_finite(name: str, tensor: NDArray[Any]) -> None:
@@ -200,7 +200,7 @@ def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column,
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return Column(name, "numeric"), _numbers(name, array)
     if pa.types.is_null(kind):
-        return Column(name, "numeric"), Plain(np.full(len(array), np.nan))
+        return Column(name, "numeric"), PlainColumn(np.full(len(array), np.nan))
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         texts = array.cast(pa.string())
         return Column(name, "categorical"), _coded(pc.if_else(pc.equal(texts, ""), None, texts))
@@ -210,7 +210,7 @@ def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column,
     )
 
 
-def _numbers(name: str, array: pa.ChunkedArray) -> Plain:
+def _numbers(name: str, array: pa.ChunkedArray) -> PlainColumn:
     values = np.array(array.cast(pa.float64()).to_numpy())
     infinite = int(np.isinf(values).sum())
     if infinite:
@@ -218,7 +218,7 @@ def _numbers(name: str, array: pa.ChunkedArray) -> Plain:
             f'{infinite} of {len(values)} rows hold an infinite number in column "{name}"',
             hint="replace them by a number, or leave the fields empty, which means missing",
         )
-    return Plain(values)
+    return PlainColumn(values)
 
 
 def _coded(texts: pa.ChunkedArray) -> Coded:

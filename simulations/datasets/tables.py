@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import parquet
 
 from shoal.common import errors
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Population
-from shoal.simulations.datasets.csv_files import Format, read_csv, without_values
+from shoal.common.tabular.csv_files import Format, read_csv, without_values
+from shoal.common.tabular.tables import read_parquet, to_numbers
 from shoal.simulations.datasets.loading import existing_path, spread
 from shoal.simulations.datasets.raw import Raw
 
@@ -40,18 +39,6 @@ def load_parquet(scenario: Scenario) -> Population:
     `data.args` may hold numeric and categorical, as for CSV.
     """
     return _load(scenario, read_parquet, (".parquet",))
-
-
-def read_parquet(path: Path) -> pa.Table:
-    """Read a Parquet file.
-
-    Raises:
-        UnreadableDataError: names the file.
-    """
-    try:
-        return parquet.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UnreadableDataError(f"{path} cannot be read as Parquet: {without_values(error)}") from None
 
 
 def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> Population:
@@ -102,28 +89,6 @@ def _kinds(data: DataConfig) -> dict[str, list[str]]:
 
 def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, values)
-
-
-def to_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    """Return a column as float64, missing values as nulls.
-
-    Raises:
-        UnreadableDataError: rows hold no number; says how many and which is the first.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return column.cast(pa.float64())
-    number = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-    texts = pc.utf8_trim_whitespace(column)
-    odd = pc.indices_nonzero(pc.invert(pc.fill_null(pc.match_substring_regex(texts, number), True)))
-    if len(odd):
-        raise UnreadableDataError(
-            f'{path}: {len(odd)} of {len(column)} rows hold no number in column "{name}", '
-            f"the first in row {odd[0].as_py() + 1} after the header",
-            hint='list the texts that mean "missing" in data.args.missing',
-        )
-    return texts.cast(pa.float64())
 
 
 def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> pa.Table:

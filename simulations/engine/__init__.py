@@ -1,1 +1,1 @@
-"""The engine: runs Flower ClientApps over a Grid of our own, in process or on resident Ray workers."""
+"""The engine: runs Flower ClientApps over a Grid of our own, in process or on runtime Ray workers."""

@@ -20,9 +20,9 @@ from typing import Any
 import ray
 
 from shoal.common.config import ResourcesConfig
+from shoal.common.environment import QUIET, worker_environment
 from shoal.common.errors import WorkerError
-from shoal.simulations.engine.environment import QUIET, worker_environment
-from shoal.simulations.engine.memory import memory_bytes
+from shoal.common.memory import memory_bytes
 
 _LEAST_MEMORY = 1 << 30  # bytes of a worker: TensorFlow alone takes two thirds of it
 _CONNECT_S = 10.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from shoal.clients.worker import AppFactory, WorkerContext
 from shoal.common.config import ResourcesConfig
-from shoal.simulations.engine.environment import worker_environment
+from shoal.common.environment import worker_environment
 from shoal.simulations.engine.grid import Executor
 from shoal.simulations.engine.serial import SerialExecutor
-from shoal.simulations.engine.worker import AppFactory, Federation
 
 
-def make_executor(make_app: AppFactory, federation: Federation, resources: ResourcesConfig) -> Executor:
+def make_executor(make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> Executor:
     """Return the executor named by `resources.backend`.
 
     Args:

@@ -10,11 +10,11 @@ from flwr.app import Message, RecordDict
 from flwr.app.user_config import UserConfigValue
 from flwr.serverapp import Grid
 
+from shoal.clients.worker import Answer, Job
 from shoal.common.flower_shim import Run, client_error, number_message
-from shoal.server.sites import Sites
+from shoal.common.sites import Sites
 from shoal.simulations.engine.chunks import Chunk, cut
 from shoal.simulations.engine.placement import NodeLoad
-from shoal.simulations.engine.worker import Answer, Job
 
 
 class Executor(Protocol):

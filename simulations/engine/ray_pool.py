@@ -1,4 +1,4 @@
-"""Runs clients on resident Ray workers, on this machine or over a cluster.
+"""Runs clients on runtime Ray workers, on this machine or over a cluster.
 
 Workers stay for the whole run: TensorFlow is imported and the model is built and traced once a
 worker. Chunks wait in one queue, and idle workers take the one that will take longest. A worker that dies
@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from shoal.clients.worker import Answer, AppFactory, Finished, Job, Worker, WorkerContext
 from shoal.common import profiling
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import WorkerError
@@ -28,7 +29,6 @@ from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.cluster import ray_session
 from shoal.simulations.engine.forecast import Forecast
 from shoal.simulations.engine.placement import NodeLoad
-from shoal.simulations.engine.worker import Answer, AppFactory, Federation, Finished, Job, Worker
 
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000
@@ -108,7 +108,7 @@ class _Phase:
 class RayExecutor:
     """A pool of Ray actors that each hold a `Worker`."""
 
-    def __init__(self, make_app: AppFactory, federation: Federation, resources: ResourcesConfig) -> None:
+    def __init__(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
         """Start or join Ray if that has not been done, and start the workers.
 
         Raises:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from shoal.clients.worker import Answer, AppFactory, Job, Worker, WorkerContext
 from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.placement import NodeLoad
-from shoal.simulations.engine.worker import Answer, AppFactory, Federation, Job, Worker
 
 
 class SerialExecutor:
     """One `Worker` in this process."""
 
-    def __init__(self, make_app: AppFactory, federation: Federation) -> None:
+    def __init__(self, make_app: AppFactory, federation: WorkerContext) -> None:
         self._worker = Worker(make_app, federation)
 
     def execute(

@@ -9,8 +9,9 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shoal.common.config import Scenario
-from shoal.common.config_file import dump_toml
+from shoal.common.config.file import dump_toml
 from shoal.common.errors import RunError
+from shoal.common.journal import write_atomically
 from shoal.simulations.handover.archive import sealed, zipped
 from shoal.simulations.handover.documents import (
     AUDIT_ROOT,
@@ -23,7 +24,6 @@ from shoal.simulations.handover.model_card import model_card
 from shoal.simulations.report.assessment import assessment_markdown
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.journal import write_atomically
 
 # Taken from the run folder as they are.
 _AS_THEY_ARE: Final = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from shoal.common.audit.check import Chain
 from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
 from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences as told
 from shoal.simulations.report.facts import Facts
-from shoal.simulations.results.audit_check import Chain
 from shoal.simulations.results.text import NONE, count, number, size
 
 AUDIT_ROOT: Final = "AUDIT_ROOT.txt"

@@ -13,6 +13,7 @@ from shoal.common.errors import RunError
 from shoal.common.seeds import integer_seed
 from shoal.simulations.leakage import by_canaries, by_inversion, by_membership
 from shoal.simulations.leakage.target import Target, open_target
+from shoal.simulations.report import write_report
 from shoal.simulations.results import RunFolder
 
 Attack = Literal["membership", "lira", "inversion", "canary"]
@@ -81,7 +82,7 @@ def measure_leakage(
         "attacks": found,
     }
     run.write_leakage(content)
-    run.write_report()
+    write_report(run)
     return run.leakage()
 
 

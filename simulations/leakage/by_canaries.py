@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
 from shoal.common.schema import Shard
 from shoal.common.seeds import generator, integer_seed
 from shoal.simulations.leakage import canary, lira
 from shoal.simulations.leakage.bounds import best_bound
 from shoal.simulations.leakage.canary import Canary
-from shoal.simulations.leakage.populations import Batches, Enlarged, join
+from shoal.simulations.leakage.populations import Enlarged, TargetBatches, join
 from shoal.simulations.leakage.rerun import again, train_again
 from shoal.simulations.leakage.target import Released, Target, outputs
 
@@ -114,6 +114,6 @@ def _log_odds(
 ) -> Sequence[NDArray[np.float64]]:
     """Return the log-odds of the rows of each canary."""
     rows = join([one.shard for one in canaries])
-    resident = Resident(target.scenario, Batches(target.population.schema, [rows]))
-    found = lira.log_odds(*outputs(resident, released, 0))
+    runtime = ClientRuntime(target.scenario, TargetBatches(target.population.schema, [rows]))
+    found = lira.log_odds(*outputs(runtime, released, 0))
     return np.split(found, np.cumsum([one.shard.rows for one in canaries])[:-1])

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident, Rows
+from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.common.schema import InputSpec
 from shoal.common.seeds import generator
 from shoal.simulations.leakage.inversion import (
@@ -37,12 +37,12 @@ class _Work:
     """What attacks on batches of one size share.
 
     Attributes:
-        target: the run; resident: gives its clients' encoded rows; spec: what a row looks like encoded.
+        target: the run; runtime: gives its clients' encoded rows; spec: what a row looks like encoded.
         rng: draws batches, starts and guesses; say: is told of each update that takes long.
     """
 
     target: Target
-    resident: Resident
+    runtime: ClientRuntime
     spec: InputSpec
     rng: np.random.Generator
     say: Callable[[str], None]
@@ -52,7 +52,7 @@ class _Work:
         return UPDATES_OF_SEQUENCES if self.spec.kind == "sequence" else UPDATES
 
     def train(self, client: int) -> Rows:
-        return self.resident.rows(client)["train"]
+        return self.runtime.rows(client)["train"]
 
 
 def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
@@ -63,12 +63,12 @@ def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
     """
     if target.scenario.secure.aggregation:
         return {"skipped": "under secure aggregation nobody sees a single update"}
-    resident = Resident(target.scenario, target.population)
-    resident.use_preprocessing(target.released.spec_json)
-    spec = resident.encoder.spec.input_spec
+    runtime = ClientRuntime(target.scenario, target.population)
+    runtime.use_preprocessing(target.released.spec_json)
+    spec = runtime.encoder.spec.input_spec
     found = []
     for size in SIZES:
-        work = _Work(target, resident, spec, generator(seed, "audit", round=size), say)
+        work = _Work(target, runtime, spec, generator(seed, "audit", round=size), say)
         fitting = [client for client in target.clients if len(work.train(client).y) > size]
         if fitting:
             say(f"inversion: {work.updates} updates of {size} row{'s' if size > 1 else ''}")

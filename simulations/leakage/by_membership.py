@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.shard import split_indices
 from shoal.common.seeds import generator, integer_seed
 from shoal.simulations.leakage import lira
@@ -39,11 +39,11 @@ class Scored:
 
 def by_loss(target: Target, seed: int) -> Found:
     """Attack by the loss of the model on each row: lower says "member"."""
-    resident = Resident(target.scenario, target.population)
+    runtime = ClientRuntime(target.scenario, target.population)
     task = target.population.schema.task
     scored = []
     for client in target.clients:
-        found = -losses(task, *outputs(resident, target.released, client))
+        found = -losses(task, *outputs(runtime, target.released, client))
         splits = target.splits(client)
         scored.append(Scored(client, found[splits["train"]], found[splits["test"]]))
     return _told(target, scored, seed)
@@ -58,13 +58,13 @@ def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], Non
     """
     if target.population.schema.task == "regression":
         return {"skipped": "the confidence of a class is compared; a regression has none"}
-    ours = _log_odds(target, Resident(target.scenario, target.population), target.released)
+    ours = _log_odds(target, ClientRuntime(target.scenario, target.population), target.released)
     theirs, inside = [], []
     started = time.monotonic()
     for number in range(shadows):
         scenario = again(target.scenario, integer_seed(seed, "audit", round=1 + number))
         released = train_again(scenario, target.population)
-        theirs.append(_log_odds(target, Resident(scenario, target.population), released))
+        theirs.append(_log_odds(target, ClientRuntime(scenario, target.population), released))
         inside.append([_trained_on(target, scenario.seed, client) for client in target.clients])
         left = (time.monotonic() - started) / (number + 1) * (shadows - number - 1)
         say(f"lira: shadow model {number + 1} of {shadows}, about {duration(left)} left")
@@ -85,8 +85,8 @@ def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], Non
     return {**found, "unscored": unscored, **{n: _told(target, s, seed) for n, s in scored.items()}}
 
 
-def _log_odds(target: Target, resident: Resident, released: Released) -> list[NDArray[np.float64]]:
-    return [lira.log_odds(*outputs(resident, released, client)) for client in target.clients]
+def _log_odds(target: Target, runtime: ClientRuntime, released: Released) -> list[NDArray[np.float64]]:
+    return [lira.log_odds(*outputs(runtime, released, client)) for client in target.clients]
 
 
 def _trained_on(target: Target, seed: int, client: int) -> NDArray[np.bool_]:

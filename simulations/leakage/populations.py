@@ -77,7 +77,7 @@ class Enlarged:
 
 
 @dataclass(frozen=True, slots=True)
-class Batches:
+class TargetBatches:
     """Small batches of rows, each a client that trains on it and has nothing else."""
 
     schema: Schema

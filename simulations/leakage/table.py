@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shoal.simulations.console import make_console
 from shoal.simulations.report import leakage as texts
-from shoal.simulations.terminal import make_console
 
 _LEFT = ("Attack", "How")
 

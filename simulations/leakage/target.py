@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.shard import split_indices
 from shoal.common.config import Scenario
 from shoal.common.errors import RunError, nearest
@@ -80,12 +80,12 @@ def open_target(run: RunFolder, names: Sequence[str], seed: int | None) -> Targe
     return target
 
 
-def outputs(resident: Resident, released: Released, client: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def outputs(runtime: ClientRuntime, released: Released, client: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return labels (rows,) and predictions (rows, outputs) of all rows of a client, in the shard's order."""
-    shard = resident.population.shard(client)
-    resident.use_preprocessing(released.spec_json)
-    x = resident.encoder.encode(shard.columns)
-    return shard.labels, resident.trainer.evaluate(released.weights, x, shard.labels)[0]
+    shard = runtime.population.shard(client)
+    runtime.use_preprocessing(released.spec_json)
+    x = runtime.encoder.encode(shard.columns)
+    return shard.labels, runtime.trainer.evaluate(released.weights, x, shard.labels)[0]
 
 
 def _check_over(run: RunFolder) -> None:
@@ -147,14 +147,14 @@ def _released(run: RunFolder) -> Released:
 
 def _check_same_rows(target: Target) -> None:
     """Compare the rows with what the run told of them: their numbers, and the loss of the tested model."""
-    resident = Resident(target.scenario, target.population)
+    runtime = ClientRuntime(target.scenario, target.population)
     told = {site.client: site for site in target.run.sites()}
     for client in target.clients:
         if client in told:
-            _check_site(target, resident, told[client])
+            _check_site(target, runtime, told[client])
 
 
-def _check_site(target: Target, resident: Resident, site: SiteRow) -> None:
+def _check_site(target: Target, runtime: ClientRuntime, site: SiteRow) -> None:
     if site.client >= len(target.population):
         raise _changed(target.run, f"{site.name} is gone")
     splits = target.splits(site.client)
@@ -168,9 +168,9 @@ def _check_site(target: Target, resident: Resident, site: SiteRow) -> None:
     before = site.tests.get("federated", {}).get("loss")
     if before is None or not np.isfinite(before.value):
         return
-    resident.use_preprocessing(target.released.spec_json)
-    test = resident.rows(site.client)["test"]
-    loss = resident.trainer.evaluate(target.released.weights, test.x, test.y)[1]
+    runtime.use_preprocessing(target.released.spec_json)
+    test = runtime.rows(site.client)["test"]
+    loss = runtime.trainer.evaluate(target.released.weights, test.x, test.y)[1]
     if not np.isclose(loss, before.value, rtol=_LOSS_TOLERANCE, atol=1e-6):
         raise _changed(
             target.run,

@@ -12,12 +12,12 @@ from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from shoal.clients.cohort import train_cohort
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.update.protection import protect
 from shoal.common.config import Scenario
 from shoal.common.records import ARRAYS, Weights, record_to_weights, weights_to_record
 from shoal.common.schema import InputSpec, Shard
-from shoal.simulations.leakage.populations import Batches
+from shoal.simulations.leakage.populations import TargetBatches
 from shoal.simulations.leakage.target import Target
 
 _ROUND: Final = 1
@@ -49,15 +49,15 @@ class Updates:
     """Trains batches for one step from the run's initial weights.
 
     Attributes:
-        resident: serves the batches as clients, by index; model: at the initial weights.
+        runtime: serves the batches as clients, by index; model: at the initial weights.
     """
 
     def __init__(self, target: Target, batches: Sequence[Batch], batch_size: int) -> None:
         scenario = _with_noise_of_run(target, one_step(target.scenario, batch_size))
         shards = [_take(target, batch) for batch in batches]
-        self.resident = Resident(scenario, Batches(target.population.schema, shards))
-        self.resident.use_preprocessing(target.released.spec_json)
-        self.model: keras.Model = self.resident.trainer.model
+        self.runtime = ClientRuntime(scenario, TargetBatches(target.population.schema, shards))
+        self.runtime.use_preprocessing(target.released.spec_json)
+        self.model: keras.Model = self.runtime.trainer.model
         self.start: list[Weights] = [w.copy() for w in self.model.get_weights()]
         self._config = ConfigRecord(
             {
@@ -74,13 +74,13 @@ class Updates:
         Raises:
             ShoalError: the client refuses to send it.
         """
-        part = train_cohort(self.resident, self._config, weights_to_record(self.start), [batch])[0]
+        part = train_cohort(self.runtime, self._config, weights_to_record(self.start), [batch])[0]
         if part.content is None:
             raise part.error or RuntimeError("a batch gave no update")
         sent = record_to_weights(part.content.array_records[ARRAYS])
-        if protect(self.resident, self._config).pipeline.as_updates:
+        if protect(self.runtime, self._config).pipeline.as_updates:
             sent = [old + moved for old, moved in zip(self.start, sent, strict=True)]
-        rate = self.resident.scenario.training.learning_rate
+        rate = self.runtime.scenario.training.learning_rate
         found = [(old - new) / rate for old, new in zip(self.start, sent, strict=True)]
         places = {id(weight): k for k, weight in enumerate(self.model.weights)}
         return [found[places[id(weight)]] for weight in self.model.trainable_weights]
@@ -95,9 +95,9 @@ def _with_noise_of_run(target: Target, scenario: Scenario) -> Scenario:
     """With DP-SGD a client's noise follows from its rows: take that of the attacked client with the least."""
     if scenario.privacy.unit != "record":
         return scenario
-    resident = Resident(target.scenario, target.population)
+    runtime = ClientRuntime(target.scenario, target.population)
     sizes = [len(target.splits(client)["train"]) for client in target.clients]
-    least = min(resident.record_plan(rows).noise_multiplier for rows in sizes)
+    least = min(runtime.record_plan(rows).noise_multiplier for rows in sizes)
     privacy = scenario.privacy.model_copy(update={"noise_multiplier": least, "epsilon": None})
     return scenario.model_copy(update={"privacy": privacy})
 

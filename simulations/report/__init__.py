@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.common.journal import write_atomically
 from shoal.simulations.report.plot import Figure
 from shoal.simulations.report.view import view
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     import jinja2
 
     from shoal.simulations.results.folder import RunFolder
-    from shoal.simulations.robustness.table import Table
+    from shoal.simulations.sweeps.attack_table import AttackTable
 
-__all__ = ["Part", "render", "render_attacks", "render_page"]
+__all__ = ["PageSection", "render", "render_attacks", "render_page", "write_report"]
 
 
 def render(run: RunFolder) -> str:
@@ -26,7 +28,14 @@ def render(run: RunFolder) -> str:
     return _rendered("report.html.j2", view(run))
 
 
-def render_attacks(table: Table) -> str:
+def write_report(run: RunFolder) -> Path:
+    """Write report.html from what there is, also while the run goes on; return its path."""
+    path = run.path / "report.html"
+    write_atomically(path, render(run))
+    return path
+
+
+def render_attacks(table: AttackTable) -> str:
     """Return the page of an attack table as one HTML document."""
     from shoal.simulations.report.attacks import view as attacks_view
 
@@ -34,7 +43,7 @@ def render_attacks(table: Table) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PageSection:
     """A section of a page of its own: a figure, a table, or both.
 
     Attributes:
@@ -49,7 +58,7 @@ class Part:
     rows: Sequence[Sequence[str]] = ()
 
 
-def render_page(title: str, notes: Sequence[str], parts: Sequence[Part]) -> str:
+def render_page(title: str, notes: Sequence[str], parts: Sequence[PageSection]) -> str:
     """Return a page that is not about a single run, in the look of the report, as one HTML document."""
     return _rendered("page.html.j2", {"title": title, "notes": notes, "parts": parts})
 

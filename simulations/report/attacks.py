@@ -11,13 +11,13 @@ from shoal.simulations.results.sites import higher_is_better
 from shoal.simulations.results.text import NONE, metric_name, number
 
 if TYPE_CHECKING:
-    from shoal.simulations.robustness.table import Row, Table
+    from shoal.simulations.sweeps.attack_table import AttackTable, Row
 
 DIVERGED = "diverged"
 _LEAST = {"accuracy": 0.0, "f1": 0.0, "auc": 0.5}  # where the colours begin; they end at 1
 
 
-def view(table: Table) -> dict[str, Any]:
+def view(table: AttackTable) -> dict[str, Any]:
     """Return what the template attacks.html.j2 shows."""
     rows = [row for row in table.rows if not row.error]
     metric = table.rows[0].metric

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoal.common.audit.check import Chain, read_chain
+from shoal.common.audit.log import AUDIT_LOG
 from shoal.common.config import Scenario
 from shoal.common.events import RoundRow, SiteRow
-from shoal.simulations.results.audit_check import Chain, read_chain
-from shoal.simulations.results.audit_log import AUDIT_LOG
 from shoal.simulations.results.folder import SERVED
 from shoal.simulations.results.sites import monitored_metric, tested_metrics
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from shoal.simulations.results.journal import now
+from shoal.common.journal import now
 
 PACKAGES = ("shoal", "flwr", "ray", "tensorflow", "keras", "numpy")
 

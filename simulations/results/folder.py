@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shoal.common import errors
 from shoal.common.config import Scenario
-from shoal.common.config_file import dump_toml, load_scenario
+from shoal.common.config.file import dump_toml, load_scenario
 from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.journal import Journal, now, plain, write_atomically
 from shoal.simulations.results import rows as as_rows
 from shoal.simulations.results.environment import describe
-from shoal.simulations.results.journal import Journal, now, plain, write_atomically
 from shoal.simulations.results.sites import models, over_sites, tested_metrics
 from shoal.simulations.results.text import round_line
 
@@ -119,13 +119,12 @@ class RunFolder:
         write_atomically(self.path / "leakage.json", _pretty(content))
 
     def finish(self, status: EndStatus, summary: Mapping[str, object]) -> None:
-        """End the run: derive the tables, write summary.json and report.html, let go of the folder."""
+        """End the run: derive the tables, write summary.json, let go of the folder."""
         self._journal.append("end", {"status": status}, sync=True)
         self._log(f"{status}")
         self._journal.close()
         self.derive()
         write_atomically(self.path / "summary.json", _pretty({**self._summary(status), **summary}))
-        self.write_report()
 
     def close(self) -> None:
         """Let go of the folder without an end; the run then counts as killed."""
@@ -147,14 +146,6 @@ class RunFolder:
             sink = pa.BufferOutputStream()
             parquet.write_table(table, sink, compression="zstd")
             write_atomically(self.path / f"{name}.parquet", sink.getvalue().to_pybytes())
-
-    def write_report(self) -> Path:
-        """Write report.html from what there is, also while the run goes on; return its path."""
-        from shoal.simulations.report import render
-
-        path = self.path / "report.html"
-        write_atomically(path, render(self))
-        return path
 
     def _summary(self, status: EndStatus) -> dict[str, object]:
         rounds = self.round_rows()

@@ -18,24 +18,23 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
+from shoal.clients.worker import WorkerContext
 from shoal.common import records
 from shoal.common.config import StrategyConfig
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.sites import Sites
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.exchange import ask
-from shoal.server.sites import Sites
 from shoal.server.strategies import STRATEGIES, check, make, needs_every_update
 from shoal.server.strategies.catalog import FLOWER, RESERVED, fewest_clients
 from shoal.server.strategies.making import named_class
 from shoal.server.strategies.metrics import mean_over_clients
 from shoal.server.strategies.state import left_out_of, restore, state_of
-from shoal.simulations import BUILTIN_SCENARIOS
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
-from shoal.simulations.engine.worker import Federation
 
 NAMES = tuple(STRATEGIES)
 LEARNING_RATE = 0.1
@@ -70,7 +69,7 @@ class Federated:
         self.examples: Sequence[int] = []
         self.losses: Sequence[float] = []
         self.configs: list[dict[str, Any]] = []
-        executor = SerialExecutor(self._app, Federation(1, {}, clients, show_errors=True))
+        executor = SerialExecutor(self._app, WorkerContext(1, {}, clients, show_errors=True))
         self.grid = EngineGrid(executor, self.sites, make_run(1))
 
     def _app(self) -> ClientApp:
@@ -558,7 +557,7 @@ def test_a_strategy_goes_on_from_what_it_remembered(name: str, tmp_path: Path) -
     first, found = made(name, CLIENTS, given), start
     for number in (1, 2):
         found = carried(first, found, updates[number - 1], number)
-    scenario = load_scenario("linear", builtin=BUILTIN_SCENARIOS)
+    scenario = load_scenario("linear")
     files = Checkpoints(tmp_path, scenario)
     files.save_start({})
     files.save(2, {"strategy": state_of(first.strategy), "weights": found})

@@ -9,13 +9,14 @@ import pytest
 
 from shoal.clients.update.clip import Clip
 from shoal.clients.update.compress import Float16, Int8
-from shoal.clients.update.noise import Noise
+from shoal.clients.update.noise import GaussianNoise
 from shoal.clients.update.pipeline import finite
-from shoal.clients.update.step import Origin, Step, Updates
+from shoal.clients.update.step import Step, Updates
+from shoal.common.origin import Origin
 
 STEPS: Mapping[str, Callable[[], Step]] = {
     "clip": lambda: Clip(1.5),
-    "noise": lambda: Noise(0.1),
+    "noise": lambda: GaussianNoise(0.1),
     "float16": Float16,
     "int8": Int8,
 }

@@ -13,12 +13,12 @@ from shoal.clients.preprocessing.contribution import Contribution
 from shoal.clients.preprocessing.sums import summand
 from shoal.common.config import Scenario
 from shoal.common.preprocessing import Statistics
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.questions import number_of_pass
 from shoal.common.privacy.noise import randomness
 from shoal.common.schema import Schema, Shard
-from shoal.server.summed_statistics import SummedStatistics
-from shoal.server.sums import Summed
+from shoal.server.preprocessing.summed_statistics import SummedStatistics
+from shoal.server.preprocessing.sums import SummedVector
 
 
 @dataclass
@@ -30,10 +30,10 @@ class ShardSum:
     scenario: Scenario
     answers: dict[str, list[NDArray[np.int64]]] = field(default_factory=dict)
 
-    def __call__(self, question: dict[str, Any], size: int) -> Summed:
+    def __call__(self, question: dict[str, Any], size: int) -> SummedVector:
         vectors = [
             summand(
-                Contribution(shard, Plan.of(self.schema, self.scenario)),
+                Contribution(shard, SumsPlan.of(self.schema, self.scenario)),
                 self.scenario,
                 question,
                 randomness(
@@ -44,7 +44,7 @@ class ShardSum:
         ]
         assert all(vector.shape == (size,) and vector.dtype == np.int64 for vector in vectors)
         self.answers.setdefault(question["pass"], []).extend(vectors)
-        return Summed(np.sum(vectors, axis=0), len(vectors))
+        return SummedVector(np.sum(vectors, axis=0), len(vectors))
 
 
 def total_of(shards: Sequence[Shard], schema: Schema, scenario: Scenario, seed: int = 1) -> Statistics:

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from shoal.clients.pilot.grpc_client import TransportClient
+from shoal.clients.worker import Answer, Job
+from shoal.common.audit.log import MessageEntry
+from shoal.common.certificates import client_credentials, server_credentials
 from shoal.common.errors import TransportError
 from shoal.common.records import record_to_weights, weights_to_record
-from shoal.simulations.engine.worker import Answer, Job
-from shoal.simulations.results.audit_log import Passed
-from shoal.simulations.transport import wire_pb2 as wire
-from shoal.simulations.transport.certificates import client_credentials, server_credentials
-from shoal.simulations.transport.client import TransportClient
-from shoal.simulations.transport.codec import pack
-from shoal.simulations.transport.server import PROTOCOL, SERVICE, Asked, Policy, TransportServer
+from shoal.common.wire import wire_pb2 as wire
+from shoal.common.wire.codec import pack
+from shoal.common.wire.protocol import PROTOCOL, SERVICE
+from shoal.server.pilot.grpc_server import Asked, Policy, TransportServer
 
 NAMES = ("north", "south", "west")
 
@@ -52,7 +53,7 @@ class Running(threading.Thread):
 
     def __init__(self, server: TransportServer, keys: Path, name: str, worker: Doubles, **options: object):
         super().__init__(daemon=True)
-        self.passed: list[Passed] = []
+        self.passed: list[MessageEntry] = []
         self.error: BaseException | None = None
         credentials = client_credentials(keys / "ca.crt", keys / f"{name}.crt", keys / f"{name}.key")
         self.client = TransportClient(
@@ -66,7 +67,7 @@ class Running(threading.Thread):
         self.start()
 
     @property
-    def left(self) -> list[Passed]:
+    def left(self) -> list[MessageEntry]:
         return [one for one in self.passed if one.direction == "sent"]
 
     def run(self) -> None:

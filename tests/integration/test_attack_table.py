@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.simulations import cli
+from shoal import cli
 from shoal.simulations.results import list_folders
 
 ATTACK = "backdoor(target=7, factor=3)"

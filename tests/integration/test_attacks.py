@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from shoal.common.config import Scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.events import ClientRow, RoundRow, SiteRow
 from shoal.common.records import record_to_weights
 from shoal.server.app import Hooks, Outcome
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
 
 Weights = list[np.ndarray]

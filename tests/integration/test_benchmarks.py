@@ -43,8 +43,8 @@ def test_the_bare_loop_takes_the_very_steps_of_shoal_s_clients(tmp_path: Path) -
     """From the same weights, over the same rows in the same batches, to the same weights."""
     from benchmarks.bare_loops import sequential
     from benchmarks.tasks import TASKS
-    from shoal.clients.local_settings import LocalSettings
-    from shoal.clients.trainer import Trainer
+    from shoal.clients.training.local_settings import LocalSettings
+    from shoal.clients.training.trainer import Trainer
 
     task = TASKS["mlp"]
     task.arrays(2).write(tmp_path / "data.npz")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from shoal.clients.worker import WorkerContext
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import ConfigError, WorkerError
 from shoal.common.flower_shim import identify_process, make_run
-from shoal.server.sites import Sites
+from shoal.common.sites import Sites
 from shoal.simulations.engine.cluster import Room, worker_count
 from shoal.simulations.engine.executors import make_executor
 from shoal.simulations.engine.grid import EngineGrid, Executor
-from shoal.simulations.engine.worker import Federation
 from shoal.simulations.run_app import LoadClientApp, run_app
 
 APPS = Path(__file__).parents[1] / "apps"
@@ -32,7 +32,7 @@ def in_app_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def executor(backend: str, workers: int = 2) -> Executor:
     resources = ResourcesConfig.model_validate({"backend": backend, "workers": workers, "max_retries": 1})
-    federation = Federation(1, {}, CLIENTS, show_errors=backend == "serial")
+    federation = WorkerContext(1, {}, CLIENTS, show_errors=backend == "serial")
     return make_executor(LoadClientApp("mean_app:client"), federation, resources)
 
 
@@ -84,7 +84,7 @@ def test_ray_answers_the_same(ray_executor: Executor) -> None:
     assert [r.metadata.src_node_id for r in replies] == list(EXPECTED)
     assert updates(replies) == EXPECTED
     pids = {r.content["metrics"]["pid"] for r in replies}
-    assert len(pids) <= 2  # resident workers, not a process a client
+    assert len(pids) <= 2  # runtime workers, not a process a client
 
 
 def test_state_of_a_client_follows_it_from_worker_to_worker(ray_executor: Executor) -> None:
@@ -147,7 +147,7 @@ def test_a_hung_worker_is_given_up_at_the_deadline(ray_executor: Executor) -> No
 def test_a_worker_that_has_grown_too_large_is_replaced(ray_session: None) -> None:
     """No Python process fits into 1 MB, so every chunk is answered by a new worker."""
     resources = ResourcesConfig.model_validate({"workers": 1, "worker_memory_mb": 1})
-    federation = Federation(1, {}, CLIENTS, show_errors=False)
+    federation = WorkerContext(1, {}, CLIENTS, show_errors=False)
     running = make_executor(LoadClientApp("mean_app:client"), federation, resources)
     try:
         replies = train(grid_over(running))

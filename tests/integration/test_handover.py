@@ -16,16 +16,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shoal import cli
+from shoal.common.audit.check import read_chain
+from shoal.common.audit.log import AUDIT_LOG
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import IntegrityError, RunError
-from shoal.simulations import cli, datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.handover import check_bundle, write_bundle
 from shoal.simulations.handover.archive import CHECKSUMS, SIGNATURE, checksums, zipped
 from shoal.simulations.handover.model_card import TO_FILL_IN
 from shoal.simulations.handover.signing import fingerprint, new_key, read_key
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.audit_check import read_chain
-from shoal.simulations.results.audit_log import AUDIT_LOG
 from shoal.simulations.results.text import interval
 from shoal.simulations.run import run_scenario
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.clients.resident import Resident
+from shoal import cli
+from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import EmptyClientError, RunError
-from shoal.simulations import BUILTIN_SCENARIOS, cli, datasets
+from shoal.simulations import datasets
 from shoal.simulations.cli.leakage import leakage
 from shoal.simulations.leakage.audit import ATTACKS, Effort, measure_leakage
 from shoal.simulations.leakage.populations import Enlarged
@@ -190,8 +191,8 @@ def test_a_canary_population_trains_on_the_same_rows_and_the_canaries(tmp_path: 
     canary = base.shard(0).take(np.array([5, 6]))
     enlarged = Enlarged(base, config.data, config.seed, {1: canary}, [canary, None])
     assert (len(enlarged), enlarged.rows(1), enlarged.rows(4), enlarged.name(4)) == (6, 62, 2, "canary-0")
-    before = Resident(config, base).raw
-    after = Resident(config, enlarged).raw
+    before = ClientRuntime(config, base).raw
+    after = ClientRuntime(config, enlarged).raw
     for client in range(4):
         for name in ("train", "validation", "test"):
             old, new = before(client)[name], after(client)[name]
@@ -243,7 +244,7 @@ def test_what_cannot_be_attacked_is_refused(leaky: RunFolder, tmp_path: Path) ->
 def test_a_regression_has_no_confidence_to_compare(tmp_path: Path) -> None:
     """The loss threshold works on squared errors; LiRA and canaries need classes, and say so."""
     given = (f"output.directory={json.dumps(str(tmp_path))}", "training.rounds=2", "partition.clients=2")
-    config = load_scenario("linear", given, builtin=BUILTIN_SCENARIOS)
+    config = load_scenario("linear", given)
     found = measure_leakage(RunFolder.open(run_scenario(config)))["attacks"]
     assert list(found) == list(ATTACKS)
     assert 0.3 < auc(found["membership"]) < 0.7

@@ -11,10 +11,11 @@ from watching import Seen, watching
 
 from shoal.common import records
 from shoal.common.config import Scenario
-from shoal.common.preprocessing import Statistics
+from shoal.common.config.file import load_scenario
+from shoal.common.preprocessing.statistics_records import unpack
 from shoal.common.schema import Population
 from shoal.server.app import Hooks
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
 
 SCENARIOS = [
@@ -104,7 +105,7 @@ def assert_no_text_of(words: set[str], reply: Message) -> None:
 
 def assert_aggregates_only(reply: Message, min_count: int) -> None:
     """`check` is the disclosure rule on the numbers themselves; it raises if one is broken."""
-    statistics = Statistics.from_records(reply.content)
+    statistics = unpack(reply.content)
     statistics.check(min_count)
     for table in [*statistics.tokens.values(), *(c.counts for c in statistics.categorical.values())]:
         assert all(count >= min_count for count in table.counts)

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow.csv as csv
 import pytest
 
+from shoal.cli import main
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError, DataError, RunError, ShoalError, UnreadableDataError
 from shoal.common.schema import Population
-from shoal.simulations import datasets, load_scenario
-from shoal.simulations.cli import main
+from shoal.simulations import datasets
 from shoal.simulations.predict import predict
 
 SCENARIO = """

@@ -14,25 +14,26 @@ from waiting import until
 
 from benchmarks.compose import free_port
 from benchmarks.pilot_demo import simulate as sites_as_simulation
+from shoal.clients.pilot.site_data import load_site, read_schema
+from shoal.common.audit.check import Chain, compare, read_chain
+from shoal.common.audit.log import AUDIT_LOG
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError, DataError, RunError, UnreadableDataError
 from shoal.common.schema import Schema
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
-from shoal.simulations.datasets.site import load_site, read_schema, write_sites
+from shoal.common.wire.agreement import agreement
+from shoal.server.pilot.grpc_server import Policy, TransportServer
+from shoal.simulations import datasets
+from shoal.simulations.datasets.site_files import write_sites
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.audit_check import Chain, compare, read_chain
-from shoal.simulations.results.audit_log import AUDIT_LOG
 from shoal.simulations.run import resume_run
-from shoal.simulations.transport.pilot import agreement
-from shoal.simulations.transport.server import Policy, TransportServer
 
 SITES = ("SVI", "SVHC", "STMW")
 SHORT = ("training.rounds=4", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false")
 
 
 def thyroid(*overrides: str) -> Scenario:
-    return load_scenario("medical-thyroid", [*SHORT, *overrides], builtin=BUILTIN_SCENARIOS)
+    return load_scenario("medical-thyroid", [*SHORT, *overrides])
 
 
 @pytest.fixture(scope="module")

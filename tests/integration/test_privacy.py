@@ -12,12 +12,13 @@ from watching import Seen, watching
 
 from shoal.common import records
 from shoal.common.config import Scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import BudgetError
 from shoal.common.privacy.noise import SLACK, randomness, with_noise
 from shoal.common.privacy.plan import make_plan
 from shoal.common.records import ARRAYS, METRICS_RECORD, TRAIN, WEIGHT
 from shoal.server.app import Hooks
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.results import RunFolder
 from shoal.simulations.run import coordinate, resume_run, run_scenario
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from shoal.cli import main
 from shoal.common.errors import ConfigError
-from shoal.simulations.cells import Cell, load_cells
-from shoal.simulations.cli import main
-from shoal.simulations.privacy_table import privacy_cells
 from shoal.simulations.results import RunFolder
 from shoal.simulations.results.sites import over_sites
+from shoal.simulations.sweeps.privacy import privacy_cells
+from shoal.simulations.sweeps.runs import Cell, load_cells
 
 SHARED = ["--set", "training.rounds=2", "--set", "output.bootstrap=0", "--set", "resources.backend=serial"]
 

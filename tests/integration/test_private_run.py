@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import BudgetError
 from shoal.common.events import ClientRow, RoundRow, SiteRow
 from shoal.common.records import record_to_weights
 from shoal.server.app import Hooks, Outcome
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
 
 SHORT = (
@@ -45,7 +45,7 @@ class Notes:
 
 
 def scenario(*overrides: str) -> Scenario:
-    return load_scenario("medical-thyroid", [*SHORT, *overrides], builtin=BUILTIN_SCENARIOS)
+    return load_scenario("medical-thyroid", [*SHORT, *overrides])
 
 
 def run(config: Scenario) -> tuple[list[np.ndarray], Notes]:

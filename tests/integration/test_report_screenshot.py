@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageStat
 
+from shoal.simulations.report import write_report
 from shoal.simulations.results import RunFolder
 
 _PATH = Path(__file__).parents[1] / "unit" / "example_run.py"
@@ -92,6 +93,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = example.tell_rounds(run, sites, 12, failing="SVHC")
     run.on_sites(example.final_test(weights, sites, 36))
     run.finish("finished", {})
+    write_report(run)
     return run.path / "report.html"
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import CheckpointError, RunError
+from shoal.common.journal import plain
 from shoal.server.checkpoint import Checkpoints
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.journal import plain
 from shoal.simulations.run import resume_run, run_scenario
 
 ROUNDS = 12
@@ -41,7 +41,7 @@ def settings(directory: Path) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run leaves that was never interrupted."""
     given = settings(tmp_path_factory.mktemp("whole"))
-    return result(run_scenario(load_scenario("linear", given, builtin=BUILTIN_SCENARIOS)))
+    return result(run_scenario(load_scenario("linear", given)))
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def started(directory: Path, before: str = "") -> subprocess.Popen[bytes]:
     """
     given = [argument for setting in settings(directory) for argument in ("--set", setting)]
     command = ["run", "linear", "--quiet", *given]
-    program = f"{before}\nfrom simulations.cli import main\nmain({command!r})"
+    program = f"{before}\nfrom shoal.cli import main\nmain({command!r})"
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
 
 
@@ -127,7 +127,7 @@ def test_killed_at_a_random_instant(tmp_path: Path, whole: dict[str, Any], seed:
 KILL = "import os, signal\nkill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
 INSTANTS = {
     "before the file": (
-        "from server.checkpoint import Checkpoints\nsave = Checkpoints.save\n"
+        "from shoal.server.checkpoint import Checkpoints\nsave = Checkpoints.save\n"
         "def f(self, number, state):\n    kill() if number == 5 else save(self, number, state)\n"
         "Checkpoints.save = f"
     ),
@@ -149,7 +149,7 @@ INSTANTS = {
         "    if target.name == 'round-000005.zip': kill()\n"
         "Path.replace = f"
     ),
-    "in the final test": ("from server.app import _Server\n_Server.test = lambda *a: kill()"),
+    "in the final test": ("from shoal.server.app import _Server\n_Server.test = lambda *a: kill()"),
 }
 
 
@@ -197,7 +197,7 @@ def crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, at
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", fail)
-        scenario = load_scenario("linear", [*settings(tmp_path), *overrides], builtin=BUILTIN_SCENARIOS)
+        scenario = load_scenario("linear", [*settings(tmp_path), *overrides])
         with pytest.raises(Crash):
             run_scenario(scenario)
     return folder_of(tmp_path)
@@ -267,7 +267,7 @@ def test_what_cannot_go_on_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_data_that_have_changed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = crashed(tmp_path, monkeypatch)
-    more = load_scenario("linear", [*settings(tmp_path), "partition.clients=9"], builtin=BUILTIN_SCENARIOS)
+    more = load_scenario("linear", [*settings(tmp_path), "partition.clients=9"])
     changed = datasets.load_population(more)
     monkeypatch.setattr(datasets, "load_population", lambda scenario: changed)
     with pytest.raises(CheckpointError, match=r"the data have changed: client-\d had 100 rows, now \d+"):

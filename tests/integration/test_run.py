@@ -14,13 +14,13 @@ import pytest
 
 from shoal.clients.shard import split
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import NonFiniteError, TooFewRepliesError
 from shoal.common.events import ClientRow, RoundRow, SiteRow
 from shoal.common.records import record_to_weights
 from shoal.common.schema import Population, Shard
 from shoal.server.app import Hooks, Outcome
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.predict import predict
 from shoal.simulations.results import RunFolder
 from shoal.simulations.run import coordinate, run_scenario
@@ -45,9 +45,7 @@ class Notes:
 
 
 def scenario(name: str, *overrides: str) -> Scenario:
-    return load_scenario(
-        name, ["resources.backend=serial", "output.compare=false", *overrides], builtin=BUILTIN_SCENARIOS
-    )
+    return load_scenario(name, ["resources.backend=serial", "output.compare=false", *overrides])
 
 
 def outcome(config: Scenario, notes: Notes | None = None) -> Outcome:

@@ -15,10 +15,12 @@ from scipy.stats import chi2, norm
 from shoal.clients.app import make_client_app
 from shoal.clients.cohort import train_cohort
 from shoal.clients.preprocessing.statistics import local_statistics
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure.training import summand
+from shoal.clients.worker import WorkerContext
 from shoal.common import records
 from shoal.common.config import Scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import TooFewRepliesError
 from shoal.common.events import ClientRow, RoundRow
 from shoal.common.flower_shim import identify_process, make_run
@@ -28,18 +30,17 @@ from shoal.common.secure.agreement import KeyPair, mask_key
 from shoal.common.secure.digest import digest
 from shoal.common.secure.field import combine, int_to_secret, share_from_bytes
 from shoal.common.secure.fixed_point import ROUNDING, FixedPoint, from_ring
-from shoal.common.secure.layout import Noise
+from shoal.common.secure.layout import SumNoise
 from shoal.common.secure.masks import Mask, add_masks
+from shoal.common.sites import Sites
 from shoal.server.app import Hooks, Outcome
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.cohort_grid import CohortGrid
-from shoal.server.preprocessing import fit
+from shoal.server.preprocessing.fit import fit
 from shoal.server.secure.training import sum_vectors, train_securely
-from shoal.server.sites import Sites
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
-from shoal.simulations.engine.worker import Federation
 from shoal.simulations.run import coordinate
 
 SETTINGS = (
@@ -225,9 +226,9 @@ def sum_rows(
     identify_process(1)
     scenario = scenario_of("secure.aggregation=true")
     sites = Sites(len(population), population.name)
-    resident = Resident(scenario, population)
+    runtime = ClientRuntime(scenario, population)
     executor = SerialExecutor(
-        lambda: make_client_app(resident), Federation(1, {}, sites.count, show_errors=True)
+        lambda: make_client_app(runtime), WorkerContext(1, {}, sites.count, show_errors=True)
     )
     states: dict[int, RecordDict] = {}
     grid = kind(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
@@ -240,8 +241,8 @@ def sum_rows(
 
 def test_any_vector_can_be_added_up(population: Population) -> None:
     """Rows of the splits are whole numbers below 1000, of which a level is 1000 / 2^27: the sum is exact."""
-    resident = Resident(scenario_of(), population)
-    rows = [[resident.raw(c)[s].rows for s in ("train", "validation", "test")] for c in range(CLIENTS)]
+    runtime = ClientRuntime(scenario_of(), population)
+    rows = [[runtime.raw(c)[s].rows for s in ("train", "validation", "test")] for c in range(CLIENTS)]
     total, _ = sum_rows(population, {})
     assert np.rint(total).tolist() == np.sum(rows, axis=0).tolist()
     without, _ = sum_rows(population, {records.SECURE_VECTOR: [3]})
@@ -281,10 +282,10 @@ class View:
 def view(population: Population) -> View:
     identify_process(1)
     scenario = scenario_of("secure.aggregation=true")
-    sites, resident = Sites(CLIENTS, population.name), Resident(scenario, population)
-    app = make_client_app(resident)
+    sites, runtime = Sites(CLIENTS, population.name), ClientRuntime(scenario, population)
+    app = make_client_app(runtime)
     states: dict[int, RecordDict] = {}
-    executor = SerialExecutor(lambda: app, Federation(1, {}, CLIENTS, show_errors=True))
+    executor = SerialExecutor(lambda: app, WorkerContext(1, {}, CLIENTS, show_errors=True))
     kept: dict[int, ConfigRecord] = {}
 
     class Spying(LosingGrid):
@@ -298,13 +299,14 @@ def view(population: Population) -> View:
 
     grid = Spying(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
     grid.lost, grid.seen = {records.SECURE_TRAIN: [LOST]}, []
-    content = train_content(resident, scenario)
+    content = train_content(runtime, scenario)
     found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content)
     assert found.survivors == [c for c in range(CLIENTS) if c != LOST]
     fixed = FixedPoint.for_sum(CLIENTS, scenario.secure.range)
     arrays, config = content.array_records["arrays"], content.config_records["config"]
     updates = {
-        c: layout.encode(summand(resident, config, arrays, c, fixed, Noise()), fixed) for c in range(CLIENTS)
+        c: layout.encode(summand(runtime, config, arrays, c, fixed, SumNoise()), fixed)
+        for c in range(CLIENTS)
     }
     replies: dict[str, dict[int, RecordDict]] = {}
     requests: dict[str, dict[int, RecordDict]] = {}
@@ -315,18 +317,18 @@ def view(population: Population) -> View:
     return View(replies, requests, kept, updates)
 
 
-def train_content(resident: Resident, scenario: Scenario) -> RecordDict:
+def train_content(runtime: ClientRuntime, scenario: Scenario) -> RecordDict:
     """Return what an ordinary round would send."""
     from shoal.common.models import build
 
     statistics = [
-        local_statistics(resident.raw(c)["train"], resident.schema, scenario.preprocessing)
+        local_statistics(runtime.raw(c)["train"], runtime.schema, scenario.preprocessing)
         for c in range(CLIENTS)
     ]
-    spec = fit(statistics, resident.schema, scenario.preprocessing)
-    model = build(scenario.model, spec.input_spec, resident.schema.num_classes, seed=scenario.seed)
+    spec = fit(statistics, runtime.schema, scenario.preprocessing)
+    model = build(scenario.model, spec.input_spec, runtime.schema.num_classes, seed=scenario.seed)
     config = {"preprocessing": spec.to_json(), "learning-rate": 0.05, "server-round": 1}
-    most = max(resident.raw(c)["train"].rows for c in range(CLIENTS))
+    most = max(runtime.raw(c)["train"].rows for c in range(CLIENTS))
     return RecordDict(
         {
             "arrays": records.weights_to_record(model.get_weights()),
@@ -472,18 +474,18 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     private = ("privacy.unit=client", f"privacy.clip_norm={norm_}", f"privacy.noise_multiplier={z}")
     scenario = scenario_of("secure.aggregation=true", *private)
     identify_process(1)
-    sites, resident = Sites(CLIENTS, population.name), Resident(scenario, population)
-    app, content = make_client_app(resident), train_content(resident, scenario)
-    executor = SerialExecutor(lambda: app, Federation(1, {}, CLIENTS, show_errors=True))
+    sites, runtime = Sites(CLIENTS, population.name), ClientRuntime(scenario, population)
+    app, content = make_client_app(runtime), train_content(runtime, scenario)
+    executor = SerialExecutor(lambda: app, WorkerContext(1, {}, CLIENTS, show_errors=True))
     grid = EngineGrid(executor, sites, make_run(1))
-    noise = Noise(update=z * norm_)
+    noise = SumNoise(update=z * norm_)
     found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise).sum
     assert found.weight == 0  # not told
     assert np.isnan(found.loss)  # would tell, as it has no noise
     arrays, config = content.array_records["arrays"], content.config_records["config"]
     clipped = []
     for client in range(CLIENTS):
-        part = train_cohort(resident, config, arrays, [client])[0].content
+        part = train_cohort(runtime, config, arrays, [client])[0].content
         assert part is not None
         update = records.record_to_weights(part.array_records["arrays"])
         clipped.append(np.concatenate([u.reshape(-1) for u in update]))
@@ -492,7 +494,7 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     expected = z * norm_ * np.sqrt(CLIENTS / 7)
     assert abs(rest.std() / expected - 1) < 4 / np.sqrt(2 * len(rest))
     assert abs(rest.mean()) < 4 * expected / np.sqrt(len(rest))
-    less = Noise(update=0.99 * z * norm_)
+    less = SumNoise(update=0.99 * z * norm_)
     with pytest.raises(TooFewRepliesError, match=r"this client's scenario wants 0\.5"):
         train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=less)
 

@@ -13,13 +13,13 @@ import ray.cloudpickle
 from flwr.serverapp.strategy import FedAvg
 
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
 from shoal.common.events import ClientRow, RoundRow, SiteRow
 from shoal.common.records import record_to_weights
 from shoal.common.schema import Population, Shard
 from shoal.server.app import Hooks, Outcome
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.engine.ray_pool import RayExecutor
 from shoal.simulations.run import coordinate, run_scenario
 
@@ -48,7 +48,7 @@ def scenario(*overrides: str) -> Scenario:
         "resources.path=stacked",
         "resources.clients_per_chunk=16",
     )
-    return load_scenario("linear", [*given, *overrides], builtin=BUILTIN_SCENARIOS)
+    return load_scenario("linear", [*given, *overrides])
 
 
 class UnequalPopulation:

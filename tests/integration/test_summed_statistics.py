@@ -14,16 +14,17 @@ from watching import Seen, watching
 from shoal.clients.shard import split
 from shoal.common import records
 from shoal.common.config import Scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.preprocessing.segment import segment
 from shoal.common.preprocessing.sums.names import cut
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.questions import Questions
 from shoal.common.records import CONFIG, MASKED, METRICS_RECORD, SECURE_VECTOR, SUMS
 from shoal.server.app import Hooks, Outcome
-from shoal.server.preprocessing import fit_total
-from shoal.server.sums import vector_of
-from shoal.simulations import datasets, load_scenario
+from shoal.server.preprocessing.fit import fit_total
+from shoal.server.preprocessing.sums import vector_of
+from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
 
 SHORT = ["training.rounds=3", "output.bootstrap=0", "output.compare=false", "resources.backend=serial"]
@@ -150,7 +151,7 @@ def test_words_of_one_site_are_in_no_message(reviews: Scenario) -> None:
     assert {"满意", "失望", "，"} <= set(words.vocabulary)
     assert not {*SECRETS} & {*words.vocabulary}
     schema = datasets.load_population(scenario).schema
-    questions, tables = Questions(Plan.of(schema, scenario), 3), 0
+    questions, tables = Questions(SumsPlan.of(schema, scenario), 3), 0
     for request, reply in seen:
         for message in (request, reply):
             assert not [secret for secret in SECRETS if secret in texts_in(message)]
@@ -176,9 +177,9 @@ def test_a_client_tells_nothing_for_sums_that_its_scenario_does_not_ask_for(revi
     from flwr.app import Context, RecordDict
 
     from shoal.clients.app import make_client_app  # TensorFlow is not needed: no model is built
-    from shoal.clients.resident import Resident
+    from shoal.clients.runtime import ClientRuntime
 
-    app = make_client_app(Resident(reviews, datasets.load_population(reviews)))
+    app = make_client_app(ClientRuntime(reviews, datasets.load_population(reviews)))
     asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, SUMS)
     context = Context(run_id=1, node_id=2, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
     with pytest.raises(DisclosureError, match="asks for no sums"):

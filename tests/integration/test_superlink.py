@@ -9,12 +9,12 @@ import pytest
 from benchmarks.compose import ROOT
 from benchmarks.pilot_demo import differences, simulate
 from benchmarks.superlink import SuperLink
-from shoal.common.config_file import load_scenario
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
-from shoal.simulations.datasets.site import write_sites
+from shoal.common.audit.check import read_chain
+from shoal.common.audit.log import AUDIT_LOG
+from shoal.common.config.file import load_scenario
+from shoal.simulations import datasets
+from shoal.simulations.datasets.site_files import write_sites
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.audit_check import read_chain
-from shoal.simulations.results.audit_log import AUDIT_LOG
 
 SITES = ["SVI", "SVHC", "STMW"]
 SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false"]
@@ -24,7 +24,7 @@ SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ends processes as Linux lists them")
 def test_flwr_run_gives_the_results_of_the_simulation(tmp_path: Path) -> None:
     sites = tmp_path / "sites"
-    scenario = load_scenario("medical-thyroid", SETTINGS, builtin=BUILTIN_SCENARIOS)
+    scenario = load_scenario("medical-thyroid", SETTINGS)
     write_sites(datasets.load_population(scenario), sites)
     schema = sites / "schema.json"
     link = SuperLink(tmp_path)

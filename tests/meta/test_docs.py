@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from shoal.simulations.cli import app
-from shoal.simulations.config_reference import PAGES
+from shoal.simulations.cli.reference_pages import PAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES_OF_OURS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

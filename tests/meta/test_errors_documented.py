@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from shoal.common import errors
-from shoal.simulations.config_reference import error_classes
+from shoal.simulations.cli.reference_pages import error_classes
 
 ROOT = Path(__file__).parents[2]
 

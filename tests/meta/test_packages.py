@@ -75,7 +75,7 @@ def test_every_dependency_is_locked() -> None:
 
 
 def test_generated_protobuf_is_that_of_the_proto(tmp_path: Path) -> None:
-    folder = ROOT / "simulations" / "transport"
+    folder = ROOT / "common" / "wire"
     out = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
     # In a process of its own: its protobuf and TensorFlow's do not go together in one.
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", *out, str(folder / "wire.proto")]

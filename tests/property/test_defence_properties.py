@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.server.sites import FIRST_NODE_ID
+from shoal.common.sites import FIRST_NODE_ID
 from shoal.server.strategies.fltrust import FLTrust
 from shoal.server.strategies.geometric_median import GeometricMedian
 from shoal.server.strategies.norm_clipped import NormClippedMean

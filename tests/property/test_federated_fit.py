@@ -15,8 +15,9 @@ from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.common.config import PreprocessingConfig
 from shoal.common.errors import DisclosureError
 from shoal.common.preprocessing import Statistics
+from shoal.common.preprocessing.statistics_records import pack, unpack
 from shoal.common.schema import Column, Schema, Shard
-from shoal.server.preprocessing import class_weights, fit
+from shoal.server.preprocessing.fit import class_weights, fit
 
 SCHEMA = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 OPEN = PreprocessingConfig(min_sites=1, min_count=1, impute="mean")
@@ -74,7 +75,7 @@ def test_whatever_the_rows_no_number_speaks_of_one_to_four_of_them(rows: list[An
     for count in (*told.classes, *told.categorical["c"].counts.counts, told.numeric["x"].moments.count):
         assert count == 0 or count >= 5
     assert all(count >= 5 for count in told.numeric["x"].sketch.counts)
-    assert Statistics.from_records(told.to_records()) == told
+    assert unpack(pack(told)) == told
 
 
 def test_a_category_of_one_site_is_not_kept() -> None:

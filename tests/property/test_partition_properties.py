@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from shoal.common.config import DataConfig, PartitionConfig
 from shoal.common.errors import ConfigError, EmptyClientError
+from shoal.simulations.datasets.partition import partition
 from shoal.simulations.datasets.raw import Raw
-from shoal.simulations.datasets.table import Table, TablePopulation, build_table
-from shoal.simulations.partition import partition
+from shoal.simulations.datasets.table import StoredTable, TablePopulation, build_table
 
 SCHEMES = ("natural", "size", "iid", "dirichlet", "shards", "quantity")
 # The first call imports flwr-datasets, which takes seconds.
@@ -22,7 +22,7 @@ quick = settings(deadline=None, max_examples=25)
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> Table:
+def tables(draw: st.DrawFn) -> StoredTable:
     """Rows whose one input is their own number, so that a shard tells which rows it holds."""
     rows = draw(st.integers(8, 120))
     seed = draw(st.integers(0, 2**31 - 1))
@@ -49,7 +49,7 @@ def configs(draw: st.DrawFn, scheme: str) -> PartitionConfig:
     )
 
 
-def attempt(table: Table, config: PartitionConfig, seed: int) -> TablePopulation | None:
+def attempt(table: StoredTable, config: PartitionConfig, seed: int) -> TablePopulation | None:
     """Return the population, or `None` where the scheme refuses the numbers."""
     try:
         return partition(table, config, seed)
@@ -103,7 +103,7 @@ def test_the_seed_decides(scheme: str, data: st.DataObject, seed: int) -> None:
 
 @quick
 @given(table=tables(), seed=st.integers(0, 1000))
-def test_natural_is_group_by(table: Table, seed: int) -> None:
+def test_natural_is_group_by(table: StoredTable, seed: int) -> None:
     population = partition(table, PartitionConfig(min_rows=2), seed) if table.rows else None
     assert population is not None
     assert table.sites is not None
@@ -116,7 +116,9 @@ def test_natural_is_group_by(table: Table, seed: int) -> None:
 
 @quick
 @given(table=tables(), clients=st.integers(4, 8), seed=st.integers(0, 1000))
-def test_split_sites_stay_within_their_site_and_in_proportion(table: Table, clients: int, seed: int) -> None:
+def test_split_sites_stay_within_their_site_and_in_proportion(
+    table: StoredTable, clients: int, seed: int
+) -> None:
     population = attempt(table, PartitionConfig(clients=clients, min_rows=2), seed)
     assert table.sites is not None
     sites = table.sites.take(np.arange(table.rows))
@@ -134,7 +136,7 @@ def test_split_sites_stay_within_their_site_and_in_proportion(table: Table, clie
 
 @quick
 @given(table=tables(), most=st.integers(2, 40), seed=st.integers(0, 1000))
-def test_size_cuts_to_at_most_max_rows(table: Table, most: int, seed: int) -> None:
+def test_size_cuts_to_at_most_max_rows(table: StoredTable, most: int, seed: int) -> None:
     population = attempt(table, PartitionConfig(scheme="size", max_rows=most, min_rows=2), seed)
     if population is not None:
         assert all(population.rows(i) <= most for i in range(len(population)))
@@ -142,7 +144,7 @@ def test_size_cuts_to_at_most_max_rows(table: Table, most: int, seed: int) -> No
 
 @quick
 @given(table=tables(), clients=st.integers(1, 4), seed=st.integers(0, 1000))
-def test_iid_sizes_differ_by_one_at_most(table: Table, clients: int, seed: int) -> None:
+def test_iid_sizes_differ_by_one_at_most(table: StoredTable, clients: int, seed: int) -> None:
     population = partition(table, PartitionConfig(scheme="iid", clients=clients, min_rows=2), seed)
     sizes = [population.rows(i) for i in range(clients)]
     assert max(sizes) - min(sizes) <= 1

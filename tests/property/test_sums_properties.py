@@ -19,10 +19,10 @@ from shoal.common.preprocessing import Statistics
 from shoal.common.preprocessing.sums.grid import Grid
 from shoal.common.preprocessing.sums.layout import Layout
 from shoal.common.preprocessing.sums.names import NameTable
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.wide import gathered, spread
 from shoal.common.schema import Column, Schema, Shard
-from shoal.server.preprocessing import fit, fit_total
+from shoal.server.preprocessing.fit import fit, fit_total
 
 TABLE = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 TEXT = Schema((Column("t", "text"),), "binary", ("no", "yes"), "y")
@@ -52,7 +52,7 @@ def cut_at(rows: list[Any], cuts: list[int]) -> list[list[Any]]:
 @settings(max_examples=60, deadline=None)
 def test_vectors_of_parts_add_up_to_the_vector_of_all_rows(rows: list[Any], cuts: list[int]) -> None:
     """Only the counts of sites differ, since the pooled rows are one site."""
-    plan = Plan.of(TABLE, OPEN)
+    plan = SumsPlan.of(TABLE, OPEN)
     layout, ranges = plan.numbers(), {"x": (-1e6, 1e6)}
     parts = [Contribution(table(part), plan) for part in cut_at(rows, cuts)]
     pooled = layout.cut(Contribution(table(rows), plan).numbers({}))
@@ -128,7 +128,7 @@ def test_one_row_moves_a_table_by_at_most_the_sensitivity(
     rows: list[Any], gone: int, clip: int, min_count: int
 ) -> None:
     scenario = scenario_with(privacy=RECORD, preprocessing={"min_count": min_count, "min_sites": 1})
-    plan = Plan.of(TABLE, scenario)
+    plan = SumsPlan.of(TABLE, scenario)
     fewer = [row for i, row in enumerate(rows) if i != gone % len(rows)]
     one, other = Contribution(table(rows), plan), Contribution(table(fewer), plan)
     assert_within(plan.numbers(), one.numbers({"c": clip}), other.numbers({"c": clip}))
@@ -150,7 +150,7 @@ def test_one_text_moves_its_words_by_at_most_the_sensitivity(
 ) -> None:
     """With tokens = 3 a text counts for three words at most, however many it has."""
     preprocessing = {"min_count": 2, "min_sites": 1, "tokens": 3, "vocabulary": 10}
-    plan = Plan.of(TEXT, scenario_with(privacy=RECORD, preprocessing=preprocessing))
+    plan = SumsPlan.of(TEXT, scenario_with(privacy=RECORD, preprocessing=preprocessing))
     column = [" ".join(words) for words in texts]
     fewer = column[: gone % len(column)] + column[gone % len(column) + 1 :]
     one, other = (
@@ -165,7 +165,7 @@ def test_one_text_moves_its_words_by_at_most_the_sensitivity(
 @given(data=st.lists(st.lists(st.floats(-10, 10), min_size=8, max_size=8), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_one_row_of_a_sequence_moves_it_by_at_most_its_steps(data: list[list[float]]) -> None:
-    plan = Plan.of(SEQUENCE, scenario_with(privacy=RECORD))
+    plan = SumsPlan.of(SEQUENCE, scenario_with(privacy=RECORD))
     whole = np.array(data, np.float32).reshape(-1, 4, 2)
     one, other = (
         Contribution(Shard({"s": part}, np.zeros(len(part), np.int32)), plan) for part in (whole, whole[1:])
@@ -179,7 +179,7 @@ def test_one_row_of_a_sequence_moves_it_by_at_most_its_steps(data: list[list[flo
 @settings(max_examples=80, deadline=None)
 def test_one_client_moves_a_table_by_at_most_the_sensitivity(rows: list[Any], unit: str) -> None:
     """Taking a client away takes its whole vector out of the sum, whatever its rows are."""
-    plan = Plan.of(TABLE, scenario_with(privacy=CLIENT))
+    plan = SumsPlan.of(TABLE, scenario_with(privacy=CLIENT))
     own, ranges = Contribution(table(rows), plan), {"x": (-1e3, 1e5)}
     listed = {"c": ["a", "b", "c", "rare"]}
     for layout, vector in (

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from shoal.common.audit.log import AUDIT_LOG, AuditLog, MessageEntry
 from shoal.common.config import Scenario
 from shoal.simulations.report import sentences as told
+from shoal.simulations.report import write_report
 from shoal.simulations.report.assessment import DISCLAIMER, QUESTIONS, assess, assessment_markdown
 from shoal.simulations.report.facts import Facts, Left
 from shoal.simulations.report.sentences import NOT_RECORDED
 from shoal.simulations.results import RunFolder
-from shoal.simulations.results.audit_log import AUDIT_LOG, AuditLog, Passed
 from shoal.simulations.results.folder import SERVED
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
@@ -49,6 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     weights = example.tell_rounds(run, rows, 6, failing="SVHC")
     run.on_sites(example.final_test(weights, rows, 18))
     run.finish("finished", {})
+    write_report(run)
     return run
 
 
@@ -164,8 +166,8 @@ def test_a_pilot_tells_how_its_messages_went(tmp_path: Path, tls: bool, said: st
     assert told.transmission(Facts.of(pilot)).endswith("with what encryption is not recorded.")
     log = AuditLog(pilot.path / AUDIT_LOG, {"side": "server", "clients": ["SVI"], "tls": tls})
     for kind, size in (("query.statistics", 700), ("train", 2000), ("train", 2000)):
-        log.note(Passed("sent", "SVI", kind, None, 1, "0" * 64))
-        log.note(Passed("received", "SVI", kind, None, size, "0" * 64))
+        log.note(MessageEntry("sent", "SVI", kind, None, 1, "0" * 64))
+        log.note(MessageEntry("received", "SVI", kind, None, size, "0" * 64))
     log.close()
     facts = Facts.of(pilot)
     assert said in told.transmission(facts)

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
-from shoal.simulations import load_scenario
+from shoal.simulations.checks.scenario import validate
 from shoal.simulations.report import render_attacks
 from shoal.simulations.report.attacks import headline, view
-from shoal.simulations.robustness.grid import (
+from shoal.simulations.sweeps.attack_cells import (
     Choice,
     attackers,
     default_attacks,
@@ -20,9 +21,8 @@ from shoal.simulations.robustness.grid import (
     make_cells,
     parse,
 )
-from shoal.simulations.robustness.measure import classes
-from shoal.simulations.robustness.table import Row, Table
-from shoal.simulations.validation import validate
+from shoal.simulations.sweeps.attack_measure import classes
+from shoal.simulations.sweeps.attack_table import AttackTable, Row
 
 
 def test_names_and_arguments_are_read() -> None:
@@ -122,7 +122,7 @@ def test_the_headline_names_the_worst_attack_and_the_best_defence() -> None:
 
 
 def test_the_page_holds_the_numbers_and_escapes_names() -> None:
-    table = Table(load_scenario("digits"), 10, ["client-3"], ROWS)
+    table = AttackTable(load_scenario("digits"), 10, ["client-3"], ROWS)
     shown = view(table)
     assert shown["kept"] == [
         ("none", ["0.900", "0.850"]),
@@ -132,7 +132,7 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
     assert shown["told"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
     assert shown["backdoors"] == ["backdoor opens for 97% of the triggered rows under FedAvg."]
     more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
-    assert view(Table(table.scenario, 10, [], more))["backdoors"] == [
+    assert view(AttackTable(table.scenario, 10, [], more))["backdoors"] == [
         "backdoor opens for 10% of the triggered rows under Krum<b>, and for 97% under FedAvg."
     ]
     trace = shown["map"]["data"][0]
@@ -140,7 +140,7 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
     assert trace["z"][0] == [0.88, None]
     assert [bar["name"] for bar in shown["success"]["data"]] == ["without an attack", "backdoor"]
     assert table.failed == 1
-    lost = Table(table.scenario, 10, [], [*ROWS[:3], replace(ROWS[3], last=math.nan, diverged=True)])
+    lost = AttackTable(table.scenario, 10, [], [*ROWS[:3], replace(ROWS[3], last=math.nan, diverged=True)])
     assert view(lost)["kept"][1] == ("sign-flip", ["0.100", "diverged"])
     assert view(lost)["map"]["data"][0]["text"][0] == ["0.100", "diverged"]
     assert lost.failed == 0
@@ -151,5 +151,5 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
 
 def test_without_a_backdoor_there_is_no_such_figure() -> None:
     rows = [row for row in ROWS if row.attack != "backdoor"]
-    assert view(Table(load_scenario("digits"), 10, [], rows))["success"] is None
+    assert view(AttackTable(load_scenario("digits"), 10, [], rows))["success"] is None
     assert all(math.isnan(row.success) for row in rows if row.attack == "sign-flip")

@@ -10,26 +10,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.clients.attacks import ATTACKS, check
-from shoal.clients.attacks.adversary import Adversary, make_adversary, malicious_clients
-from shoal.clients.attacks.attack import Attack, Scene
-from shoal.clients.attacks.catalog import check_schema
-from shoal.clients.attacks.colluding import Alie, MinMax, z_max
-from shoal.clients.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
-from shoal.clients.attacks.poisoning import Backdoor, LabelFlip
-from shoal.clients.attacks.trigger import mark
-from shoal.clients.resident import Resident
-from shoal.clients.update.step import Origin
+from shoal import cli
+from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import AttackConfig
+from shoal.common.config.cross_checks import pilot_problems
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
+from shoal.common.origin import Origin
 from shoal.common.schema import Column, InputSpec, Schema
 from shoal.common.seeds import generator
-from shoal.simulations import cli, datasets, load_scenario
-from shoal.simulations.baselines import PooledResident
-from shoal.simulations.validation import check_pilot, validate
+from shoal.simulations import datasets
+from shoal.simulations.attacks import ATTACKS, check
+from shoal.simulations.attacks.adversary import PlayedAdversary, make_adversary, malicious_clients
+from shoal.simulations.attacks.attack import Attack, AttackContext
+from shoal.simulations.attacks.catalog import check_schema
+from shoal.simulations.attacks.colluding import Alie, MinMax, z_max
+from shoal.simulations.attacks.forging import FreeRider, Gaussian, Scaling, SignFlip
+from shoal.simulations.attacks.poisoning import Backdoor, LabelFlip
+from shoal.simulations.attacks.trigger import mark
+from shoal.simulations.baselines import PooledRuntime
+from shoal.simulations.checks.scenario import validate
 
 SPEC = InputSpec("vector", (4,))
-SCENE = Scene(clients=10, malicious=2, classes=3)
+SCENE = AttackContext(clients=10, malicious=2, classes=3)
 ORIGIN = Origin(seed=1, round=4, client=7)
 UPDATES = np.array([[1.0, -2.0], [3.0, 2.0]])
 
@@ -113,11 +116,13 @@ def rows(n: int = 9) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(4.0 * n, dtype=np.float32).reshape(n, 4), (np.arange(n) % 3).astype(np.int32)
 
 
-def poison(attack: Attack, scene: Scene = SCENE, y: np.ndarray | None = None) -> tuple[Any, Any, Any, Any]:
+def poison(
+    attack: Attack, context: AttackContext = SCENE, y: np.ndarray | None = None
+) -> tuple[Any, Any, Any, Any]:
     x, labels = rows()
     labels = labels if y is None else y
     kept = x.copy(), labels.copy()
-    new_x, new_y = attack.poison(x, labels, SPEC, scene, np.random.default_rng(3))
+    new_x, new_y = attack.poison(x, labels, SPEC, context, np.random.default_rng(3))
     np.testing.assert_array_equal(x, kept[0])
     np.testing.assert_array_equal(labels, kept[1])
     assert new_y.dtype == labels.dtype
@@ -132,7 +137,7 @@ def test_label_flip() -> None:
     assert flipped.tolist() == [0 if k == 1 else k for k in y]
     # a regression: 1, 2, 5 become 5, 4, 1
     numbers = np.array([1.0, 2.0, 5.0] * 3, np.float32)
-    regression = Scene(10, 2, 0)
+    regression = AttackContext(10, 2, 0)
     assert poison(LabelFlip(), regression, numbers)[3].tolist() == [5.0, 4.0, 1.0] * 3
 
 
@@ -174,14 +179,14 @@ def test_how_many_are_malicious(clients: int, fraction: float, count: int) -> No
 
 
 def test_only_malicious_clients_do_anything() -> None:
-    adversary = Adversary(Backdoor(), frozenset({7}), SCENE)
+    adversary = PlayedAdversary(Backdoor(), frozenset({7}), SCENE)
     x, y = rows()
     weights = [np.ones((2, 2), np.float32), np.int32(3)]
     for client, same in ((6, True), (7, False)):
         origin = Origin(1, 1, client)
         found = adversary.poisoned(x, y, SPEC, origin)
         assert (found[0] is x) == same
-    flips = Adversary(SignFlip(), frozenset({7}), SCENE)
+    flips = PlayedAdversary(SignFlip(), frozenset({7}), SCENE)
     trained = [np.full((2, 2), 1.5, np.float32), np.int32(4)]
     honest = flips.altered(weights, trained, Origin(1, 1, 6), lambda clients: [])
     assert [w is t for w, t in zip(honest, trained, strict=True)] == [True, True]
@@ -192,7 +197,7 @@ def test_only_malicious_clients_do_anything() -> None:
 
 
 def test_fellows_are_worked_out_once_a_round_and_process() -> None:
-    adversary, asked = Adversary(Alie(z=1.0, fellows=2), frozenset({3, 5, 9}), SCENE), []
+    adversary, asked = PlayedAdversary(Alie(z=1.0, fellows=2), frozenset({3, 5, 9}), SCENE), []
 
     def honest(clients: list[int]) -> list[list[np.ndarray]]:
         asked.append(list(clients))
@@ -273,7 +278,7 @@ def test_validation_finds_it_without_and_with_the_data() -> None:
     ],
 )
 def test_a_pilot_has_no_attack(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_pilot(load_scenario("digits")) == []
+    assert pilot_problems(load_scenario("digits")) == []
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--insecure", "--set", "attack.kind=sign-flip"])
     assert caught.value.code == ConfigError.exit_code
@@ -281,11 +286,11 @@ def test_a_pilot_has_no_attack(command: tuple[str, ...], capsys: pytest.CaptureF
 
 
 def test_a_real_site_s_resident_plays_no_attack() -> None:
-    """Even if a scenario with one got so far: only `PooledResident`, the simulation's, has an adversary."""
+    """Even if a scenario with one got so far: only `PooledRuntime`, the simulation's, has an adversary."""
     scenario = load_scenario("digits", ["attack.kind=label-flip"])
     population = datasets.load_population(scenario)
-    assert Resident(scenario, population).adversary is None
-    assert PooledResident(scenario, population).adversary is not None
+    assert ClientRuntime(scenario, population).adversary is None
+    assert PooledRuntime(scenario, population).adversary is not None
 
 
 # --- documentation

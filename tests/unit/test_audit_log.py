@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal import cli
 from shoal.common import records
+from shoal.common.audit.check import compare, read_chain
+from shoal.common.audit.log import FIRST, AuditLog, MessageEntry, seal
 from shoal.common.errors import IntegrityError, RunError
 from shoal.common.purposes import PURPOSES, UNKNOWN, purpose
-from shoal.simulations import cli
-from shoal.simulations.results.audit_check import compare, read_chain
-from shoal.simulations.results.audit_log import FIRST, AuditLog, Passed, seal
 
 SERVER = {"side": "server", "clients": ["north", "south"], "run_id": "a"}
 CLIENT = {"side": "client", "client": 1, "clients": 2, "run_id": "a"}
 
 
-def passed(direction: str, payload: bytes, *, peer: str = "south", number: int | None = 1) -> Passed:
+def passed(direction: str, payload: bytes, *, peer: str = "south", number: int | None = 1) -> MessageEntry:
     digest = sha256(payload).hexdigest()
-    return Passed(direction, peer, "train", number, len(payload), digest)  # type: ignore[arg-type]
+    return MessageEntry(direction, peer, "train", number, len(payload), digest)  # type: ignore[arg-type]
 
 
 def write(path: Path, messages: int = 3) -> list[bytes]:
@@ -56,7 +56,7 @@ def test_an_entry_tells_who_when_what_and_why(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     log = AuditLog(path, SERVER)
     log.note(passed("received", b"weights", number=3))
-    log.note(Passed.failed("received", "north", "evaluate", None, "WorkerError: died"))
+    log.note(MessageEntry.failed("received", "north", "evaluate", None, "WorkerError: died"))
     log.close()
     begin, first, second, end = (json.loads(line) for line in path.read_text().splitlines())
     assert begin | SERVER == begin
@@ -204,10 +204,10 @@ def test_a_log_whose_last_line_was_changed_is_not_gone_on_with(tmp_path: Path) -
 WRITER = """
 import sys
 from pathlib import Path
-from shoal.simulations.results.audit_log import AuditLog, Passed
+from shoal.common.audit.log import AuditLog, MessageEntry
 log = AuditLog(Path(sys.argv[1]), {"side": "server"})
 for number in range(10**6):
-    log.note(Passed("sent", "south", "train", number, 1, "0" * 64))
+    log.note(MessageEntry("sent", "south", "train", number, 1, "0" * 64))
 """
 
 

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import CheckpointError
 from shoal.server.checkpoint import Checkpoints
-from shoal.simulations import BUILTIN_SCENARIOS
 
 
 def scenario(*overrides: str) -> Scenario:
-    return load_scenario("linear", list(overrides), builtin=BUILTIN_SCENARIOS)
+    return load_scenario("linear", list(overrides))
 
 
 def checkpoints(folder: Path, *overrides: str) -> Checkpoints:

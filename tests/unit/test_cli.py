@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from shoal import cli
 from shoal.common import errors
-from shoal.simulations import BUILTIN_SCENARIOS, cli
-from shoal.simulations.cli import running
+from shoal.common.config.file import BUILTIN_SCENARIOS
+from shoal.simulations.cli import app, running
 
 HEAVY = (
     "tensorflow",
@@ -47,7 +48,7 @@ def imported_by(statement: str) -> set[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     started = time.perf_counter()
-    imported = imported_by("from simulations.cli import main; main(['--help'])")
+    imported = imported_by("from shoal.cli import main; main(['--help'])")
     print(f"shoal --help: {time.perf_counter() - started:.2f} s")  # told, not asserted: machines differ
     assert "typer" in imported
     assert not imported & set(HEAVY)
@@ -56,19 +57,19 @@ def test_help_imports_nothing_heavy() -> None:
 def test_reading_a_broken_scenario_imports_nothing_heavy(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("name = 3\n", encoding="utf-8")
-    imported = imported_by(f"from simulations.cli import main; main(['validate', {str(path)!r}])")
+    imported = imported_by(f"from shoal.cli import main; main(['validate', {str(path)!r}])")
     assert "pydantic" in imported
     assert not imported & set(HEAVY)
 
 
 def test_schema_validation_imports_nothing_heavy() -> None:
-    imported = imported_by("from simulations.cli import main; main(['validate', 'digits', '--schema-only'])")
-    assert "common" in imported
+    imported = imported_by("from shoal.cli import main; main(['validate', 'digits', '--schema-only'])")
+    assert "shoal" in imported
     assert not imported & (set(HEAVY) - {"numpy"})
 
 
 def test_help_of_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in cli.app.registered_commands:
+    for command in app.registered_commands:
         name = command.name or command.callback.__name__  # type: ignore[union-attr]
         shoal(name, "--help")
         assert f"shoal {name}" in capsys.readouterr().out.split("\n", 3)[3]
@@ -119,7 +120,7 @@ def test_set_and_options_reach_the_scenario(tmp_path: Path, capsys: pytest.Captu
 def test_every_error_class_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from shoal.simulations.config_reference import error_classes
+    from shoal.simulations.cli.reference_pages import error_classes
 
     for error in error_classes():
 
@@ -151,7 +152,7 @@ def test_unexpected_errors_show_a_traceback_and_exit_1(
 
 def test_ctrl_c_is_exit_code_130() -> None:
     program = (
-        "import os, signal, sys\nfrom simulations import cli\nfrom simulations.cli import running\n"
+        "import os, signal, sys\nfrom shoal import cli\nfrom shoal.simulations.cli import running\n"
         # A shell starts what runs in the background with SIGINT ignored, and Python leaves that so.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def load(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(30)\n"

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as npst
 from shoal.common.arrays import view
 from shoal.common.errors import TransportError
 from shoal.common.records import weights_to_record
-from shoal.simulations.transport import wire_pb2 as wire
-from shoal.simulations.transport.codec import CHUNK_BYTES, Packed, Unpacking, pack, unpack
+from shoal.common.wire import wire_pb2 as wire
+from shoal.common.wire.codec import CHUNK_BYTES, Packed, Unpacking, pack, unpack
 
 texts = st.text(max_size=8)
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal.common import config_file
 from shoal.common.config import Scenario
+from shoal.common.config import file as config_file
 from shoal.common.errors import ConfigError
 
 SMALL = """\
@@ -29,7 +29,9 @@ def scenario_file(tmp_path: Path) -> Path:
     return path
 
 
-def problems_of(path: Path | str, *overrides: str, builtin: Path | None = None) -> list[str]:
+def problems_of(
+    path: Path | str, *overrides: str, builtin: Path = config_file.BUILTIN_SCENARIOS
+) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         config_file.load_scenario(path, overrides, builtin=builtin)
     return caught.value.problems
@@ -199,12 +201,10 @@ def test_a_partition_scheme_names_the_key_that_it_needs(scenario_file: Path, sch
 def test_builtin_names_and_the_nearest_of_them(scenario_file: Path) -> None:
     builtin = scenario_file.parent
     assert config_file.builtin_names(builtin) == ["small"]
-    assert config_file.builtin_names(None) == []
     assert config_file.load_scenario("small", builtin=builtin).name == "small"
     (problem,) = problems_of("smal", builtin=builtin)
     assert 'Did you mean "small"?' in problem
     assert "Built-in scenarios: small." in problem
-    assert problems_of("smal") == ['"smal" is neither a file nor a built-in scenario.']
 
 
 def test_overrides_are_read_as_toml_or_as_text(scenario_file: Path) -> None:

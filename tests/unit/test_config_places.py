@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.common.config_places import key_lines, key_parts, line_of
+from shoal.common.config.places import key_lines, key_parts, line_of
 
 TRICKY = '''\
 # [not.a.table]

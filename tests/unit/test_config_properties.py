@@ -19,8 +19,8 @@ from shoal.common.config import (
     Scenario,
     TrainingConfig,
 )
-from shoal.common.config_file import dump_toml, load_scenario
-from shoal.common.config_places import key_lines
+from shoal.common.config.file import dump_toml, load_scenario
+from shoal.common.config.places import key_lines
 
 text = st.text(max_size=12)
 values = st.recursive(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal.simulations import BUILTIN_SCENARIOS, load_scenario
-from shoal.simulations.validation import validate
+from shoal.common.config.file import BUILTIN_SCENARIOS, load_scenario
+from shoal.simulations.checks.scenario import validate
 
 BUILTIN = sorted(path.stem for path in BUILTIN_SCENARIOS.glob("*.toml"))
 

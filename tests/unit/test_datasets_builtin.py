@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from shoal.common.config import Scenario
+from shoal.common.config.file import BUILTIN_SCENARIOS
 from shoal.common.errors import ConfigError, MissingPackageError, UnreadableDataError
 from shoal.common.schema import Population
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.datasets.loading import package_folder
 
 CARDS = Path(__file__).parents[2] / "docs" / "data"

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from shoal.common.config import Scenario
+from shoal.common.config.file import BUILTIN_SCENARIOS
 from shoal.common.schema import Column, Schema, Shard
-from shoal.simulations import BUILTIN_SCENARIOS, data_view, datasets
+from shoal.simulations import datasets
+from shoal.simulations.datasets import view as data_view
 
 
 class Few:

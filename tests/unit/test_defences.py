@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shoal.server.sites import FIRST_NODE_ID
+from shoal.common.sites import FIRST_NODE_ID
 from shoal.server.strategies.fltrust import FLTrust
 from shoal.server.strategies.geometric_median import GeometricMedian
 from shoal.server.strategies.norm_clipped import NormClippedMean

@@ -11,6 +11,7 @@ import pytest
 
 from shoal.common.preprocessing import Encoder, PreprocessingSpec
 from shoal.common.preprocessing import spec as s
+from shoal.common.preprocessing.layers import with_preprocessing
 from shoal.common.preprocessing.segment import segment
 
 TABLE = PreprocessingSpec(
@@ -92,7 +93,7 @@ def test_the_exported_model_equals_encoding_then_model(
 ) -> None:
     model = trained(spec)
     wanted = model(Encoder(spec).encode(columns)).numpy()
-    exported = Encoder(spec).export(model)
+    exported = with_preprocessing(spec, model)
     np.testing.assert_allclose(exported(raw_inputs(columns)).numpy(), wanted, atol=1e-5)
     exported.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")  # in safe mode, without any of our classes
@@ -105,7 +106,7 @@ def test_the_exported_text_model_takes_segmented_text(tmp_path: Path) -> None:
     model = trained(spec)
     wanted = model(Encoder(spec).encode({"text": texts})).numpy()
     cut = np.array([" ".join(segment(text)) for text in texts], object)
-    exported = Encoder(spec).export(model)
+    exported = with_preprocessing(spec, model)
     np.testing.assert_allclose(exported(raw_inputs({"text": cut})).numpy(), wanted, atol=1e-5)
     exported.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -7,13 +7,13 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from shoal.clients.worker import WorkerContext
 from shoal.common.errors import NonFiniteError, TooFewRepliesError
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.sites import Sites
 from shoal.server.exchange import Exchange, ask, require_replies
-from shoal.server.sites import Sites
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
-from shoal.simulations.engine.worker import Federation
 
 CLIENTS = 5
 SITES = Sites(CLIENTS, "site {}".format)
@@ -47,7 +47,7 @@ def make_app() -> ClientApp:
 
 def exchange(mode: str) -> Exchange:
     identify_process(1)
-    executor = SerialExecutor(make_app, Federation(1, {}, CLIENTS, show_errors=True))
+    executor = SerialExecutor(make_app, WorkerContext(1, {}, CLIENTS, show_errors=True))
     grid = EngineGrid(executor, SITES, make_run(1))
     content = RecordDict(
         {"arrays": ArrayRecord([np.zeros(3, np.float32)]), "config": ConfigRecord({"mode": mode})}

@@ -12,15 +12,15 @@ from shoal.common.errors import BudgetError, RunError
 from shoal.common.events import ClientRow
 from shoal.common.privacy.accounting import Charge, epsilon
 from shoal.common.privacy.charges import Account, Charges
-from shoal.common.privacy.plan import Plan
+from shoal.common.privacy.plan import ClientPrivacyPlan
 from shoal.common.records import EPSILON, EPSILON_NEXT
-from shoal.server.ledger import ClientLedger, NoLedger, RecordLedger
+from shoal.server.privacy.ledger import ClientLedger, NoLedger, RecordLedger
 
 DELTA = 1e-5
 
 
-def plan(budget: float = math.inf, noise: float = 5.0) -> Plan:
-    return Plan(noise, "everyone", 1.0, 0, (), DELTA, "rdp", budget)
+def plan(budget: float = math.inf, noise: float = 5.0) -> ClientPrivacyPlan:
+    return ClientPrivacyPlan(noise, "everyone", 1.0, 0, (), DELTA, "rdp", budget)
 
 
 def spent(rounds: int) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from shoal.common.config import ResourcesConfig
+from shoal.common.memory import memory_bytes, resident_bytes
 from shoal.simulations.engine.cluster import Room, worker_count
-from shoal.simulations.engine.memory import memory_bytes, resident_bytes
 
 MEMINFO = Path("/proc/meminfo")
 

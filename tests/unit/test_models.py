@@ -121,8 +121,8 @@ def test_initial_weights_are_the_same_in_another_process() -> None:
     code = (
         "import hashlib, random, numpy as np; random.seed(99); np.random.seed(99)\n"
         "import keras; keras.layers.Dense(3).build((None, 2))\n"  # other draws and layer names before
-        "from common.config import ModelConfig\nfrom common.models import build\n"
-        "from common.schema import InputSpec\n"
+        "from shoal.common.config import ModelConfig\nfrom shoal.common.models import build\n"
+        "from shoal.common.schema import InputSpec\n"
         "m = build(ModelConfig(name='mlp', args={}), InputSpec('vector', (5,)), 2, seed=1)\n"
         "print(hashlib.sha256(b''.join(w.tobytes() for w in m.get_weights())).hexdigest())"
     )

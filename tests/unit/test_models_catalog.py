@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 def test_checks_do_not_import_keras(tmp_path: Path) -> None:
     (tmp_path / "own_model_never_run.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     code = (
-        "import os, sys; from common.config import ModelConfig, TrainingConfig\n"
-        "from common.models import check, check_loss\n"
+        "import os, sys; from shoal.common.config import ModelConfig, TrainingConfig\n"
+        "from shoal.common.models import check, check_loss\n"
         f"os.chdir({str(tmp_path)!r})\n"
         "assert check(ModelConfig(name='mpl')) and check_loss(TrainingConfig(loss='x'))\n"
         "assert check(ModelConfig(name='own_model_never_run:build')) == []\n"

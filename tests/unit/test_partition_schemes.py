@@ -8,12 +8,12 @@ import pytest
 
 from shoal.common.config import DataConfig, PartitionConfig
 from shoal.common.errors import ConfigError, EmptyClientError
+from shoal.simulations.datasets.partition import partition
 from shoal.simulations.datasets.raw import Raw
-from shoal.simulations.datasets.table import Table, build_table
-from shoal.simulations.partition import partition
+from shoal.simulations.datasets.table import StoredTable, build_table
 
 
-def make(rows: int = 1000, classes: int = 10, sites: list[str] | None = None) -> Table:
+def make(rows: int = 1000, classes: int = 10, sites: list[str] | None = None) -> StoredTable:
     columns: dict[str, object] = {"row": np.arange(rows), "y": np.arange(rows) % classes}
     if sites is not None:
         columns["site"] = sites
@@ -21,7 +21,7 @@ def make(rows: int = 1000, classes: int = 10, sites: list[str] | None = None) ->
     return build_table(raw, DataConfig(source="own", task="multiclass"))
 
 
-def counts(table: Table, config: PartitionConfig, seed: int = 1) -> np.ndarray:
+def counts(table: StoredTable, config: PartitionConfig, seed: int = 1) -> np.ndarray:
     """Return rows by client and class (clients, classes)."""
     population = partition(table, config, seed)
     classes = table.schema.num_classes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.simulations import load_scenario
-from shoal.simulations.privacy_checks import privacy_problems
-from shoal.simulations.validation import validate
+from shoal.common.config.file import load_scenario
+from shoal.simulations.checks.privacy import privacy_problems
+from shoal.simulations.checks.scenario import validate
 
 
 def problems(*given: str) -> list[str]:

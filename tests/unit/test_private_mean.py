@@ -13,7 +13,7 @@ from shoal.common import records
 from shoal.common.config import Scenario, StrategyConfig
 from shoal.common.flower_shim import identify_process, number_message
 from shoal.common.privacy.noise import SLACK
-from shoal.common.privacy.plan import Plan, divided, make_plan
+from shoal.common.privacy.plan import ClientPrivacyPlan, divided, make_plan
 from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN, TRAIN_LOSS, WEIGHT, WITHIN
 from shoal.server.aggregation import PrivateMean, sum_of
 from shoal.server.sampling import train_cohort
@@ -117,7 +117,7 @@ def test_the_count_of_cut_updates_costs_part_of_the_noise() -> None:
     """With the paper's σ = cohort / 20 where that is cheap: 100 clients, σ = 5, z = 0.5."""
     asked = scenario(noise_multiplier=0.5, clipping="adaptive")
     n = 100_000
-    plan = Plan(0.5, "everyone", 1.0, 0, (), 1e-5, "rdp", math.inf)
+    plan = ClientPrivacyPlan(0.5, "everyone", 1.0, 0, (), 1e-5, "rdp", math.inf)
     aggregation = PrivateMean(asked, plan, 100, "seeded")
     found = moved(aggregation.replies(1, [], records.weights_to_record([np.zeros(n, np.float32)])))
     expected = divided(0.5, 100).update * 3.0 * SLACK / 100

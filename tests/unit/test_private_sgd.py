@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from shoal.clients.local_settings import LocalSettings
-from shoal.clients.private_sgd import PrivateTrainer, poisson_batches
-from shoal.clients.row_gradients import AnyRows, Batches, DenseRows
-from shoal.clients.trainer import Trainer, seed_states
+from shoal.clients.training.local_settings import LocalSettings
+from shoal.clients.training.private_sgd import PrivateTrainer, poisson_batches
+from shoal.clients.training.row_gradients import AnyRows, Batches, DenseRows
+from shoal.clients.training.trainer import Trainer, seed_states
 from shoal.common.errors import ModelError
 from shoal.common.privacy.noise import SeededRandomness
 from shoal.common.privacy.record import RecordPlan
@@ -289,7 +289,7 @@ def test_the_noise_is_fresh_in_each_step(monkeypatch: pytest.MonkeyPatch) -> Non
     x, y = np.zeros((40, 5), np.float32), np.zeros(40, np.float32)
     found = []
     for block in (1 << 22, 12_000 * 3):  # all 16 steps at once, and three at a time
-        monkeypatch.setattr("shoal.clients.private_sgd._NOISE_NUMBERS", block)
+        monkeypatch.setattr("shoal.clients.training.private_sgd._NOISE_NUMBERS", block)
         private = PrivateTrainer(Trainer(model), 0.5, 256)
         start = [np.zeros(w.shape, np.float32) for w in model.get_weights()]
         chosen = plan(noise_multiplier=3.0, sampling_probability=0.25, steps_a_round=16)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from shoal.common.events import RoundRow
-from shoal.simulations.progress import VISIBLE, Progress
+from shoal.simulations.progress import VISIBLE, ProgressDisplay
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None
@@ -24,7 +24,7 @@ def told(*, terminal: bool, rounds: int = 16, **site_arguments: Any) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=120, color_system=None)
     sites = example.make_sites(**site_arguments)
-    with Progress(SCENARIO, console) as progress:
+    with ProgressDisplay(SCENARIO, console) as progress:
         weights = example.tell_rounds(progress, sites, rounds, failing="SVHC")
         progress.on_sites(example.final_test(weights, sites, 30))
     return stream.getvalue()
@@ -64,7 +64,7 @@ def test_the_live_table_shows_the_last_rounds_and_the_best() -> None:
 
 def test_the_terminal_is_freed_when_the_run_breaks() -> None:
     stream = io.StringIO()
-    progress = Progress(SCENARIO, Console(file=stream, force_terminal=True, width=100))
+    progress = ProgressDisplay(SCENARIO, Console(file=stream, force_terminal=True, width=100))
 
     def interrupted() -> None:
         with progress:
@@ -78,7 +78,7 @@ def test_the_terminal_is_freed_when_the_run_breaks() -> None:
 
 
 def test_time_left_does_not_count_the_first_round() -> None:
-    progress = Progress(SCENARIO, Console(file=io.StringIO()))
+    progress = ProgressDisplay(SCENARIO, Console(file=io.StringIO()))
     progress.on_round(row(0, 9.0), [])
     assert progress.seconds_left() is None
     progress.on_round(row(1, 10.0), [])
@@ -90,7 +90,7 @@ def test_time_left_does_not_count_the_first_round() -> None:
 
 def test_messages_are_not_read_as_markup() -> None:
     stream = io.StringIO()
-    Progress(SCENARIO, Console(file=stream)).on_message("[bold]site[/bold] [x]")
+    ProgressDisplay(SCENARIO, Console(file=stream)).on_message("[bold]site[/bold] [x]")
     assert stream.getvalue() == "[bold]site[/bold] [x]\n"
 
 

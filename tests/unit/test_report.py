@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shoal.common.events import RoundRow, SiteRow
-from shoal.simulations.report import figures_rounds, figures_sites, render
+from shoal.simulations.report import figures_rounds, figures_sites, render, write_report
 from shoal.simulations.report.plot import clean, label
 from shoal.simulations.results import RunFolder
 
@@ -61,6 +61,7 @@ def make(directory: Path, *, sites: Any = None, compare: bool = True, summary: A
     weights = example.tell_rounds(run, rows, 6, failing="SVHC")
     run.on_sites(example.final_test(weights, rows, 18, compare=compare))
     run.finish("finished", summary or {})
+    write_report(run)
     return run
 
 

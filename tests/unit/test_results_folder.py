@@ -17,9 +17,10 @@ import pytest
 
 from shoal.common.errors import RunError
 from shoal.common.events import ClientRow, Interval, RoundRow, SiteRow
+from shoal.common.journal import Journal, plain, write_atomically
+from shoal.simulations.report import write_report
 from shoal.simulations.results import RunFolder, list_folders
 from shoal.simulations.results.environment import _git
-from shoal.simulations.results.journal import Journal, plain, write_atomically
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None
@@ -127,6 +128,7 @@ def test_columns_of_the_tables(run: RunFolder) -> None:
     run.on_round(round_row(1, train_loss=math.nan), [client_row(1), client_row(1, 1, metrics={"mae": 2.0})])
     run.on_sites([SiteRow(0, "SVI", 10, 4, 3, {"federated": {"auc": Interval(0.9, 0.8, 1.0)}})])
     run.finish("finished", {})
+    write_report(run)
     rounds = pq.read_table(run.path / "rounds.parquet")
     assert rounds.schema == run.rounds().schema
     assert same(rounds.to_pylist(), run.rounds().to_pylist())
@@ -148,6 +150,7 @@ def test_summary_holds_the_totals_and_what_the_caller_adds(run: RunFolder) -> No
     run.on_round(round_row(1, best=True), [])
     run.on_round(round_row(2, best=False), [])
     run.finish("stopped early", {"closed_form": {"slope": {"learnt": 3.001, "exact": 3.0}}})
+    write_report(run)
     summary = run.summary()
     assert summary["status"] == "stopped early"
     assert (summary["rounds"], summary["best_round"]) == (2, 1)
@@ -159,6 +162,7 @@ def test_summary_holds_the_totals_and_what_the_caller_adds(run: RunFolder) -> No
 
 def test_a_run_that_ends_before_its_first_round_leaves_a_report(run: RunFolder) -> None:
     run.finish("failed", {"error": "DataError: no rows"})
+    write_report(run)
     assert run.rounds().num_rows == run.clients().num_rows == len(run.sites()) == 0
     assert "DataError: no rows" in (run.path / "report.html").read_text()
 
@@ -250,7 +254,7 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     assert run.clients().num_rows == 5 * 5 + 4 * 5
     run.derive()
     assert pq.read_table(path / "rounds.parquet").num_rows == 5
-    assert "was killed after round 4 of 12" in run.write_report().read_text()
+    assert "was killed after round 4 of 12" in write_report(run).read_text()
 
 
 def test_an_unknown_run_names_the_nearest(run: RunFolder, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from shoal.common.errors import RunError
-from shoal.simulations import runs
+from shoal.simulations.report import write_report
 from shoal.simulations.results import RunFolder
+from shoal.simulations.results import terminal as runs
 
 _SPEC = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
 assert _SPEC is not None
@@ -27,6 +28,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = RunFolder.create(example.scenario(folder, name, rounds))
         run.on_sites(example.final_test(example.tell_rounds(run, sites, rounds), sites, 9, compare=compare))
         run.finish("finished", {})
+        write_report(run)
         run.path.rename(folder / name)
     return folder
 
@@ -74,6 +76,7 @@ def test_show_tells_the_verdict_and_each_site(directory: Path) -> None:
 def test_show_says_why_a_run_failed(tmp_path: Path) -> None:
     run = RunFolder.create(example.scenario(tmp_path))
     run.finish("failed", {"error": "DataError: [no] rows"})
+    write_report(run)
     screen = console()
     runs.show_run(run, console=screen)
     assert "DataError: [no] rows" in said(screen)
@@ -103,7 +106,7 @@ def test_report_of_a_killed_run_writes_the_tables_too(tmp_path: Path) -> None:
     run = RunFolder.create(example.scenario(tmp_path))
     example.tell_rounds(run, example.make_sites(), 2)
     run.close()
-    path = runs.write_report(run.name, tmp_path)
+    path = runs.rewrite_report(run.name, tmp_path)
     assert path == tmp_path / run.name / "report.html"
     assert path.stat().st_size > 1_000_000  # plotly is inside
     assert (path.parent / "clients.parquet").is_file()
@@ -111,4 +114,4 @@ def test_report_of_a_killed_run_writes_the_tables_too(tmp_path: Path) -> None:
 
 def test_an_unknown_run_is_refused(directory: Path) -> None:
     with pytest.raises(RunError, match='Did you mean "second"'):
-        runs.write_report("secnd", directory)
+        runs.rewrite_report("secnd", directory)

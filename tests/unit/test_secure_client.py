@@ -10,16 +10,17 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from shoal.clients.app import make_client_app
-from shoal.clients.resident import Resident
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
 from shoal.clients.secure.training import clip
 from shoal.common import records
 from shoal.common.config import Scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.records import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK, check_reply
 from shoal.common.secure import graph
 from shoal.common.secure.fixed_point import FixedPoint
-from shoal.simulations import datasets, load_scenario
+from shoal.simulations import datasets
 
 CLIENTS = 4  # all neighbours of each other, by default one may be lost: shares of three give a secret back
 SESSION = b"a session"
@@ -31,15 +32,15 @@ def scenario() -> Scenario:
 
 
 @pytest.fixture(scope="module")
-def resident(scenario: Scenario) -> Resident:
-    return Resident(scenario, datasets.load_population(scenario))
+def runtime(scenario: Scenario) -> ClientRuntime:
+    return ClientRuntime(scenario, datasets.load_population(scenario))
 
 
 class Cohort:
     """Four clients, and a server that passes on what it is told to."""
 
-    def __init__(self, resident: Resident) -> None:
-        self.app = SecureClient(resident)
+    def __init__(self, runtime: ClientRuntime) -> None:
+        self.app = SecureClient(runtime)
         self.states = [RecordDict() for _ in range(CLIENTS)]
         self.public: list[ConfigRecord] = []
         self.sealed: dict[int, dict[int, bytes]] = {}
@@ -83,13 +84,13 @@ class Cohort:
 
 
 @pytest.fixture
-def cohort(resident: Resident) -> Iterator[Cohort]:
-    found = Cohort(resident)
+def cohort(runtime: ClientRuntime) -> Iterator[Cohort]:
+    found = Cohort(runtime)
     found.keys()
     return found  # type: ignore[return-value]
 
 
-def test_a_session_from_begin_to_end_leaves_no_secret_behind(cohort: Cohort, resident: Resident) -> None:
+def test_a_session_from_begin_to_end_leaves_no_secret_behind(cohort: Cohort, runtime: ClientRuntime) -> None:
     cohort.shares()
     cohort.vector(0)
     told = cohort.unmask(0, [0, 1, 2], [3])
@@ -186,14 +187,14 @@ def test_only_what_is_in_the_list_is_added_up(cohort: Cohort) -> None:
 
 
 def test_nothing_is_masked_where_it_is_not_wanted_and_nothing_leaves_in_clear_where_it_is(
-    resident: Resident,
+    runtime: ClientRuntime,
 ) -> None:
     off = load_scenario("digits", [])
     with pytest.raises(DisclosureError, match=r"secure\.aggregation is false"):
-        Cohort(Resident(off, resident.population)).keys()
+        Cohort(ClientRuntime(off, runtime.population)).keys()
     content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), CONFIG: ConfigRecord({"preprocessing": ""})})
     with pytest.raises(DisclosureError, match="under masks only"):
-        make_client_app(resident).many(records.TRAIN, content, [0])
+        make_client_app(runtime).many(records.TRAIN, content, [0])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from shoal.common.secure.digest import digest
 from shoal.common.secure.fixed_point import FixedPoint, to_ring
 from shoal.common.secure.masks import Mask, add_masks, key_stream
 from shoal.common.secure.noise import noise_share
-from shoal.simulations.transport.codec import pack, unpack
+from shoal.common.wire.codec import pack, unpack
 
 
 def test_shamir_known_answer() -> None:

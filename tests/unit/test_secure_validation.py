@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from shoal.simulations import load_scenario
-from shoal.simulations.validation import validate
+from shoal.common.config.file import load_scenario
+from shoal.simulations.checks.scenario import validate
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.clients.local_settings import LocalSettings, LocalTask
-from shoal.clients.stacked import StackedTrainer, why_not
-from shoal.clients.trainer import Trainer
+from shoal.clients.training.local_settings import LocalSettings, LocalTask
+from shoal.clients.training.stacked import StackedTrainer, why_not
+from shoal.clients.training.trainer import Trainer
 
 FEATURES = 4
 OPTIMIZERS = {

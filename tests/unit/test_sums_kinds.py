@@ -10,8 +10,8 @@ from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.common.errors import DataError, DisclosureError
 from shoal.common.privacy.noise import randomness
 from shoal.common.schema import Column, Schema, Shard
-from shoal.server.preprocessing import fit, fit_total
-from shoal.server.summed_statistics import SummedStatistics
+from shoal.server.preprocessing.fit import fit, fit_total
+from shoal.server.preprocessing.summed_statistics import SummedStatistics
 from shoal.simulations.results.text import NONE, count
 
 SECURE = scenario_with(preprocessing={"min_count": 5, "min_sites": 2}, secure={"aggregation": True})

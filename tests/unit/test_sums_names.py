@@ -10,12 +10,12 @@ from shoal.clients.preprocessing.names import marked
 from shoal.common.errors import DataError, DisclosureError
 from shoal.common.preprocessing.sums.buckets import HASHES, bucket_count, hashed
 from shoal.common.preprocessing.sums.names import NameTable, cells_for
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.questions import Questions
 from shoal.common.privacy.noise import randomness
 from shoal.common.schema import Column, Schema, Shard
-from shoal.server.summed_statistics import SummedStatistics
-from shoal.server.sums import Summed
+from shoal.server.preprocessing.summed_statistics import SummedStatistics
+from shoal.server.preprocessing.sums import SummedVector
 
 SCHEMA = Schema((Column("c", "categorical"),), "binary", ("no", "yes"), "y")
 STRICT = scenario_with(preprocessing={"min_count": 5, "min_sites": 2}, secure={"aggregation": True})
@@ -43,7 +43,7 @@ def test_a_name_of_one_site_is_in_no_vector_that_leaves() -> None:
     shards = [column(common=10, secret=30), column(common=10, other=30), column(common=10, third=30)]
     asked = ShardSum(shards, SCHEMA, STRICT)
     SummedStatistics(asked, 3, SCHEMA, STRICT, randomness("seeded", 1, "statistics-noise")).total()
-    plan = Plan.of(SCHEMA, STRICT)
+    plan = SumsPlan.of(SCHEMA, STRICT)
     # one heavy bucket in each row: int(1.2 · 1) names
     table = plan.table("c", cells_for(1, 0), 0)
     assert [table.read(vector) for vector in asked.answers["names"]] == [{"common": (1, 10)}] * 3
@@ -91,7 +91,7 @@ def test_an_unreadable_table_is_asked_for_again_twice_as_large() -> None:
             summed = super().__call__(question, size)
             if question["pass"] == "names" and self.spoilt > 0:
                 self.spoilt -= 1
-                return Summed(summed.vector + 1, summed.clients)
+                return SummedVector(summed.vector + 1, summed.clients)
             return summed
 
     asked = Spoiled(shards, SCHEMA, STRICT)
@@ -107,7 +107,7 @@ def test_an_unreadable_table_is_asked_for_again_twice_as_large() -> None:
 
 
 def test_a_client_does_not_answer_a_server_that_calls_everything_common() -> None:
-    plan = Plan.of(SCHEMA, STRICT)
+    plan = SumsPlan.of(SCHEMA, STRICT)
     questions = Questions(plan, 2)
     everything = {"c": np.ones((HASHES, bucket_count(64)), bool)}
     values = questions.names(everything, {"c": plan.table("c", 20, 0)})
@@ -117,12 +117,12 @@ def test_a_client_does_not_answer_a_server_that_calls_everything_common() -> Non
 
 @pytest.mark.parametrize("name", ["", "a" * 129, "with\0zero", "字" * 43])
 def test_names_that_no_cell_holds_are_not_told(name: str) -> None:
-    shape = Plan.of(SCHEMA, STRICT).table("c", 20, 0)
+    shape = SumsPlan.of(SCHEMA, STRICT).table("c", 20, 0)
     assert not shape.fits(name)
     assert shape.fits("字" * 42)
 
 
 def test_names_of_any_text_survive() -> None:
     names = {"\ud800 lone surrogate": 6, "é 字": 7, "x" * 128: 8}
-    shape = Plan.of(SCHEMA, STRICT).table("c", 20, 0)
+    shape = SumsPlan.of(SCHEMA, STRICT).table("c", 20, 0)
     assert shape.read(shape.filled(names) * 2) == {name: (2, 2 * n) for name, n in names.items()}

@@ -12,11 +12,11 @@ from summing import scenario_with, total_of
 from shoal.common.errors import ConfigError, DataError
 from shoal.common.preprocessing.sums.layout import Block, Layout
 from shoal.common.preprocessing.sums.noise import client_share, names_threshold, protection
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.privacy.accounting import Charge, epsilon
 from shoal.common.privacy.noise import SeededRandomness
 from shoal.common.schema import Column, Schema, Shard
-from shoal.server.preprocessing import fit_total
+from shoal.server.preprocessing.fit import fit_total
 
 TABLE = Schema((Column("x", "numeric"), Column("c", "categorical")), "binary", ("no", "yes"), "y")
 NUMBERS = Schema((Column("x", "numeric"),), "regression", (), "y")
@@ -151,7 +151,7 @@ NUMBERS_ONLY = Schema((Column("x", "numeric"),), "binary", ("no", "yes"), "y")
 def test_every_block_has_a_part_of_the_noise_where_it_can_be_moved() -> None:
     image = Schema((Column("i", "image", (2, 2, 1)),), "multiclass", ("a", "b", "c"), "y")
     for unit, moved in (("record", {"rows", "classes"}), ("client", {"rows", "classes", "pixels"})):
-        layout = Plan.of(image, scenario_with(privacy=privacy(unit))).numbers()
+        layout = SumsPlan.of(image, scenario_with(privacy=privacy(unit))).numbers()
         assert {b.name for b in layout.blocks if layout.stddev(b.name) > 0} == moved
 
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from shoal.clients.local_settings import LocalSettings, batch_plan
-from shoal.clients.trainer import Trainer
+from shoal.clients.training.local_settings import LocalSettings, batch_plan
+from shoal.clients.training.trainer import Trainer
 from shoal.common.errors import NonFiniteError
 
 ROWS, FEATURES, BATCH = 23, 4, 5  # 23 rows: the last batch of an epoch has 3

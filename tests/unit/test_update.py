@@ -7,10 +7,10 @@ import pytest
 
 from shoal.clients.update.clip import Clip
 from shoal.clients.update.compress import Float16, Int8
-from shoal.clients.update.noise import Noise
+from shoal.clients.update.noise import GaussianNoise
 from shoal.clients.update.pipeline import Pipeline, make_pipeline
-from shoal.clients.update.step import Origin
 from shoal.common.config import UpdateConfig
+from shoal.common.origin import Origin
 
 ONE = [Origin(1, 1, 0)]
 
@@ -39,7 +39,7 @@ def test_a_norm_whose_square_overflows_is_clipped_all_the_same() -> None:
 def test_noise_has_the_deviation_that_was_asked_for() -> None:
     """Over n = 200,000 draws the mean has deviation s/√n, the sample deviation s/√(2n): five of each."""
     n, stddev = 200_000, 0.3
-    drawn = Noise(stddev).apply([np.zeros((1, n), np.float32)], ONE)[0][0].astype(np.float64)
+    drawn = GaussianNoise(stddev).apply([np.zeros((1, n), np.float32)], ONE)[0][0].astype(np.float64)
     assert abs(drawn.mean()) < 5 * stddev / np.sqrt(n)
     assert abs(drawn.std() - stddev) < 5 * stddev / np.sqrt(2 * n)
     fourth = ((drawn / stddev) ** 4).mean()  # 3 for a Gaussian, with deviation √(96/n)
@@ -48,7 +48,7 @@ def test_noise_has_the_deviation_that_was_asked_for() -> None:
 
 def test_noise_differs_between_clients_and_rounds() -> None:
     origins = [Origin(1, 1, 0), Origin(1, 1, 1), Origin(1, 2, 0)]
-    drawn = Noise(1.0).apply([np.zeros((3, 100), np.float32)], origins)[0]
+    drawn = GaussianNoise(1.0).apply([np.zeros((3, 100), np.float32)], origins)[0]
     assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.5  # 5 deviations of 1/√100
 
 

@@ -7,9 +7,9 @@ each block by Δ_j / sqrt(s_j): the noise is then z everywhere, and the vector m
 sqrt(Σ_j s_j) = 1. So a pass is one Gaussian mechanism of noise multiplier z, whatever the shares.
 `plan` gives the Δ_j and proves them; docs/preprocessing.md has the proofs in full.
 
-The passes are charged to the same account as training (`Protection.charges`), and z is solved for so that by
-themselves they spend `privacy.statistics_epsilon` as that account adds up. Each pass may depend on what those
-before published: accounts of Gaussian mechanisms hold for such adaptive composition.
+The passes are charged to the same account as training (`StatisticsProtection.charges`), and z is solved for
+so that by themselves they spend `privacy.statistics_epsilon` as that account adds up. Each pass may depend on
+what those before published: accounts of Gaussian mechanisms hold for such adaptive composition.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Unit = Literal["none", "client", "local", "record"]
 
 
 @dataclass(frozen=True, slots=True)
-class Protection:
+class StatisticsProtection:
     """What protects the sums.
 
     Attributes:
@@ -58,7 +58,7 @@ def is_asked_for_sums(scenario: Scenario) -> bool:
     return scenario.secure.aggregation or scenario.privacy.statistics_epsilon is not None
 
 
-def protection(schema: Schema, scenario: Scenario) -> Protection:
+def protection(schema: Schema, scenario: Scenario) -> StatisticsProtection:
     """Return the protection that the scenario asks for; server and clients get the same.
 
     Raises:
@@ -67,7 +67,7 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
     """
     privacy = scenario.privacy
     if privacy.statistics_epsilon is None:
-        return Protection()
+        return StatisticsProtection()
     if privacy.unit == "none":
         raise ConfigError(
             'privacy.statistics_epsilon is set, but privacy.unit is "none"',
@@ -94,7 +94,7 @@ def protection(schema: Schema, scenario: Scenario) -> Protection:
     charges = (_charge(solved, passes, scenario),)
     # as in training: a server that sees single clients is trusted with the noise that protects whole ones
     at_client = privacy.unit != "client" or scenario.secure.aggregation
-    return Protection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
+    return StatisticsProtection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
 
 
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
@@ -118,7 +118,7 @@ def client_share(asked: int, scenario: Scenario) -> float:
     return 1 / math.sqrt(graph.choose(asked, config.max_dropout, config.max_colluding).least)
 
 
-def names_threshold(protection: Protection, stddev: float, reach: int) -> float:
+def names_threshold(protection: StatisticsProtection, stddev: float, reach: int) -> float:
     """Return the noisy count above which a name may be published.
 
     One unit adds at most 1 to at most `reach` names that nobody else has. The chance that the noise carries

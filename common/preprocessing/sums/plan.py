@@ -34,7 +34,7 @@ from shoal.common.preprocessing.sums.buckets import HASHES, bucket_count
 from shoal.common.preprocessing.sums.grid import Grid
 from shoal.common.preprocessing.sums.layout import Block, Layout
 from shoal.common.preprocessing.sums.names import NameTable
-from shoal.common.preprocessing.sums.noise import Protection, protection
+from shoal.common.preprocessing.sums.noise import StatisticsProtection, protection
 from shoal.common.schema import Schema
 
 EXACT: Final = Grid(0.01)
@@ -51,7 +51,7 @@ _CLIP: Final = 2.5  # a site's count of a bucket or name is cut at so many stand
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SumsPlan:
     """What server and clients both know of the sums before anything is asked.
 
     Attributes:
@@ -60,10 +60,10 @@ class Plan:
 
     schema: Schema
     config: PreprocessingConfig
-    protection: Protection
+    protection: StatisticsProtection
 
     @classmethod
-    def of(cls, schema: Schema, scenario: Scenario) -> Plan:
+    def of(cls, schema: Schema, scenario: Scenario) -> SumsPlan:
         """Return the plan of a scenario.
 
         Raises:

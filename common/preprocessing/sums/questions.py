@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shoal.common.errors import DisclosureError
 from shoal.common.preprocessing.sums.buckets import MOST_HEAVY, bucket_count
 from shoal.common.preprocessing.sums.names import NameTable
-from shoal.common.preprocessing.sums.plan import Plan
+from shoal.common.preprocessing.sums.plan import SumsPlan
 
 PASSES: Final = ("numbers", "moments", "names", "counts")
 PASS: Final = "pass"
@@ -41,7 +41,7 @@ class Questions:
         asked: clients that are asked; it sets each one's part of the noise under secure aggregation.
     """
 
-    plan: Plan
+    plan: SumsPlan
     asked: int
 
     def numbers(self, clips: Mapping[str, int]) -> Values:

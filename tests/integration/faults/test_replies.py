@@ -17,13 +17,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from shoal.common.config import Scenario
-from shoal.common.config_file import load_scenario
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import NonFiniteError, TooFewRepliesError
 from shoal.common.events import ClientRow, RoundRow
 from shoal.common.flower_shim import client_error, number_message
 from shoal.server.app import Hooks, Outcome
 from shoal.server.cohort_grid import CohortGrid
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
+from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
 
 BAD = 3  # the client whose replies are changed
@@ -33,7 +33,7 @@ Fault = Callable[[Message], "list[Message]"]
 
 def scenario(*more: str) -> Scenario:
     given = ["training.rounds=3", "partition.clients=5", "output.bootstrap=10", "server.min_success=0.8"]
-    return load_scenario("linear", [*given, *more], builtin=BUILTIN_SCENARIOS)
+    return load_scenario("linear", [*given, *more])
 
 
 class FaultyGrid(CohortGrid):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from wire import NAMES, listening
 
-from shoal.simulations.transport.certificates import issue, make_authority
-from shoal.simulations.transport.server import Policy, TransportServer
+from shoal.common.certificates import issue, make_authority
+from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 
 @pytest.fixture(scope="module")

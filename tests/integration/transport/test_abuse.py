@@ -19,9 +19,9 @@ from waiting import until
 from wire import Doubles, Running, asked, hello, listening, raw
 
 from shoal.common.records import weights_to_record
-from shoal.simulations.transport import wire_pb2 as wire
-from shoal.simulations.transport.codec import pack
-from shoal.simulations.transport.server import Policy, TransportServer
+from shoal.common.wire import wire_pb2 as wire
+from shoal.common.wire.codec import pack
+from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 # A process of its own, because both ends of a thousand sockets are more than one may have.
 FLOOD = """
@@ -91,7 +91,7 @@ def test_a_reply_that_drips_is_cut_off(
     keys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A byte each tenth of a second is a chunk in time each time, but not the rate that is asked for."""
-    monkeypatch.setattr("shoal.simulations.transport.server._STALLED_S", 1.0)
+    monkeypatch.setattr("shoal.server.pilot.grpc_server._STALLED_S", 1.0)
     payload = wire.Payload(size=10_000)  # 0.6 s at 16 KiB a second
 
     def drip() -> Iterator[bytes]:
@@ -120,15 +120,15 @@ def test_a_reply_that_nobody_asked_for_is_not_kept(server: TransportServer, keys
         for _ in range(100):
             yield chunk(bytes(1 << 20))
 
-    before = resident()
+    before = runtime()
     said = raw(server, keys, "north", unasked())
     assert [message.WhichOneof("body") for message in said] == ["welcome", "received"]
-    assert resident() - before < 50 << 20
+    assert runtime() - before < 50 << 20
     assert server.meter.clients[0].bytes_up == 0
 
 
-def resident() -> int:
-    from shoal.simulations.engine.memory import resident_bytes
+def runtime() -> int:
+    from shoal.common.memory import resident_bytes
 
     return resident_bytes()
 

@@ -15,16 +15,16 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from waiting import until
 from wire import NAMES, Doubles, Running, asked, listening, of
 
+from shoal.clients.pilot.grpc_client import TransportClient
+from shoal.clients.worker import Answer, Job
+from shoal.common.audit.log import MessageEntry
+from shoal.common.certificates import server_credentials
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.records import record_to_weights, weights_to_record
-from shoal.server.sites import Sites
-from shoal.simulations.engine.worker import Answer, Job
-from shoal.simulations.results.audit_log import Passed
-from shoal.simulations.transport import wire_pb2 as wire
-from shoal.simulations.transport.certificates import server_credentials
-from shoal.simulations.transport.client import TransportClient
-from shoal.simulations.transport.grid import TransportGrid
-from shoal.simulations.transport.server import Policy, TransportServer
+from shoal.common.sites import Sites
+from shoal.common.wire import wire_pb2 as wire
+from shoal.server.pilot.grid import TransportGrid
+from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 
 def test_tasks_reach_their_clients_and_replies_come_back(server: TransportServer, keys: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_client_that_finds_another_run_begins_anew(keys: Path) -> None:
 def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_hash(
     server: TransportServer, keys: Path
 ) -> None:
-    noted: list[Passed] = []
+    noted: list[MessageEntry] = []
     server.on_passed = noted.append
     client = Running(server, keys, "north", Doubles())
     server.exchange([asked(0)], 20)
@@ -183,7 +183,7 @@ def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_ha
 def test_a_message_that_cannot_be_logged_ends_the_exchange(
     server: TransportServer, keys: Path, full_at: str
 ) -> None:
-    def note(passed: Passed) -> None:
+    def note(passed: MessageEntry) -> None:
         if passed.direction == full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -14,17 +14,14 @@ import pytest
 from flwr.app import RecordDict
 from wire import NAMES, Doubles, Running, asked, dial, hello, of, raw
 
+from shoal.clients.worker import Answer, Job
+from shoal.common.certificates import client_credentials, issue, server_credentials
 from shoal.common.errors import TransportError
 from shoal.common.records import record_to_weights, weights_to_record
-from shoal.simulations.engine.worker import Answer, Job
-from shoal.simulations.transport import wire_pb2 as wire
-from shoal.simulations.transport.certificates import (
-    client_credentials,
-    issue,
-    server_credentials,
-)
-from shoal.simulations.transport.codec import pack
-from shoal.simulations.transport.server import PROTOCOL, Policy, TransportServer
+from shoal.common.wire import wire_pb2 as wire
+from shoal.common.wire.codec import pack
+from shoal.common.wire.protocol import PROTOCOL
+from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 
 def expired(keys: Path) -> grpc.ChannelCredentials:
@@ -171,7 +168,7 @@ def test_a_reply_to_somebody_else_s_task_or_told_twice_changes_nothing(
 def test_a_client_that_says_nothing_is_hung_up_on(
     server: TransportServer, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shoal.simulations.transport.server._HELLO_S", 1.0)
+    monkeypatch.setattr("shoal.server.pilot.grpc_server._HELLO_S", 1.0)
     waiting = threading.Event()
 
     def silence() -> Iterator[bytes]:

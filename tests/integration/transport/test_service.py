@@ -15,15 +15,16 @@ from waiting import until
 from wire import NAMES, Doubles, Running, asked, dial, listening, of
 
 from benchmarks.compose import free_port
-from shoal.common.config_file import load_scenario
+from shoal.clients.pilot.consent import KINDS, Terms, statement
+from shoal.common.certificates import Revocations, issue, make_authority, revoke
+from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError, TransportError
 from shoal.common.records import REPLIES, SUMS, record_to_weights, weights_to_record
-from shoal.simulations import BUILTIN_SCENARIOS, datasets
-from shoal.simulations.transport.certificates import Revocations, issue, make_authority, revoke
-from shoal.simulations.transport.codec import Unpacking, pack
-from shoal.simulations.transport.consent import KINDS, Terms, statement
-from shoal.simulations.transport.meter import serve_metrics
-from shoal.simulations.transport.server import SERVICE, Policy, TransportServer
+from shoal.common.wire.codec import Unpacking, pack
+from shoal.common.wire.protocol import SERVICE
+from shoal.server.pilot.grpc_server import Policy, TransportServer
+from shoal.server.pilot.meter import serve_metrics
+from shoal.simulations import datasets
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_terms() -> None:
 
 
 def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
-    scenario = load_scenario("medical-thyroid", [], builtin=BUILTIN_SCENARIOS)
+    scenario = load_scenario("medical-thyroid", [])
     population = datasets.load_population(scenario)
     text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms(frozenset({"local"}), 3))
     words = text.replace(",", " ").replace(";", " ").split()
@@ -148,7 +149,7 @@ def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
 
 
 def test_the_statement_of_a_secure_scenario_says_that_updates_leave_under_masks_only() -> None:
-    scenario = load_scenario("medical-thyroid", ["secure.aggregation=true"], builtin=BUILTIN_SCENARIOS)
+    scenario = load_scenario("medical-thyroid", ["secure.aggregation=true"])
     population = datasets.load_population(scenario)
     text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms())
     left = [name for name in KINDS if f"  {name} " in text]

@@ -1,0 +1,1 @@
+"""What a real site runs: it dials the server, shows what is asked, and answers from its own file."""

@@ -1,0 +1,231 @@
+"""The client's end: dials the server, runs what it is asked, and comes back after every break."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import grpc
+from flwr.app import RecordDict
+
+from shoal.clients.worker import Answer, Job
+from shoal.common.audit.log import Direction, MessageEntry
+from shoal.common.errors import TransportError
+from shoal.common.purposes import round_of
+from shoal.common.sites import FIRST_NODE_ID
+from shoal.common.wire import wire_pb2 as wire
+from shoal.common.wire.codec import Packed, Unpacking, pack
+from shoal.common.wire.protocol import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
+
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 30.0
+# What another try will not mend.
+_HOPELESS: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
+_log = logging.getLogger("shoal.transport")
+
+
+class Runs(Protocol):
+    """What runs the ClientApp; a `Worker`, or one that is shared."""
+
+    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+        """Run the app for all jobs, as `Worker.run` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A reply that is kept until the server has it: `packed`, or else the `error`."""
+
+    error: str
+    packed: Packed | None
+
+
+class TransportClient:
+    """One client of a federation."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None,
+        make_worker: Callable[[wire.Welcome], Runs],
+        *,
+        version: str,
+        name: str = "",
+        on_passed: Callable[[MessageEntry], None] = lambda passed: None,
+        refuses: Callable[[str], str] = lambda message_type: "",
+        compression: Literal["none", "zstd"] = "none",
+        most_bytes: int = 1 << 30,
+        patience_s: float = 600.0,
+    ) -> None:
+        """Prepare to dial.
+
+        Args:
+            address: "host:port" of the server; credentials: `None` for a server without TLS.
+            make_worker: makes what runs the ClientApp, when the server has told who we are, and again when
+                it runs another run.
+            version: of shoal; name: of this client, where no certificate says it.
+            on_passed: is told of each task that comes before it is worked on, and of each answer before it
+                leaves.
+            refuses: message type → why it is not answered, or "".
+            compression: of what leaves.
+            most_bytes: of a message of the server.
+            patience_s: how long a server that cannot be reached is tried.
+        """
+        self._address = address
+        self._credentials = credentials
+        self._make_worker = make_worker
+        self._hello = wire.Hello(protocol=PROTOCOL, version=version, name=name)
+        self._on_passed = on_passed
+        self._refuses = refuses
+        self._compression = compression
+        self._most_bytes = most_bytes
+        self._patience_s = patience_s
+        self._worker: Runs | None = None
+        self._client = -1
+        self._run_id = ""
+        self._state: RecordDict | None = None
+        self._answers: dict[str, _Answer] = {}
+        self._welcomed = False
+
+    def run(self) -> None:
+        """Take part until the server says goodbye.
+
+        Raises:
+            TransportError: the server refuses us, or cannot be reached for too long.
+        """
+        wait, since = _FIRST_WAIT_S, time.monotonic()
+        while True:
+            self._welcomed = False
+            try:
+                if self._session():
+                    return
+                reason = "the server ended the connection"
+            except grpc.RpcError as error:
+                reason = f"{error.code().name}: {error.details()}"
+                if error.code() in _HOPELESS:
+                    raise TransportError(f"{self._address}: {reason}") from error
+            if self._welcomed:
+                wait, since = _FIRST_WAIT_S, time.monotonic()
+            if time.monotonic() - since > self._patience_s:
+                raise TransportError(
+                    f"no connection to {self._address} for {self._patience_s:g} s; last: {reason}",
+                    hint="is the server running, and are both certificates of the same authority?",
+                )
+            _log.info("%s; trying again in %.1f s", reason, wait)
+            time.sleep(wait * random.uniform(0.5, 1.0))  # clients shall not all come back at once
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def _session(self) -> bool:
+        """Keep one connection as long as it lasts; tell whether the server said goodbye."""
+        channel: Any
+        if self._credentials is None:
+            channel = grpc.insecure_channel(self._address, LIMITS)
+        else:
+            channel = grpc.secure_channel(self._address, self._credentials, LIMITS)
+        with channel:
+            join = channel.stream_stream(
+                f"/{SERVICE}/Join",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=wire.FromServer.FromString,
+            )
+            outgoing: queue.SimpleQueue[Iterator[wire.FromClient] | None] = queue.SimpleQueue()
+            outgoing.put(iter([wire.FromClient(hello=self._hello)]))
+            stream = join(_each(outgoing))
+            try:
+                return self._follow(stream, outgoing)
+            finally:
+                outgoing.put(None)
+                stream.cancel()
+
+    def _follow(
+        self,
+        stream: Iterator[wire.FromServer],
+        outgoing: queue.SimpleQueue[Iterator[wire.FromClient] | None],
+    ) -> bool:
+        for message in stream:
+            match message.WhichOneof("body"):
+                case "welcome":
+                    self._begin(message.welcome)
+                case "refusal":
+                    raise TransportError(f"{self._address} refuses us: {message.refusal.reason}")
+                case "task":
+                    content = self._receive(message.task.payload, stream)
+                    outgoing.put(self._answer(message.task, content))
+                case "received":
+                    self._answers.pop(message.received.task, None)
+                case "goodbye":
+                    return True
+                case _:
+                    raise TransportError(f"{self._address} sent something that is no task")
+        return False
+
+    def _begin(self, welcome: wire.Welcome) -> None:
+        self._welcomed = True
+        if self._worker is None or welcome.run_id != self._run_id:  # of another run, nothing is kept
+            self._worker, self._client = self._make_worker(welcome), welcome.client
+            self._run_id, self._state, self._answers = welcome.run_id, None, {}
+
+    def _receive(self, header: wire.Payload, stream: Iterator[wire.FromServer]) -> RecordDict:
+        unpacking = Unpacking(header, self._most_bytes)
+        while not unpacking.complete:
+            part = next(stream, None)
+            if part is None or part.WhichOneof("body") != "chunk":
+                raise TransportError(f"{self._address} sent a task without all of its content")
+            unpacking.add(part.chunk)
+        return unpacking.content()
+
+    def _answer(self, task: wire.Task, content: RecordDict) -> Iterator[wire.FromClient]:
+        """Answer a task; one that has been answered before gets the same answer again."""
+        self._on_passed(self._passed("received", task, content, task.payload))
+        if task.id not in self._answers:
+            self._answers[task.id] = self._work(task, content)
+        answer = self._answers[task.id]
+        header = None if answer.packed is None else answer.packed.header
+        self._on_passed(self._passed("sent", task, content, header, answer.error))
+        return _messages(task.id, answer, header)
+
+    def _passed(
+        self,
+        direction: Direction,
+        task: wire.Task,
+        asked: RecordDict,
+        header: wire.Payload | None,
+        error: str = "",
+    ) -> MessageEntry:
+        number = round_of(asked)
+        if header is None:
+            return MessageEntry.failed(direction, self._address, task.message_type, number, error)
+        digest = header.sha256.hex()
+        return MessageEntry(direction, self._address, task.message_type, number, header.size, digest)
+
+    def _work(self, task: wire.Task, content: RecordDict) -> _Answer:
+        if self._worker is None:
+            raise TransportError(f"{self._address} sent a task before it welcomed us")
+        if reason := self._refuses(task.message_type):
+            _log.warning("refused the server's %s: %s", task.message_type, reason)
+            return _Answer(reason, None)
+        node = FIRST_NODE_ID + self._client
+        job = Job(node, self._client, task.message_type, task.group, self._state)
+        answer = self._worker.run(content, [job])[0]
+        if answer.state is not None:
+            self._state = answer.state
+        if answer.content is None:
+            return _Answer(answer.error[:MOST_ERROR] or "no reason given", None)
+        return _Answer("", pack(answer.content, self._compression))
+
+
+def _each(outgoing: queue.SimpleQueue[Iterator[wire.FromClient] | None]) -> Iterator[wire.FromClient]:
+    while (messages := outgoing.get()) is not None:
+        yield from messages
+
+
+def _messages(task: str, answer: _Answer, header: wire.Payload | None) -> Iterator[wire.FromClient]:
+    yield wire.FromClient(reply=wire.Reply(task=task, error=answer.error, payload=header))
+    if answer.packed is not None:
+        for chunk in answer.packed.chunks():
+            yield wire.FromClient(chunk=chunk)

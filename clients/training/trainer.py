@@ -1,0 +1,214 @@
+"""Local training of a Keras model, one whole client in one compiled call.
+
+`keras.Model.fit` spends milliseconds of Python on each batch; here a `tf.while_loop` runs Keras' own
+`train_step` over all batches of all local epochs, so any compiled model works, also a subclass with a
+`train_step` of its own. Shard sizes are dynamic: nothing is traced again for another client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from shoal.clients.training.local_settings import LocalSettings, batch_plan
+from shoal.clients.training.objective import ProximalTerm
+from shoal.common.errors import NonFiniteError
+from shoal.common.profiling import span
+from shoal.common.records import all_finite
+
+Arrays = Sequence[NDArray[Any]]
+_RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+_MOST_UNROLLED = 64  # steps; a graph of more takes longer to build than it saves
+_PREDICT_ROWS = 1024  # bounds the memory of activations, whatever the shard's size
+
+
+class Trainer:
+    """A compiled model that trains and evaluates one client after another.
+
+    Every call states the weights to start from; nothing of one client reaches the next: optimizer
+    state, loss tracker and the seeds of random layers are set anew inside the compiled call.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Take over a built model that `common.models.compile_model` has compiled."""
+        self.model = model
+        _unroll(model)
+        model.optimizer.build(model.trainable_variables)
+        self._weights: list[keras.Variable] = list(model.weights)
+        self._optimizer_start = [np.asarray(v) for v in model.optimizer.variables]
+        self._seeds = seed_states(model)
+        self._proximal: ProximalTerm | None = None
+        self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
+        self.traces = 0
+
+    @span("train")
+    def train(
+        self,
+        weights: Arrays,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        settings: LocalSettings,
+        rng: np.random.Generator,
+    ) -> tuple[list[NDArray[Any]], float, int]:
+        """Train on a client's rows from the given weights.
+
+        Args:
+            weights: in the order of `keras.Model.get_weights`.
+            x: encoded inputs (rows, ...); y: labels (rows,).
+            settings: how.
+            rng: draws the order of rows.
+
+        Returns:
+            The new weights, the mean training loss over rows, and the number of steps.
+
+        Raises:
+            NonFiniteError: if the loss or a weight is not finite afterwards.
+        """
+        order, bounds = batch_plan(len(y), settings, rng)
+        self.prepare(weights, settings)
+        arguments = [x, y, order, bounds]
+        if settings.class_weights is not None:
+            arguments.append(np.asarray(settings.class_weights, np.float32)[y])
+        loss = float(self._call(self._all_steps, arguments))
+        trained = self.model.get_weights()
+        if not np.isfinite(loss) or not all_finite(trained):
+            raise NonFiniteError.after_training(loss, len(bounds) - 1, settings.learning_rate)
+        return trained, loss, len(bounds) - 1
+
+    @span("evaluate")
+    def evaluate(self, weights: Arrays, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        """Return predictions (rows, outputs) and the mean loss of the given weights on rows."""
+        self._assign(weights)
+        if self._proximal is not None:
+            self._proximal.mu.assign(0.0)
+        predictions, losses, counts = [], [], []
+        for start in range(0, len(y), _PREDICT_ROWS):
+            rows = slice(start, start + _PREDICT_ROWS)
+            predicted, loss = self._call(self._forward, [x[rows], y[rows]])
+            predictions.append(predicted.numpy())
+            losses.append(float(loss))
+            counts.append(len(y[rows]))
+        return np.concatenate(predictions), float(np.average(losses, weights=counts))
+
+    @span("evaluate")
+    def evaluate_many(
+        self, weights: Arrays, parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    ) -> list[tuple[NDArray[Any], float]]:
+        """Return what `evaluate` returns for each of several clients' rows, from shared forward passes."""
+        if len(parts) == 1 or type(self.model).compute_loss is not keras.Model.compute_loss:
+            return [self.evaluate(weights, x, y) for x, y in parts]
+        self._assign(weights)
+        if self._proximal is not None:
+            self._proximal.mu.assign(0.0)
+        x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        blocks = [x[start : start + _PREDICT_ROWS] for start in range(0, len(x), _PREDICT_ROWS)]
+        predicted = np.concatenate([self._call(self._predict, [block]).numpy() for block in blocks])
+        bounds = np.cumsum([0, *(len(labels) for _, labels in parts)])
+        losses = self._call(self._losses, [y, predicted, bounds.astype(np.int32)]).numpy()
+        found = np.split(predicted, bounds[1:-1])
+        return [(p, float(loss)) for p, loss in zip(found, losses, strict=True)]
+
+    def _assign(self, weights: Arrays) -> None:
+        for variable, value in zip(self._weights, weights, strict=True):
+            variable.assign(value)
+
+    @property
+    def proximal(self) -> bool:
+        """Whether the loss has FedProx's term, perhaps with mu = 0; it is then part of every graph."""
+        return self._proximal is not None
+
+    def prepare(self, weights: Arrays, settings: LocalSettings) -> None:
+        """Set all state that training reads, as it is for a client that starts afresh."""
+        self._assign(weights)
+        if not settings.keep_optimizer:
+            for variable, value in zip(self.model.optimizer.variables, self._optimizer_start, strict=True):
+                variable.assign(value)
+        self.model.optimizer.learning_rate.assign(settings.learning_rate)
+        for number, seed in enumerate(self._seeds):
+            seed.assign(np.array([settings.dropout_seed, number], seed.dtype))
+        if settings.proximal_mu > 0 and self._proximal is None:
+            self._proximal = ProximalTerm.install(self.model)
+        if self._proximal is not None:
+            self._proximal.set(settings.proximal_mu)
+
+    def _call(self, step: Callable[..., Any], arrays: Arrays) -> Any:
+        """Call a compiled step, traced once for arrays of any length.
+
+        The proximal term becomes part of the graph, so steps with and without it are two graphs.
+        """
+        tensors = [tf.convert_to_tensor(array) for array in arrays]
+        key = (f"{step.__name__}/{len(tensors)}", self._proximal is not None)
+        if key not in self._compiled:
+            signature = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors]
+            # AutoGraph would rewrite Keras too, for seconds, into files that a killed worker leaves in /tmp.
+            self._compiled[key] = tf.function(step, input_signature=signature, autograph=False)
+        return self._compiled[key](*tensors)
+
+    def _all_steps(
+        self, x: tf.Tensor, y: tf.Tensor, order: tf.Tensor, bounds: tf.Tensor, weight: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        self.traces += 1
+        for metric in self.model.metrics:
+            metric.reset_state()
+
+        def train_step(step: tf.Tensor) -> tuple[tf.Tensor]:
+            rows = order[bounds[step] : bounds[step + 1]]
+            batch = [tf.gather(x, rows), tf.gather(y, rows)]
+            if weight is not None:
+                batch.append(tf.gather(weight, rows))
+            self.model.train_step(tuple(batch))
+            return (step + 1,)
+
+        steps = tf.shape(bounds)[0] - 1
+        tf.while_loop(lambda step: step < steps, train_step, [tf.constant(0)])
+        return self.model._loss_tracker.result()
+
+    def _predict(self, x: tf.Tensor) -> tf.Tensor:
+        self.traces += 1
+        return self.model(x, training=False)
+
+    def _losses(self, y: tf.Tensor, predicted: tf.Tensor, bounds: tf.Tensor) -> tf.Tensor:
+        """Return the loss of the rows between bounds, as Keras computes it for a batch of them."""
+        self.traces += 1
+        parts = tf.shape(bounds)[0] - 1
+
+        def add_loss(part: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            rows = tf.range(bounds[part], bounds[part + 1])
+            batch = tf.gather(y, rows), tf.gather(predicted, rows)
+            loss = self.model.compute_loss(x=None, y=batch[0], y_pred=batch[1], training=False)
+            return part + 1, losses.write(part, tf.cast(loss, tf.float32))
+
+        start = [tf.constant(0), tf.TensorArray(tf.float32, parts)]
+        _, losses = tf.while_loop(lambda part, _: part < parts, add_loss, start)
+        return losses.stack()
+
+    def _forward(self, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        self.traces += 1
+        predicted = self.model(x, training=False)
+        loss = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
+        return predicted, loss
+
+
+def _unroll(model: keras.Model) -> None:
+    """Make the loops of short recurrent layers straight graphs, which train in two thirds of the time.
+
+    What is computed is the same. On a GPU Keras has a kernel for the whole layer, which wants the loop.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer) in _RECURRENT:
+            steps = layer.get_build_config()["input_shape"][1]
+            layer.unroll = steps is not None and steps <= _MOST_UNROLLED
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """Return the states of the model's random layers, which `get_weights` leaves out."""
+    known = {id(v) for v in model.weights} | {id(v) for v in model.optimizer.variables}
+    metrics = {id(v) for metric in model.metrics for v in metric.variables}
+    return [v for v in model.variables if id(v) not in known | metrics]

@@ -1,0 +1,192 @@
+"""Checks an audit log: that its chain is whole, and that two sides have logged the same messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shoal.common.audit.log import FIRST, unseal
+from shoal.common.errors import IntegrityError, RunError
+
+Entry = Mapping[str, Any]
+_OPPOSITE: Final = {"sent": "received", "received": "sent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first line that is wrong.
+
+    Attributes:
+        line: starting at 1; what: "changed", "missing", "out of order" or "torn end"; text: about it.
+    """
+
+    line: int
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What an audit log holds, up to its first fault.
+
+    Attributes:
+        path: of the file; entries: those that are as they were written, in order.
+        fault: what comes after them, or `None`.
+    """
+
+    path: Path
+    entries: Sequence[Entry]
+    fault: Fault | None
+
+    @property
+    def root(self) -> str:
+        """The hash of the last entry."""
+        return str(self.entries[-1]["hash"]) if self.entries else FIRST
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last process has ended in order; else it was killed, still runs, or the end is gone."""
+        return bool(self.entries) and self.entries[-1]["event"] == "end"
+
+    def messages(self) -> list[Entry]:
+        """Return the entries of messages."""
+        return [entry for entry in self.entries if entry["event"] == "message"]
+
+    def since(self, root: str) -> int:
+        """Return how many entries follow the one with this hash.
+
+        Raises:
+            IntegrityError: there is none: the end of the log was cut off, or all of it was rewritten.
+        """
+        for after, entry in enumerate(reversed(self.entries)):
+            if entry["hash"] == root:
+                return after
+        raise IntegrityError(
+            f"{self.path} holds no entry with the root {root}: its end was cut off, or it was rewritten",
+            hint="is it the root of this log, all 64 digits of it?",
+        )
+
+    def require_whole(self) -> Chain:
+        """Return this.
+
+        Raises:
+            IntegrityError: a line is wrong; a torn end, too, until its process has been started again.
+        """
+        if self.fault is not None:
+            raise IntegrityError(f"{self.path}, line {self.fault.line}: {self.fault.what}: {self.fault.text}")
+        return self
+
+
+def read_chain(path: Path) -> Chain:
+    """Read a log and look for its first fault.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    *lines, rest = content.split(b"\n")
+    found = [unseal(line) for line in lines]
+    entries: list[Entry] = []
+    root = FIRST
+    for index, entry in enumerate(found):
+        fault = _fault(entry, index, root, found)
+        if entry is None or fault is not None:
+            return Chain(path, entries, fault)
+        entries.append(entry)
+        root = str(entry["hash"])
+    torn = Fault(len(lines) + 1, "torn end", f"{len(rest)} bytes without the end of a line")
+    return Chain(path, entries, torn if rest else None)
+
+
+def _fault(entry: Entry | None, index: int, root: str, found: Sequence[Entry | None]) -> Fault | None:
+    """Return what is wrong with one line; `root` is the hash of the line before."""
+    line = index + 1
+    if entry is None:
+        return Fault(line, "changed", "its content does not have the hash that it ends with")
+    number = entry["number"]
+    if number != index:
+        later = any(other is not None and other["number"] == index for other in found[line:])
+        if number < index or later:
+            return Fault(line, "out of order", f"entry {number} stands where entry {index} belongs")
+        gone = f"entry {index} is" if number == index + 1 else f"entries {index} to {number - 1} are"
+        return Fault(line, "missing", f"{gone} not there, entry {number} stands in their place")
+    if entry["previous"] != root:
+        return Fault(max(1, index), "changed", f"line {line} follows another one: this one was rewritten")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Messages that one side logged and the other did not.
+
+    Attributes:
+        unsent: that a side logged as received, and the other never as sent.
+        unreceived: that a side logged as sent, and the other never as received.
+        agreeing: messages that both sides logged.
+    """
+
+    unsent: Sequence[tuple[Chain, Entry]]
+    unreceived: Sequence[tuple[Chain, Entry]]
+    agreeing: int
+
+
+def compare(one: Chain, other: Chain) -> Differences:
+    """Compare a client's log with the server's, in either order.
+
+    A message is known by direction, kind, round and SHA-256. One that was sent twice, after a broken
+    connection, counts once. A client's log may hold other runs too: these are left aside.
+
+    Raises:
+        RunError: they are not the logs of one run's server and of one of its clients.
+    """
+    server, client = (one, other) if _begin(one).get("side") == "server" else (other, one)
+    about, there = _of_run(client, _begin(server).get("run_id"))
+    name = _client_name(server, client, about)
+    here = [entry for entry in server.messages() if entry["peer"] == name]
+    lost = [*_not_in(server, here, there), *_not_in(client, there, here)]
+    return Differences(
+        unsent=[item for item in lost if item[1]["direction"] == "received"],
+        unreceived=[item for item in lost if item[1]["direction"] == "sent"],
+        agreeing=len({_key(e) for e in here} & {_key(e, turned=True) for e in there}),
+    )
+
+
+def _not_in(chain: Chain, entries: Iterable[Entry], others: Iterable[Entry]) -> list[tuple[Chain, Entry]]:
+    known = {_key(entry, turned=True) for entry in others}
+    return [(chain, entry) for entry in entries if _key(entry) not in known]
+
+
+def _key(entry: Entry, *, turned: bool = False) -> tuple[Any, ...]:
+    direction = _OPPOSITE.get(entry["direction"], "") if turned else entry["direction"]
+    return direction, entry["kind"], entry["round"], entry["sha256"]
+
+
+def _begin(chain: Chain) -> Entry:
+    return chain.entries[0] if chain.entries else {}
+
+
+def _of_run(client: Chain, run_id: object) -> tuple[Entry, list[Entry]]:
+    """Return the first beginning of a run in a client's log, and the messages of that run."""
+    about: Entry = {}
+    ours, messages = False, []
+    for entry in client.entries:
+        if entry["event"] == "begin":
+            ours = entry.get("side") == "client" and entry.get("run_id") == run_id
+            about = entry if ours and not about else about
+        elif entry["event"] == "message" and ours:
+            messages.append(entry)
+    return about, messages
+
+
+def _client_name(server: Chain, client: Chain, about: Entry) -> str:
+    names, index = _begin(server).get("clients"), about.get("client")
+    if not isinstance(names, list) or _begin(server).get("side") != "server":
+        raise RunError(f"neither {server.path} nor {client.path} is the log of a pilot's server")
+    if not isinstance(index, int) or not 0 <= index < len(names):
+        raise RunError(f"{client.path} holds nothing of the run in {server.path}")
+    return str(names[index])

@@ -1,0 +1,263 @@
+"""Certificates of a pilot: a small authority, keys for server and clients, and who a peer is.
+
+Keys are NIST P-256; names stand in the subject's common name, and a server's hosts in its alternative names
+(RFC 5280).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from shoal.common.errors import TransportError
+from shoal.common.journal import write_atomically
+
+AUTHORITY: Final = "ca"
+_CA_DAYS: Final = 3650
+_log = logging.getLogger("shoal.transport")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is at the other end.
+
+    Attributes:
+        name: common name of its certificate, "" without one; serial: of the certificate, 0 without one.
+        peer: its address.
+    """
+
+    name: str
+    serial: int
+    peer: str
+
+    def __str__(self) -> str:
+        return f'"{self.name}" at {self.peer}' if self.name else self.peer
+
+
+def identity(auth_context: Mapping[str, Iterable[bytes]], peer: str) -> Identity:
+    """Return who a peer is, from the certificate that TLS has verified.
+
+    Args:
+        auth_context: of the gRPC call; peer: its address.
+    """
+    for pem in auth_context.get("x509_pem_cert", ()):
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        name = str(names[0].value) if len(names) == 1 else ""
+        return Identity(name, certificate.serial_number, peer)
+    return Identity("", 0, peer)
+
+
+def make_authority(folder: Path, name: str = "shoal pilot") -> None:
+    """Make ca.crt, ca.key and an empty revocation list, ca.crl, in a folder.
+
+    Raises:
+        TransportError: there is one already, which would make all its certificates worthless.
+    """
+    if (folder / f"{AUTHORITY}.key").exists():
+        raise TransportError(f"{folder} has an authority already", hint="choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    subject = _name(name)
+    built = (
+        _builder(subject, subject, key.public_key(), _CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(folder, AUTHORITY, key, built)
+    _write_list(folder, built, key, [])
+
+
+def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365) -> None:
+    """Make NAME.crt and NAME.key, signed by the authority in a folder.
+
+    Args:
+        folder: where ca.crt and ca.key are, and the new files go.
+        name: of the client or server.
+        hosts: names and addresses of a server; none makes it a client's certificate.
+        days: that it is valid; a number below 1 makes one that has expired.
+
+    Raises:
+        TransportError: there is no authority, or the name cannot be used.
+    """
+    if not name or name == AUTHORITY or Path(name).name != name or not name.isprintable() or len(name) > 64:
+        raise TransportError(f"{name!r} cannot be the name of a client: 1 to 64 characters, no path")
+    ca, signer = _authority(folder)
+    key = ec.generate_private_key(ec.SECP256R1())
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = (
+        _builder(_name(name), ca.subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    )
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(map(_host, hosts)), critical=False)
+    _write(folder, name, key, builder.sign(signer, hashes.SHA256()))
+
+
+def revoke(folder: Path, name: str) -> None:
+    """Put NAME.crt on the authority's revocation list, ca.crl (RFC 5280, section 5).
+
+    Raises:
+        TransportError: there is no such certificate, or no authority.
+    """
+    certificate = x509.load_pem_x509_certificate(_read(folder / f"{name}.crt"))
+    before = x509.load_pem_x509_crl(_read(folder / f"{AUTHORITY}.crl"))
+    ca, signer = _authority(folder)
+    _write_list(folder, ca, signer, [*(one.serial_number for one in before), certificate.serial_number])
+
+
+class Revocations:
+    """The serial numbers of an authority's revocation list, read again when the file changes.
+
+    A list that the authority has not signed, or that cannot be read, is logged, and the last good one
+    stays in force.
+
+    Args:
+        ca: certificate of the authority; path: of its list.
+
+    Raises:
+        TransportError: there is no good list to begin with.
+    """
+
+    def __init__(self, ca: Path, path: Path) -> None:
+        self._key = x509.load_pem_x509_certificate(_read(ca)).public_key()
+        self._path = path
+        self._stamp = self._stamp_now()
+        self._serials = self._load()
+
+    def serials(self) -> Set[int]:
+        """Return the numbers of the certificates that count no more."""
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._serials = self._load()
+                _log.info("%s: %d certificates are revoked", self._path, len(self._serials))
+            except TransportError as error:
+                _log.warning("%s; the list before stays in force", error.message)
+        return self._serials
+
+    def _stamp_now(self) -> tuple[int, int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _load(self) -> Set[int]:
+        try:
+            found = x509.load_pem_x509_crl(_read(self._path))
+        except ValueError as error:
+            raise TransportError(f"{self._path} is no revocation list: {error}") from error
+        if not isinstance(self._key, ec.EllipticCurvePublicKey) or not found.is_signature_valid(self._key):
+            raise TransportError(f"{self._path} is not signed by the authority")
+        return frozenset(one.serial_number for one in found)
+
+
+def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCredentials:
+    """Return credentials of a server that wants a certificate of every client.
+
+    Raises:
+        TransportError: a file cannot be read.
+    """
+    pair = (_read(key), _read(certificate))
+    return grpc.ssl_server_credentials([pair], _read(ca), require_client_auth=True)
+
+
+def client_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ChannelCredentials:
+    """Return credentials of a client.
+
+    Raises:
+        TransportError: a file cannot be read.
+    """
+    return grpc.ssl_channel_credentials(_read(ca), _read(key), _read(certificate))
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        ca = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.crt").read_bytes())
+        signer = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise TransportError(f"{folder} has no usable authority: {error}") from error
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    return ca, signer
+
+
+def _write_list(
+    folder: Path, ca: x509.Certificate, signer: ec.EllipticCurvePrivateKey, serials: Iterable[int]
+) -> None:
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(now)
+        .next_update(now + timedelta(days=_CA_DAYS))
+    )
+    for serial in sorted(set(serials)):
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        builder = builder.add_revoked_certificate(revoked)
+    found = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    write_atomically(folder / f"{AUTHORITY}.crl", found)  # a server may be reading
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TransportError(
+            f"cannot read {path}: {error.strerror}", hint="`shoal certs` makes certificates for a pilot"
+        ) from error
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    end = now + timedelta(days=days)
+    # An hour back, for clocks that differ.
+    start = min(now - timedelta(hours=1), end - timedelta(days=1))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+    )
+
+
+def _write(folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    descriptor = os.open(folder / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(secret)
+    (folder / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

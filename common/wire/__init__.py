@@ -1,0 +1,1 @@
+"""The format of messages between processes on different machines."""

@@ -1,0 +1,127 @@
+"""Fits the preprocessing over the clients, from aggregates of each or from sums over all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from shoal.common import records
+from shoal.common.config import Scenario
+from shoal.common.events import ClientRow
+from shoal.common.preprocessing import PreprocessingSpec, Statistics
+from shoal.common.preprocessing.statistics_records import unpack
+from shoal.common.preprocessing.sums.noise import is_asked_for_sums
+from shoal.common.privacy.noise import Source, randomness
+from shoal.common.records import CONFIG
+from shoal.common.schema import Schema
+from shoal.common.sites import Sites
+from shoal.server.exchange import ask_enough
+from shoal.server.preprocessing import fit as preprocessing
+from shoal.server.preprocessing.summed_statistics import SummedStatistics
+from shoal.server.preprocessing.sums import ClearSum, MaskedSum, SumOver
+from shoal.server.rounds import BaseConfig
+from shoal.server.sampling import cohort
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPreprocessing:
+    """What the statistics of the clients gave, or of a draw of them.
+
+    Attributes:
+        spec: the preprocessing; total: the statistics of all of them together.
+        statistics: by client index, aggregates only; empty where clients told sums.
+        rows: client index → split → number of rows; empty where clients told sums.
+        largest: training rows that no client has more of, where clients told sums; else 0.
+    """
+
+    spec: PreprocessingSpec
+    total: Statistics
+    statistics: Mapping[int, Statistics]
+    rows: Mapping[int, Mapping[str, int]]
+    largest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessingFitter:
+    """Asks clients what the preprocessing is fitted from.
+
+    Attributes:
+        grid: carries the messages; sites: the clients behind it.
+        scenario: of the run; schema: what a row looks like.
+        source: of noise on sums; say: is told of each step.
+    """
+
+    grid: Grid
+    sites: Sites
+    scenario: Scenario
+    schema: Schema
+    source: Source
+    say: Callable[[str], None]
+
+    def fit(self) -> FittedPreprocessing:
+        """Ask the clients, or a draw of very many, and fit the preprocessing.
+
+        Raises:
+            ShoalError: too few answered, they told too much, or nothing is left to learn from.
+        """
+        size = self.scenario.preprocessing.max_clients
+        clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
+        if is_asked_for_sums(self.scenario):
+            return self._from_sums(clients)
+        return self._from_aggregates(clients)
+
+    def _from_aggregates(self, clients: Sequence[int]) -> FittedPreprocessing:
+        self.say(f"statistics: asking {len(clients)} clients for aggregates")
+        content = RecordDict({CONFIG: ConfigRecord()})
+        least = self.scenario.preprocessing.min_count
+        exchange = ask_enough(
+            self.grid,
+            self.sites,
+            [Message(content, node, records.STATISTICS) for node in self.sites.nodes(clients)],
+            "statistics",
+            0,
+            self.scenario,
+            "preprocessing statistics",
+            say=self.say,
+            usable=lambda told: unpack(told).check(least),
+        )
+        found = {
+            self.sites.client(reply.metadata.src_node_id): unpack(reply.content)
+            for reply in exchange.accepted
+        }
+        spec = preprocessing.fit(list(found.values()), self.schema, self.scenario.preprocessing)
+        rows = {row.client: _row_counts(row) for row in exchange.rows if not row.error}
+        return FittedPreprocessing(spec, Statistics.merge(list(found.values())), found, rows)
+
+    def _from_sums(self, clients: Sequence[int]) -> FittedPreprocessing:
+        """Fit from sums, with noise where it is asked for."""
+        self.say(f"statistics: sums over {len(clients)} clients")
+        if self.scenario.secure.aggregation:
+            sum_over: SumOver = MaskedSum(self.grid, self.sites, clients, self.scenario)
+        else:
+            sum_over = ClearSum(self.grid, self.sites, clients, self.scenario, self.say)
+        draws = randomness(self.source, self.scenario.seed, "statistics-noise")
+        told = SummedStatistics(sum_over, len(clients), self.schema, self.scenario, draws, self.say)
+        total = told.total()
+        spec = preprocessing.fit_total(total, self.schema, self.scenario.preprocessing)
+        return FittedPreprocessing(spec, total, {}, {}, told.largest)
+
+
+def base_config(scenario: Scenario, schema: Schema, fitted: FittedPreprocessing) -> BaseConfig:
+    """Return what every message to a client holds beside the weights."""
+    config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
+    if scenario.secure.aggregation:
+        # No client has more rows: so weights by rows are at most 1, and as unequal as without.
+        config["full-weight-rows"] = float(fitted.largest)
+    if scenario.training.class_weights == "balanced":
+        weights = preprocessing.class_weights(fitted.total, schema)
+        if weights is not None:
+            config["class-weights"] = [weights[k] for k in range(schema.num_classes)]
+    return config
+
+
+def _row_counts(row: ClientRow) -> dict[str, int]:
+    return {split: int(row.metrics[f"{split}-rows"]) for split in ("train", "validation", "test")}

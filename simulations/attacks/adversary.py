@@ -1,0 +1,124 @@
+"""The malicious clients of a simulation: who they are, and what one process remembers for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.clients.adversary import Honest, Weights
+from shoal.common.config import Scenario
+from shoal.common.errors import ConfigError
+from shoal.common.origin import Origin
+from shoal.common.schema import InputSpec, Population
+from shoal.common.seeds import generator
+from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vector
+from shoal.simulations.attacks.catalog import ATTACKS, NONE, check, check_schema
+from shoal.simulations.attacks.colluding import Colluding
+
+
+def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int]:
+    """Return the indices of the malicious clients: ⌊fraction · clients⌋ of them, and at least one.
+
+    Args:
+        seed: the run's; every set of that size is equally likely.
+        clients: in the federation; fraction: in (0, 1).
+    """
+    count = max(1, math.floor(fraction * clients + 1e-9))  # 0.29 · 100 is 28.999999999999996
+    rng = generator(seed, "attack")
+    return frozenset(rng.choice(clients, count, replace=False).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """The honest updates of malicious fellows in one round from one model."""
+
+    round: int
+    start: Vector
+    updates: Matrix
+
+
+class PlayedAdversary:
+    """Plays the malicious clients of one process.
+
+    Args:
+        attack: what they do; malicious: their indices.
+        context: what they know.
+    """
+
+    def __init__(self, attack: Attack, malicious: frozenset[int], context: AttackContext) -> None:
+        self.attack = attack
+        self.malicious = malicious
+        self._context = context
+        self._learnt: _Learnt | None = None
+
+    def poisoned(
+        self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
+        if origin.client not in self.malicious:
+            return x, y
+        return self.attack.poison(x, y, spec, self._context, origin.rng("attack"))
+
+    def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
+        """Return the weights that a client sends: what it has learnt, unless it is malicious.
+
+        Args:
+            start: the server's; trained: what an honest client would send; origin: who sends it.
+            honest: tells what fellows would send.
+        """
+        if origin.client not in self.malicious:
+            return list(trained)
+        begin = _flat(start)
+        updates = (_flat(trained) - begin)[None, :]
+        if isinstance(self.attack, Colluding):
+            fellows = self._fellows(self.attack, begin, origin.round, honest)
+            updates = fellows if len(fellows) else updates
+        return _unflat(begin + self.attack.forge(updates, self._context, origin), trained)
+
+    def _fellows(self, attack: Colluding, begin: Vector, number: int, honest: Honest) -> Matrix:
+        """Return fellows' honest updates; the last round's are kept, because all attackers need them."""
+        known = self._learnt
+        if known is None or known.round != number or not np.array_equal(known.start, begin):
+            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
+            known = self._learnt = _Learnt(number, begin, np.reshape(found, (-1, len(begin))))
+        return known.updates
+
+
+def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
+    """Return the malicious clients that a scenario asks for, or `None`.
+
+    Raises:
+        ConfigError: the attack, its arguments or the data do not fit each other.
+    """
+    config, schema = scenario.attack, population.schema
+    problems = check(config) or check_schema(config, schema)
+    if problems:
+        raise ConfigError(problems)
+    if config.kind == NONE:
+        return None
+    clients = len(population)
+    if clients < 2:
+        raise ConfigError("attack.kind: with one client there would be nobody honest")
+    malicious = malicious_clients(scenario.seed, clients, config.fraction)
+    cohort = min(clients, scenario.strategy.clients_per_round or clients)
+    expected = max(1, round(len(malicious) * cohort / clients))
+    context = AttackContext(cohort, expected, schema.num_classes)
+    return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
+
+
+def _flat(weights: Weights) -> Vector:
+    return np.concatenate([np.ravel(w).astype(np.float64) for w in weights])
+
+
+def _unflat(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
+    """Return numbers as weights; integers, which have no update to speak of, are those of `like`."""
+    parts = np.split(numbers, np.cumsum([w.size for w in like])[:-1])
+    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
+        return [
+            part.reshape(w.shape).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
+            for part, w in zip(parts, like, strict=True)
+        ]

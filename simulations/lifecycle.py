@@ -1,0 +1,198 @@
+"""What surrounds the rounds of every run: its folder, its log, its audit log, and its end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.serverapp import Grid
+
+from shoal.common.audit.log import AUDIT_LOG, AuditLog
+from shoal.common.config import Scenario
+from shoal.common.errors import RunError, ShoalError, StorageError
+from shoal.common.events import Observer
+from shoal.common.journal import write_atomically
+from shoal.common.keras_loading import load_keras
+from shoal.common.schema import Population, Schema
+from shoal.server.app import Federation, Hooks, Outcome, make_server_app
+from shoal.server.checkpoint import Checkpoints
+from shoal.server.preprocessing.collect import FittedPreprocessing
+from shoal.simulations.closed_form import closed_form
+from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.interrupts import Interrupts
+from shoal.simulations.report import write_report
+from shoal.simulations.results import RunFolder
+from shoal.simulations.results.folder import SERVED, EndStatus
+from shoal.simulations.results.overview import overview
+
+if TYPE_CHECKING:
+    from shoal.server.pilot.grid import TransportGrid
+    from shoal.simulations.superlink import SuperLinkGrid
+
+RUN_ID = 1  # Flower's id of a run; a process serves one run
+
+
+CHECKPOINTS = "checkpoints"  # folder in the run folder
+
+
+_LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
+
+
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def refuse_ended(folder: RunFolder) -> None:
+    """Refuse to resume a run that goes on or is over.
+
+    Raises:
+        RunError: it does, or is.
+    """
+    status = folder.status()
+    if status == "running":
+        raise RunError(f"{folder.name} is still running")
+    if status in ("finished", "stopped early"):
+        raise RunError(f"{folder.name} is {status}: there is nothing left to do")
+
+
+@contextmanager
+def open_audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[AuditLog]:
+    """Open the server's audit log of a run; `about` says how clients are reached."""
+    log = AuditLog(folder.path / AUDIT_LOG, {"side": "server", "run": folder.name, **about})
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def work_done(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object]:
+    """Return, for the summary, what each node of Ray did, or what each client sent over the wire."""
+    name, loads = (
+        ("placement", grid.placement()) if isinstance(grid, EngineGrid) else ("wire", grid.traffic())
+    )
+    return {name: [asdict(load) for load in loads]} if loads else {}
+
+
+def run_server_app(
+    grid: Grid,
+    federation: Federation,
+    hooks: Hooks,
+    deliver: Callable[[Outcome], None],
+    states: dict[int, RecordDict],
+) -> None:
+    """Run the ServerApp over a Grid; `deliver` is given the outcome."""
+    app = make_server_app(federation, hooks, deliver, states)
+    app(grid, Context(run_id=RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+
+
+def run_hooks(
+    folder: RunFolder,
+    population: Population,
+    observers: Sequence[Observer],
+    scenario: Scenario,
+    interrupts: Interrupts,
+) -> Hooks:
+    """Return the hooks that keep a run in its folder and tell the observers."""
+
+    def on_fitted(fitted: FittedPreprocessing) -> None:
+        write_atomically(folder.path / "schema.json", population.schema.to_json())
+        write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
+        folder.write_overview(overview(population, fitted))
+
+    checkpoints = Checkpoints(folder.path / CHECKPOINTS, scenario)
+    ledger = folder.path / _LEDGER
+    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
+
+
+def write_results(
+    folder: RunFolder,
+    scenario: Scenario,
+    schema: Schema,
+    outcome: Outcome,
+    population: Population | None = None,
+    where: Mapping[str, object] | None = None,
+) -> None:
+    """Write the models and the closing summary; with the population, also what only its rows can tell."""
+    load_keras()  # in a run that goes on after its last round, nothing else has
+    from shoal.simulations.export import export_model  # TensorFlow takes seconds to import
+
+    progress, spec = outcome.progress, outcome.fitted.spec
+    models: dict[str, ArrayRecord] = {
+        "model.keras": progress.best_arrays,
+        "model-last.keras": progress.arrays,
+    }
+    for name, arrays in models.items():
+        export_model(scenario, schema, spec, arrays, folder.path / name)
+    exact = None if population is None else closed_form(scenario, population, spec, progress.best_arrays)
+    folder.finish(
+        "stopped early" if progress.stopped_early else "finished",
+        {
+            "rounds": progress.round,
+            "best_round": progress.best_round,
+            "best_score": progress.score,
+            **({} if exact is None else {"closed_form": exact}),
+            **({} if outcome.privacy is None else {"privacy": outcome.privacy}),
+            **(where or {}),
+        },
+    )
+    write_report(folder)
+
+
+@contextmanager
+def closing(folder: RunFolder) -> Iterator[list[Outcome]]:
+    """Close the run folder also when the run ends badly, so that what is there can be reported."""
+    try:
+        yield []
+    except KeyboardInterrupt:
+        _end(folder, "interrupted", {})
+        raise
+    except ShoalError as error:
+        _end(folder, "failed", {"error": f"{type(error).__name__}: {error}"})
+        raise
+    except Exception as error:
+        _end(folder, "failed", {"error": type(error).__name__})
+        if isinstance(error, OSError) and error.errno in _NO_DISK:
+            where = error.filename or folder.path
+            raise StorageError(f"cannot write {where}: {error.strerror}") from error
+        raise
+    finally:
+        folder.close()
+
+
+def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) -> None:
+    """End a run that went badly; where not even that can be written, it counts as killed."""
+    try:
+        folder.finish(status, summary)
+        write_report(folder)
+    except OSError as error:
+        print(f"the run folder lacks its end: {error.strerror}", file=sys.stderr)
+    _tell_how_to_go_on(folder)
+
+
+def _tell_how_to_go_on(folder: RunFolder) -> None:
+    if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
+        served = (folder.path / SERVED).exists()
+        command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
+        print(f"go on after the last checkpoint with: {command}", file=sys.stderr)
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send Flower's log, which would disturb the progress display, to a file of the run."""
+    logger = logging.getLogger("flwr")
+    before, propagate = logger.handlers[:], logger.propagate
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is told by the run
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before, propagate
+        handler.close()

@@ -1,1 +1,0 @@
-"""Attacks against defences: a grid of runs, what each attack achieved, and a page about it."""

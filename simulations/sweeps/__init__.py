@@ -1,0 +1,1 @@
+"""Tables of many runs of one scenario: privacy against utility, attacks against defences."""

@@ -1,0 +1,149 @@
+"""Runs the cells of an attack table one after another, and writes down what came of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from shoal.common.config import HIGHER_IS_BETTER, Scenario
+from shoal.common.errors import NonFiniteError, ShoalError
+from shoal.common.journal import plain, write_atomically
+from shoal.simulations import datasets
+from shoal.simulations.attacks.catalog import NONE
+from shoal.simulations.attacks.poisoning import Backdoor
+from shoal.simulations.results.text import duration, metric_name, number
+from shoal.simulations.sweeps.attack_cells import AttackCell, attackers
+from shoal.simulations.sweeps.attack_measure import Judge
+from shoal.simulations.sweeps.runs import finished_run
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell, as table.csv and table.json hold it.
+
+    Attributes:
+        attack, defence: as asked for; metric: which one is meant.
+        last, chosen, success: as in `measure.Measured`.
+        damage: by how much `last` is worse than that of the same defence without an attack.
+        run: folder of the run, "" if it did not end.
+        diverged: whether the model became useless: training from it gives no finite numbers any more.
+        error: why there are no numbers for another reason, "" if there are.
+    """
+
+    attack: str
+    defence: str
+    metric: str
+    last: float = math.nan
+    chosen: float = math.nan
+    damage: float = math.nan
+    success: float = math.nan
+    run: str = ""
+    diverged: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttackTable:
+    """All cells, and what they have in common.
+
+    Attributes:
+        scenario: that was attacked; clients: in the federation; malicious: their names.
+        rows: attack after attack, without one first.
+    """
+
+    scenario: Scenario
+    clients: int
+    malicious: Sequence[str]
+    rows: Sequence[Row]
+
+    @property
+    def failed(self) -> int:
+        """Number of cells without numbers."""
+        return sum(bool(row.error) for row in self.rows)
+
+
+def fill(
+    scenario: Scenario, cells: Sequence[AttackCell], folder: Path, say: Callable[[str], None]
+) -> AttackTable:
+    """Run all cells that have not been run in `folder`, and write table.csv and table.json there.
+
+    Args:
+        scenario: what all cells have in common; cells: without an attack first.
+        folder: gets a run folder for each cell; a run that ended there is taken as it is, one that was
+            killed goes on.
+        say: is told of each cell.
+    """
+    population = datasets.load_population(scenario)
+    malicious = attackers(scenario, len(population))
+    judge = Judge(scenario, population, malicious)
+    names = [population.name(client) for client in sorted(malicious)]
+    table = AttackTable(scenario, len(population), names, [])
+    backdoor = next((trigger for cell in cells if (trigger := _backdoor(cell)) is not None), None)
+    for count, cell in enumerate(cells, start=1):
+        started = time.monotonic()
+        row = _with_damage(_run(cell, folder, judge, _backdoor(cell) or backdoor), table.rows)
+        table = replace(table, rows=[*table.rows, row])
+        write(table, folder)
+        say(f"[{count}/{len(cells)}] {_told(row)}  {duration(time.monotonic() - started)}")
+    return table
+
+
+def write(table: AttackTable, folder: Path) -> None:
+    """Write table.csv and table.json of the cells so far."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in table.rows)
+    write_atomically(folder / "table.csv", text.getvalue())
+    content: Mapping[str, object] = {
+        "scenario": table.scenario.model_dump(mode="json"),
+        "clients": table.clients,
+        "malicious": list(table.malicious),
+        "cells": [asdict(row) for row in table.rows],
+    }
+    write_atomically(folder / "table.json", json.dumps(plain(content), ensure_ascii=False, indent=2) + "\n")
+
+
+def _run(cell: AttackCell, folder: Path, judge: Judge, backdoor: Backdoor | None) -> Row:
+    """Run a cell unless it has been; what goes wrong is in its row, and the others are not lost."""
+    row = Row(cell.attack.label, cell.defence.label, judge.metric)
+    tried = backdoor if cell.attack.name in (NONE, "backdoor") else None
+    try:
+        run = finished_run(cell.scenario, folder)
+        found = judge.measure(run, tried)
+    except NonFiniteError:
+        return replace(row, diverged=True)
+    except ShoalError as error:
+        return replace(row, error=f"{type(error).__name__}: {error.message}")
+    except Exception as error:
+        return replace(row, error=f"{type(error).__name__}: {error}")
+    return replace(row, last=found.last, chosen=found.chosen, success=found.success, run=run.name)
+
+
+def _backdoor(cell: AttackCell) -> Backdoor | None:
+    return Backdoor(**cell.attack.args) if cell.attack.name == "backdoor" else None
+
+
+def _with_damage(row: Row, before: Sequence[Row]) -> Row:
+    """Add by how much a row is worse than the one of the same defence without an attack."""
+    peace = [other.last for other in before if other.attack == NONE and other.defence == row.defence]
+    if row.attack == NONE or not peace:
+        return row
+    lost = peace[0] - row.last
+    return replace(row, damage=lost if HIGHER_IS_BETTER[row.metric] else -lost)
+
+
+def _told(row: Row) -> str:
+    head = f"{row.attack} x {row.defence}"
+    if row.error:
+        return f"{head}: {' '.join(row.error.split())}"
+    if row.diverged:
+        return f"{head}: the model diverged"
+    success = f", backdoor {row.success:.0%}" if math.isfinite(row.success) else ""
+    return f"{head}: {metric_name(row.metric)} {number(row.last)}{success}"

@@ -146,5 +146,7 @@ def test_monitored_is_one_that_is_measured() -> None:
 
 
 def test_metrics_need_no_scikit_learn() -> None:
-    code = "import sys, shoal.common.metrics; sys.exit('sklearn' in sys.modules or 'tensorflow' in sys.modules)"
+    code = (
+        "import sys, shoal.common.metrics; sys.exit('sklearn' in sys.modules or 'tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

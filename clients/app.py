@@ -1,36 +1,50 @@
 """The Flower `ClientApp`: answers what the server asks, from rows that stay with the client.
 
-`common/records.py` lists the message types and what each reply may carry; `check_reply` holds every
-reply of this app to that list before it leaves.
+`common/messages/table.py` lists the message types. Each request is read as its type's closed class before anything is
+done, and each reply is held to its type's schema before it leaves.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 
-from shoal.clients.cohort import CohortReply, train_cohort, trial
+from shoal.clients.autotune import autotune
+from shoal.clients.cohort import train_cohort
+from shoal.clients.evaluation import ClientEvaluation
 from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.preprocessing.sums import summand_of
-from shoal.clients.runtime import ClientRuntime, Rows
+from shoal.clients.result import CohortReply
+from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
+from shoal.clients.state import StateBatch
+from shoal.clients.state_record import batch_of, record_of
 from shoal.clients.training.alone import train_alone
-from shoal.common import metrics, records
 from shoal.common.errors import DisclosureError
+from shoal.common.messages import table
+from shoal.common.messages.names import ARRAYS, CLIENT_STATE, EXAMPLES, METRICS_RECORD, SECONDS, STEPS, SUMMAND
+from shoal.common.messages.replies import metric_record
+from shoal.common.messages.requests import (
+    AloneRequest,
+    AutotuneRequest,
+    StatisticsRequest,
+    SumsRequest,
+    TestRequest,
+    TrainRequest,
+    question,
+)
+from shoal.common.messages.schema import parse
+from shoal.common.messages.table import MessageType, message_type
 from shoal.common.preprocessing.statistics_records import pack
-from shoal.common.records import ARRAYS, CLIENTS, CONFIG, EXAMPLES, METRICS_RECORD, SUMMAND
-from shoal.common.schema import Split
-from shoal.common.seeds import generator
+from shoal.common.weights import weights_to_record
 
-# (client index, the server's config, the server's weights or None) → the reply's content
-Handler = Callable[[int, ConfigRecord, ArrayRecord | None], RecordDict]
-# (client index, the request's content, the client's state) → the reply's content
-StatefulHandler = Callable[[int, RecordDict, RecordDict], RecordDict]
+State = RecordDict  # a client's `Context.state`
+# (client index, the request, the client's state) → (the reply's content, the new state); nothing is changed in place
+Handler = Callable[[int, Any, State], tuple[RecordDict, State]]
 
 
 class RuntimeClientApp(ClientApp):
@@ -41,31 +55,29 @@ class RuntimeClientApp(ClientApp):
         self._client = client
 
     def many(
-        self, message_type: str, content: RecordDict, clients: Sequence[int]
+        self, name: str, content: RecordDict, clients: Sequence[int], states: StateBatch | None
     ) -> list[CohortReply] | None:
-        """Answer one message on behalf of several clients.
+        """Answer one request on behalf of several clients.
 
         Args:
-            message_type: of the message; content: what each client was sent.
-            clients: indices, ascending.
+            name: type of the message; content: what each client was sent.
+            clients: indices, ascending; states: of those that have one.
 
         Returns:
-            Parts that together hold each client once; `None` where they have to be asked one by one.
+            Replies that together hold each client once; `None` where they have to be asked one by one.
         """
-        sent, config = content.get(ARRAYS), content.config_records.get(CONFIG)
-        if not isinstance(sent, ArrayRecord) or config is None:
-            return None
-        if message_type == records.TRAIN:
+        kind = message_type(name)
+        if kind is table.TRAIN:
             self._client.refuse_in_clear()
-            parts = train_cohort(self._client.runtime, config, sent, clients)
-        elif message_type == records.EVALUATE:
-            parts = self._client.evaluate_cohort(config, sent, clients)
+            replies = train_cohort(self._client.runtime, parse(kind.request, content), clients, states)
+        elif kind is table.EVALUATE:
+            replies = self._client.evaluation.validate(parse(kind.request, content), clients, states)
         else:
             return None
-        for part in parts:
-            if part.content is not None:
-                records.check_reply(message_type, part.content, sent)
-        return parts
+        for reply in replies:
+            if reply.content is not None:
+                kind.reply.check(name, reply.content)
+        return replies
 
 
 def make_client_app(runtime: ClientRuntime, *, pooled: bool = False) -> RuntimeClientApp:
@@ -78,74 +90,73 @@ def make_client_app(runtime: ClientRuntime, *, pooled: bool = False) -> RuntimeC
     """
     client = _Client(runtime)
     app = RuntimeClientApp(client)
-    app.query("statistics")(_handler(client.statistics))
-    app.query("sums")(_handler(client.sums))
-    app.query("trial")(_handler(client.trial))
-    app.train()(_handler(client.train))
-    app.train("local")(_handler(client.train_local))
-    app.evaluate()(_handler(client.evaluate))
-    app.evaluate("test")(_handler(client.test))
-    serve_secure(app, SecureClient(runtime))
+    secure = SecureClient(runtime)
+    handlers: dict[MessageType, Handler] = {
+        table.STATISTICS: _stateless(client.statistics),
+        table.SUMS: _stateless(client.sums),
+        table.AUTOTUNE_TYPE: _stateless(client.autotune),
+        table.TRAIN: client.train,
+        table.EVALUATE: client.evaluate,
+        table.TEST: client.test,
+        table.LOCAL: _stateless(client.train_local),
+        **secure_handlers(secure),
+    }
     if pooled:
-        app.train("pooled")(_handler(client.train_pooled))
+        handlers[table.POOLED] = _stateless(client.train_pooled)
+    register(app, handlers)
     return app
 
 
-def serve_secure(app: ClientApp, client: SecureClient) -> None:
-    """Let an app answer the stages of secure aggregation."""
-    app.query("secure_keys")(_stateful(client.keys))
-    app.query("secure_shares")(_stateful(client.shares))
-    app.train("secure")(_stateful(client.train))
-    app.query("secure_vector")(_stateful(client.vector))
-    app.query("secure_unmask")(_stateful(client.unmask))
+def secure_handlers(client: SecureClient) -> dict[MessageType, Handler]:
+    """Return the handlers of the stages of secure aggregation."""
+    return {
+        table.SECURE_KEYS: client.keys,
+        table.SECURE_SHARES: client.shares,
+        table.SECURE_TRAIN: client.train,
+        table.SECURE_VECTOR: client.vector,
+        table.SECURE_UNMASK: client.unmask,
+    }
 
 
-def _handler(answer: Handler) -> ClientAppCallable:
-    """Wrap a handler that needs no state."""
-
-    def unpacked(client: int, content: RecordDict, state: RecordDict) -> RecordDict:
-        sent = content.get(ARRAYS)
-        arrays = sent if isinstance(sent, ArrayRecord) else None
-        return answer(client, content.config_records[CONFIG], arrays)
-
-    return _stateful(unpacked)
+def register(app: ClientApp, handlers: dict[MessageType, Handler]) -> None:
+    """Let an app answer types of messages."""
+    for kind, handler in handlers.items():
+        category, _, action = kind.name.partition(".")
+        decorate = getattr(app, category)  # query, train or evaluate
+        (decorate(action) if action else decorate())(_checked(kind, handler))
 
 
-def _stateful(answer: StatefulHandler) -> ClientAppCallable:
-    """Wrap a handler: time it, and check what leaves."""
+def _checked(kind: MessageType, answer: Handler) -> Callable[[Message, Context], Message]:
+    """Wrap a handler: read the request, time the answer, check what leaves."""
 
     def handle(message: Message, context: Context) -> Message:
         started = time.perf_counter()
-        sent = message.content.get(ARRAYS)
-        arrays = sent if isinstance(sent, ArrayRecord) else None
-        reply = answer(int(context.node_config["partition-id"]), message.content, context.state)
-        reply.metric_records[METRICS_RECORD]["seconds"] = time.perf_counter() - started
-        records.check_reply(message.metadata.message_type, reply, arrays)
+        request = parse(kind.request, message.content)
+        reply, state = answer(int(context.node_config["partition-id"]), request, context.state)
+        reply.metric_records[METRICS_RECORD][SECONDS] = time.perf_counter() - started
+        kind.reply.check(kind.name, reply)
+        context.state = state
         return Message(reply, reply_to=message)
 
     return handle
 
 
-def _reply(numbers: Mapping[str, float], weights: Sequence[records.Weights] | None = None) -> RecordDict:
-    content = RecordDict({METRICS_RECORD: records.metric_record(numbers)})
-    if weights is not None:
-        content[ARRAYS] = records.weights_to_record(weights)
-    return content
+def _stateless(answer: Callable[[int, Any], RecordDict]) -> Handler:
+    """Wrap a handler that needs no state."""
+    return lambda client, request, state: (answer(client, request), state)
 
 
-def _together(told: Mapping[int, Mapping[str, float]]) -> RecordDict:
-    """Return one reply for several clients: the mean by examples of each metric, and what each told."""
-    rows = list(told.values())
-    numbers = {EXAMPLES: sum(row[EXAMPLES] for row in rows)}
-    for name in rows[0]:
-        if name != EXAMPLES:
-            have = [row for row in rows if math.isfinite(row[name])]
-            examples = sum(row[EXAMPLES] for row in have)
-            numbers[name] = (
-                sum(row[EXAMPLES] * row[name] for row in have) / examples if examples else math.nan
-            )
-    table = records.client_table(list(told), rows)
-    return RecordDict({METRICS_RECORD: records.metric_record(numbers), CLIENTS: table})
+def _with_state(reply: CohortReply, state: State) -> tuple[RecordDict, State]:
+    """Return a single client's reply and new state.
+
+    Raises:
+        Exception: why there is no reply.
+    """
+    if reply.content is None:
+        raise reply.error or RuntimeError("the client has no result")
+    if reply.states is None:
+        return reply.content, state
+    return reply.content, RecordDict({**state, CLIENT_STATE: record_of(reply.states, 0)})
 
 
 class _Client:
@@ -153,43 +164,32 @@ class _Client:
 
     def __init__(self, runtime: ClientRuntime) -> None:
         self.runtime = runtime
-        self.task = runtime.schema.task
-        self.scenario = runtime.scenario
-        self.metric_names = self.scenario.training.metrics or metrics.default_metrics(self.task)
+        self.evaluation = ClientEvaluation(runtime)
 
-    def statistics(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+    def statistics(self, client: int, request: StatisticsRequest) -> RecordDict:
         """Aggregates of the training rows, under the disclosure rule."""
         self.refuse_in_clear()
-        splits = self.runtime.raw(client)
-        statistics = local_statistics(splits["train"], self.runtime.schema, self.scenario.preprocessing)
-        reply = pack(statistics)
+        splits, scenario = self.runtime.raw(client), self.runtime.scenario
+        reply = pack(local_statistics(splits["train"], self.runtime.schema, scenario.preprocessing))
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
-        reply[METRICS_RECORD] = records.metric_record({EXAMPLES: counts["train-rows"], **counts})
+        reply[METRICS_RECORD] = metric_record({EXAMPLES: counts["train-rows"], **counts})
         return reply
 
-    def sums(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+    def sums(self, client: int, request: SumsRequest) -> RecordDict:
         """What this client adds to a sum of statistics; how many rows it has does not leave."""
         self.refuse_in_clear()
-        vector = summand_of(self.runtime, client, config)
-        reply = _reply({})
-        reply[SUMMAND] = records.weights_to_record([vector])
-        return reply
+        vector = summand_of(self.runtime, client, question(request))
+        return RecordDict({METRICS_RECORD: metric_record({}), SUMMAND: weights_to_record([vector])})
 
-    def trial(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
-        """Measure both ways to train on this client's rows; seconds leave."""
-        if arrays is None:
-            raise ValueError("the server sent no weights")
-        return trial(self.runtime, config, arrays, client)
+    def autotune(self, client: int, request: AutotuneRequest) -> RecordDict:
+        """Measure both execution modes on this client's rows; seconds leave."""
+        return autotune(self.runtime, request, client)
 
-    def train(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
-        """Train from the server's weights for one round; the new weights leave."""
-        if arrays is None:
-            raise ValueError("the server sent no weights")
+    def train(self, client: int, request: TrainRequest, state: State) -> tuple[RecordDict, State]:
+        """Train from the server's weights for one round; the update leaves."""
         self.refuse_in_clear()
-        part = train_cohort(self.runtime, config, arrays, [client])[0]
-        if part.content is None:
-            raise part.error or RuntimeError("local training gave nothing")
-        return part.content
+        replies = train_cohort(self.runtime, request, [client], batch_of(client, state))
+        return _with_state(replies[0], state)
 
     def refuse_in_clear(self) -> None:
         """Refuse what would leave by itself where only sums may.
@@ -197,105 +197,31 @@ class _Client:
         Raises:
             DisclosureError: they may.
         """
-        if self.scenario.secure.aggregation:
+        if self.runtime.scenario.secure.aggregation:
             raise DisclosureError(
                 "secure.aggregation is true: updates and statistics leave this client under masks only"
             )
 
-    def evaluate(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+    def evaluate(self, client: int, request: Any, state: State) -> tuple[RecordDict, State]:
         """Measure the server's weights on the validation rows."""
-        rows, weights = self._open(client, config, arrays)
-        validation = rows["validation"]
-        if not self._enough(validation):
-            return _reply(self._too_few(validation))
-        predicted, loss = self.runtime.trainer.evaluate(weights, validation.x, validation.y)
-        return _reply(self._measured(validation, predicted, loss))
+        replies = self.evaluation.validate(request, [client], batch_of(client, state))
+        return _with_state(replies[0], state)
 
-    def evaluate_cohort(
-        self, config: ConfigRecord, arrays: ArrayRecord, clients: Sequence[int]
-    ) -> list[CohortReply]:
-        """Measure the server's weights on the validation rows of several clients."""
-        self.runtime.use_preprocessing(str(config["preprocessing"]))
-        started = time.perf_counter()
-        found: dict[int, dict[str, float]] = {}
-        asked: list[tuple[int, Rows]] = []
-        failed = []
-        for client in clients:
-            try:
-                rows = self.runtime.rows(client)["validation"]
-            except Exception as error:
-                failed.append(CohortReply([client], None, error))
-                continue
-            if self._enough(rows):
-                asked.append((client, rows))
-            else:
-                found[client] = self._too_few(rows)
-        if asked:
-            weights = records.record_to_weights(arrays)
-            results = self.runtime.trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
-            for (client, rows), (predicted, loss) in zip(asked, results, strict=True):
-                found[client] = self._measured(rows, predicted, loss)
-        seconds = (time.perf_counter() - started) / len(clients)
-        told = {client: {**numbers, "seconds": seconds} for client, numbers in sorted(found.items())}
-        if told and config.get("reduce"):
-            return [CohortReply(list(told), _together(told)), *failed]
-        alone = [CohortReply([client], _reply(numbers)) for client, numbers in told.items()]
-        return sorted([*alone, *failed], key=lambda part: part.clients[0])
-
-    def _measured(self, rows: Rows, predicted: records.Weights, loss: float) -> dict[str, float]:
-        found = metrics.measure(self.task, rows.y, predicted, self.metric_names, loss)
-        return {EXAMPLES: len(rows.y), **found}
-
-    def _too_few(self, rows: Rows) -> dict[str, float]:
-        return {EXAMPLES: len(rows.y), **dict.fromkeys(self.metric_names, math.nan)}
-
-    def test(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+    def test(self, client: int, request: TestRequest, state: State) -> tuple[RecordDict, State]:
         """Measure the server's weights on the test rows, with bootstrap intervals."""
-        rows, weights = self._open(client, config, arrays)
-        return _reply(self._tested(client, rows["test"], weights))
+        return self.evaluation.test(client, request, batch_of(client, state)), state
 
-    def train_local(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
+    def train_local(self, client: int, request: AloneRequest) -> RecordDict:
         """Train as if there were no federation; only test metrics leave."""
-        rows, weights = self._open(client, config, arrays)
-        trained, steps = train_alone(self.runtime, client, rows, weights, config)
-        numbers = self._tested(client, rows["test"], trained) | {"steps": steps}
-        return _reply(numbers)
+        trained, steps = train_alone(self.runtime, client, request)
+        numbers = self.evaluation.tested(client, self.runtime.rows(client)["test"], trained)
+        return RecordDict({METRICS_RECORD: metric_record({**numbers, STEPS: steps})})
 
-    def train_pooled(self, client: int, config: ConfigRecord, arrays: ArrayRecord | None) -> RecordDict:
-        """Train on the pooled rows of all clients; the model leaves (simulation only)."""
-        rows, weights = self._open(client, config, arrays)
-        trained, steps = train_alone(self.runtime, client, rows, weights, config)
-        numbers = {EXAMPLES: len(rows["train"].y), "steps": steps}
-        return _reply(numbers, trained)
-
-    def _open(
-        self, client: int, config: ConfigRecord, arrays: ArrayRecord | None
-    ) -> tuple[Mapping[Split, Rows], list[records.Weights]]:
-        if arrays is None:
-            raise ValueError("the server sent no weights")
-        self.runtime.use_preprocessing(str(config["preprocessing"]))
-        return self.runtime.rows(client), records.record_to_weights(arrays)
-
-    def _enough(self, rows: Rows) -> bool:
-        """Tell whether a metric of these rows may leave: one of a few rows tells of single rows."""
-        return len(rows.y) >= self.scenario.preprocessing.min_count
-
-    def _tested(self, client: int, rows: Rows, weights: list[records.Weights]) -> dict[str, float]:
-        numbers: dict[str, float] = {EXAMPLES: len(rows.y), "positives": self._positives(rows)}
-        if not self._enough(rows):
-            return numbers
-        predicted, loss = self.runtime.trainer.evaluate(weights, rows.x, rows.y)
-        names = [name for name in self.metric_names if name != "loss"]
-        rng = generator(self.scenario.seed, "bootstrap", client=client)
-        found = metrics.bootstrap(self.task, rows.y, predicted, names, rng, self.scenario.output.bootstrap)
-        for name, interval in found.items():
-            numbers |= {name: interval.value, f"{name}-low": interval.low, f"{name}-high": interval.high}
-        return numbers | {"loss": loss}
-
-    def _positives(self, rows: Rows) -> int:
-        """Count rows of the positive class; -1 where the count, or its complement, is too small."""
-        if self.task != "binary":
-            return -1
-        positives = int(rows.y.sum())
-        few = self.scenario.preprocessing.min_count
-        return positives if min(positives, len(rows.y) - positives) >= few else -1
+    def train_pooled(self, client: int, request: AloneRequest) -> RecordDict:
+        """Train on the pooled rows of all clients; the shared weights leave (simulation only)."""
+        trained, steps = train_alone(self.runtime, client, request)
+        numbers = {EXAMPLES: len(self.runtime.rows(client)["train"].y), STEPS: steps}
+        shared = self.runtime.weight_spec.take_shared(trained)
+        return RecordDict(
+            {ARRAYS: weights_to_record(shared), METRICS_RECORD: metric_record(numbers)}
+        )

@@ -19,6 +19,10 @@ from shoal.clients.adversary import Adversary
 from shoal.clients.preprocessing.contribution import Contribution
 from shoal.clients.shard import split_indices
 from shoal.common.config import Scenario
+from shoal.common.errors import FrozenWeightsError, MessageError
+from shoal.common.messages.requests import ModelRequest
+from shoal.common.update.spec import WeightSpec, content_hash, replaced
+from shoal.common.weights import record_to_weights
 from shoal.common.keras_loading import load_keras
 from shoal.common.origin import Origin
 from shoal.common.preprocessing import Encoder, PreprocessingSpec
@@ -81,6 +85,10 @@ class ClientRuntime:
         self._trainer: Trainer | None = None
         self._stacked: StackedTrainer | None = None
         self._private: PrivateTrainer | None = None
+        self._weight_spec: WeightSpec | None = None
+        self._initial: list[NDArray[Any]] = []  # all weights of the model, as the seed makes them
+        self._frozen_hash: bytes | None = None
+        self._received: dict[bytes, list[NDArray[Any]]] = {}  # frozen weights by their hash
         self._spec_json = ""
         self._cache: OrderedDict[int, dict[Split, Rows]] = OrderedDict()
         self._cache_bytes = 0
@@ -100,7 +108,7 @@ class ClientRuntime:
         """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
-            self._trainer = self._stacked = self._private = None
+            self._trainer = self._stacked = self._private = self._weight_spec = None
             self._cache.clear()
             self._contributions.clear()
             self._cache_bytes = 0
@@ -145,6 +153,49 @@ class ClientRuntime:
         if self._trainer is None:
             self._trainer = self._make_trainer()
         return self._trainer
+
+    @property
+    def weight_spec(self) -> WeightSpec:
+        """Which of the model's weights travel, are personal, or never change."""
+        if self._weight_spec is None:
+            local = self.scenario.model.aggregate_statistics == "local"
+            model = self.trainer.model
+            self._weight_spec = WeightSpec.of(model, local_statistics=local)
+            self._initial = model.get_weights()
+            self._frozen_hash = self._weight_spec.frozen_hash(self._initial)
+        return self._weight_spec
+
+    def weights(self, request: ModelRequest) -> list[NDArray[Any]]:
+        """Return all weights of the model that a request sends: shared ones are the server's.
+
+        Personal ones are as the seed makes them. Frozen ones are this process' own where they have the hash that
+        the request names, or else those that were sent for it.
+
+        Raises:
+            MessageError: the shared weights are shaped otherwise than this client's model.
+            FrozenWeightsError: there are no frozen weights of that hash here yet.
+        """
+        spec, shared = self.weight_spec, record_to_weights(request.weights)
+        own = spec.take_shared(self._initial)
+        if [(w.shape, w.dtype) for w in shared] != [(w.shape, w.dtype) for w in own]:
+            raise MessageError("the weights in the request are not shaped as this client's model")
+        return replaced(spec.with_shared(self._initial, shared), spec.frozen, self._frozen(request))
+
+    def _frozen(self, request: ModelRequest) -> list[NDArray[Any]]:
+        spec, asked = self.weight_spec, request.frozen_hash
+        own = [self._initial[k] for k in spec.frozen]
+        if asked == self._frozen_hash:
+            return own
+        if asked is None or not own:
+            raise MessageError("the request and this client disagree on which weights are frozen")
+        if request.frozen is not None:
+            sent = record_to_weights(request.frozen)
+            if content_hash(sent) != asked or [w.shape for w in sent] != [w.shape for w in own]:
+                raise MessageError("the frozen weights in the request are not those of its hash")
+            self._received = {asked: [np.array(w) for w in sent]}
+        if asked not in self._received:
+            raise FrozenWeightsError("this client has no frozen weights of the hash that the request names")
+        return self._received[asked]
 
     @property
     def stacked(self) -> StackedTrainer:

@@ -19,6 +19,8 @@ ShoalError                    1   anything that shoal refuses
 │   ├── StorageError         18   a file of a run cannot be written
 │   └── IntegrityError       24   a log or a bundle is not as it was written, or of another key
 └── TransportError           17   server and client cannot talk to each other, or one said what it may not
+    └── MessageError         20   a request holds what its type does not have, or a value out of range
+        └── FrozenWeightsError 21   a client lacks the frozen weights that a request names
 
 Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
 """
@@ -200,6 +202,20 @@ class TransportError(ShoalError):
 
     exit_code = 17
     help = "docs/transport.md tells what each side needs, and what the other side checks."
+
+
+class MessageError(TransportError):
+    """A request holds a record or key that its type does not have, lacks one, or has a value out of range."""
+
+    exit_code = 20
+    help = "docs/messages.md lists what each request holds. Do both sides run the same version of shoal?"
+
+
+class FrozenWeightsError(MessageError):
+    """A client lacks the frozen weights whose hash a request names; the server then sends them."""
+
+    exit_code = 21
+    help = "The server sends frozen weights to a site that lacks them; docs/messages.md tells how."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.update.step import Updates
+from shoal.clients.update.step import StepStates, Updates
 from shoal.common.origin import Origin
 
 
@@ -32,14 +32,12 @@ class Clip:
     def __init__(self, norm: float) -> None:
         self._norm = norm
 
-    def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
+    def apply(
+        self, updates: Updates, origins: Sequence[Origin], states: StepStates
+    ) -> tuple[Updates, StepStates]:
         """Scale each client's update by min(1, norm / its own norm)."""
         flat = [u.reshape(len(origins), -1) for u in updates]
         factors = self._norm / np.maximum(norms(updates), self._norm)
         for u in flat:
             u *= factors[:, None].astype(u.dtype)
-        return [u.reshape(old.shape) for u, old in zip(flat, updates, strict=True)]
-
-    def wire_bytes(self, numbers: int, arrays: int) -> int | None:
-        """Leave the size as it is."""
-        return None
+        return [u.reshape(old.shape) for u, old in zip(flat, updates, strict=True)], states

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.clients.update.step import Updates
+from shoal.clients.update.step import StepStates, Updates
 from shoal.common.origin import Origin
 from shoal.common.privacy.noise import Source, with_noise
 
@@ -12,7 +12,7 @@ from shoal.common.privacy.noise import Source, with_noise
 class GaussianNoise:
     """Adds independent Gaussian noise to every number of an update.
 
-    On its own this is no promise of differential privacy: that takes clipping before it and an
+    On its own this guarantees no differential privacy: that takes clipping before it and an
     accountant that knows how often who took part (`[privacy]` with unit = "local").
     """
 
@@ -20,14 +20,12 @@ class GaussianNoise:
         self._stddev = stddev
         self._source = source
 
-    def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
+    def apply(
+        self, updates: Updates, origins: Sequence[Origin], states: StepStates
+    ) -> tuple[Updates, StepStates]:
         """Add noise, drawn for each client by itself."""
         for k, origin in enumerate(origins):
             draws = origin.draws("noise", self._source)
             for u in updates:
                 u[k] = with_noise(u[k].reshape(-1), self._stddev, draws).reshape(u.shape[1:])
-        return updates
-
-    def wire_bytes(self, numbers: int, arrays: int) -> int | None:
-        """Leave the size as it is."""
-        return None
+        return updates, states

@@ -1,33 +1,29 @@
-"""The contract of a step of the update pipeline."""
+"""The contract of a step between local training and encoding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from shoal.common.origin import Origin
 
-Updates = list[NDArray[Any]]  # one array a weight of the model, each (clients, ...)
+Updates = list[NDArray[Any]]  # one array for each shared weight, each (clients, ...)
+StepStates = Mapping[str, NDArray[Any]]  # name → (clients, ...); steps without memory pass on what they get
 
 
 class Step(Protocol):
-    """One step. It may write into the arrays that it is given, and returns those that go on."""
+    """One step. It may write into the updates that it is given, and returns those that go on."""
 
-    def apply(self, updates: Updates, origins: Sequence[Origin]) -> Updates:
-        """Return the updates after this step.
+    def apply(
+        self, updates: Updates, origins: Sequence[Origin], states: StepStates
+    ) -> tuple[Updates, StepStates]:
+        """Return the updates after this step, and the clients' states.
 
         Args:
-            updates: of floating point, in the order of `keras.Model.get_weights`, each (clients, ...).
+            updates: of floating point, each (clients, ...).
             origins: whose they are, (clients,).
-        """
-        ...
-
-    def wire_bytes(self, numbers: int, arrays: int) -> int | None:
-        """Return the bytes in which an update now travels, or `None` if this step does not change them.
-
-        Args:
-            numbers: that an update has; arrays: in which they are.
+            states: what steps remember of these clients, by names of their own; never written into.
         """
         ...

@@ -142,6 +142,11 @@ class ModelConfig(Section):
         description="Keras dtype policy: mixed ones compute in 16 bits and keep weights in 32, which pays "
         "on a GPU.",
     )
+    aggregate_statistics: Literal["mean", "local"] = Field(
+        "mean",
+        description="Moving averages of batch norm: mean averages them over the clients like weights; with "
+        "local each client keeps its own, and the exported model has those of the initial one.",
+    )
 
 
 class EarlyStoppingConfig(Section):

@@ -1,0 +1,79 @@
+"""SCAFFOLD, the client half: control variates correct the drift of local steps.
+
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML
+2020, algorithm 1 with option II. Each step takes the gradient + c − c_i; after K steps of rate η from x to y_i,
+
+    c_i⁺ = c_i − c + (x − y_i) / (K η),
+
+and c_i⁺ − c_i is sent beside the update. Control variates start from zero.
+
+The server half, and the deviations of the whole, are in server/algorithms/scaffold.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.clients.algorithms.algorithm import (
+    AlgorithmResult,
+    Arrays,
+    ClientAlgorithm,
+    LocalTraining,
+    States,
+)
+from shoal.clients.training.objective import LocalObjective
+from shoal.common.errors import MessageError
+from shoal.common.messages.requests import TrainRequest
+from shoal.common.weights import record_to_weights
+
+
+class ScaffoldClient(ClientAlgorithm):
+    """Keeps a control variate for each trainable weight, "c0", "c1", …"""
+
+    name: ClassVar[str] = "SCAFFOLD"
+
+    def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
+        """Return control variates of zero."""
+        return {f"c{k}": np.zeros_like(w) for k, w in enumerate(trainable)}
+
+    def local_objective(self, request: TrainRequest, states: States) -> LocalObjective:
+        """Return the linear term c − c_i, whose gradient corrects each step."""
+        own = _own(states)
+        return LocalObjective(linear=[c - c_i for c, c_i in zip(_server(request, own), own, strict=True)])
+
+    def finish(self, training: LocalTraining, request: TrainRequest, states: States) -> AlgorithmResult:
+        """Return c_i⁺ − c_i to send, and c_i⁺ to keep; without a step size, nothing was learnt."""
+        own = _own(states)
+        if training.learning_rate == 0:
+            return AlgorithmResult([np.zeros_like(c_i) for c_i in own], states)
+        changes = [
+            -c + (x - y) / _beside(training.steps * training.learning_rate, y)
+            for c, x, y in zip(_server(request, own), training.start, training.trained, strict=True)
+        ]
+        changes = [change.astype(c_i.dtype) for change, c_i in zip(changes, own, strict=True)]
+        new = {f"c{k}": c_i + change for k, (c_i, change) in enumerate(zip(own, changes, strict=True))}
+        return AlgorithmResult(changes, new)
+
+
+def _own(states: States) -> list[NDArray[Any]]:
+    return [states[f"c{k}"] for k in range(len(states))]
+
+
+def _server(request: TrainRequest, own: Arrays) -> list[NDArray[Any]]:
+    """Return the server's control variates.
+
+    Raises:
+        MessageError: the request has none, or of other shapes.
+    """
+    found = [] if request.server_state is None else record_to_weights(request.server_state)
+    if [c.shape for c in found] != [c_i.shape[1:] for c_i in own]:
+        raise MessageError("SCAFFOLD's request holds no control variate for each trainable weight")
+    return found
+
+
+def _beside(numbers: NDArray[np.float64], weights: NDArray[Any]) -> NDArray[Any]:
+    """Return one number a client, (clients,), so that it divides weights (clients, ...)."""
+    return numbers.reshape(-1, *[1] * (weights.ndim - 1)).astype(weights.dtype)

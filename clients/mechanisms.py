@@ -1,0 +1,174 @@
+"""What a mechanism of differential privacy does at the client: to training, to updates, and to the client's account.
+
+Everything that the guarantee depends on is computed here, from the client's own scenario.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from numpy.typing import NDArray
+
+from shoal.clients.runtime import ClientRuntime
+from shoal.clients.training.local_settings import LocalTask
+from shoal.clients.training.objective import LocalObjective
+from shoal.clients.update.clip import Clip, norms
+from shoal.clients.update.noise import GaussianNoise
+from shoal.clients.update.step import Step, Updates
+from shoal.common.messages.names import EPSILON, EPSILON_NEXT, WEIGHT, WITHIN
+from shoal.common.messages.requests import TrainRequest
+from shoal.common.origin import Origin
+from shoal.common.privacy.noise import SLACK
+from shoal.common.privacy.record import epsilon_after, require_budget
+
+Arrays = Sequence[NDArray[Any]]
+Trained = tuple[list[NDArray[Any]], float, int]  # all weights of the model, mean loss, steps
+
+
+class ClientMechanism:
+    """No guarantee, and the base of the others: updates are clipped and noised as `[update]` says.
+
+    Args:
+        runtime: of the client's process; request: the round that is asked for.
+    """
+
+    unit: ClassVar[str] = "none"
+
+    def __init__(self, runtime: ClientRuntime, request: TrainRequest) -> None:
+        self.runtime = runtime
+        self.request = request
+
+    def steps(self) -> list[Step]:
+        """Return what is done to updates before they are encoded."""
+        update = self.runtime.scenario.update
+        return _steps(update.clip_norm, update.noise_stddev, self.runtime)
+
+    def weight(self, rows: int) -> float:
+        """Return how much an update counts in a mean; `rows`: that the client trained on."""
+        return float(rows)
+
+    def charge(self, origin: Origin, rows: int) -> None:
+        """Charge a round to the client's account, before its rows are used.
+
+        Raises:
+            BudgetError: the budget does not allow it.
+        """
+
+    def train(
+        self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
+    ) -> Trained:
+        """Train one client from all weights of the model."""
+        return self.runtime.trainer.train(
+            weights, task.x, task.y, task.settings, task.rng, objective=objective
+        )
+
+    def clipped(self, updates: Updates) -> Sequence[float | None]:
+        """Return for each update 1/2 if it is within the clipping norm, -1/2 if not; `None` where not asked."""
+        return [None] * len(updates[0])
+
+    def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
+        """Return what is reported beside the usual numbers."""
+        return {}
+
+
+class CentralMechanism(ClientMechanism):
+    """Unit "client": the update is clipped here; the server adds noise to the sum of all.
+
+    The clipping norm may move from round to round, so the server sends it. Under secure aggregation each client
+    adds its share of the noise under its mask (`clients/secure`) and keeps an account of its own.
+    """
+
+    unit: ClassVar[str] = "client"
+
+    def steps(self) -> list[Step]:
+        """Clip to the round's norm."""
+        return [Clip(self._norm)]
+
+    def weight(self, rows: int) -> float:
+        """Return a weight in [0, 1]: rows bounded by privacy.full_weight_rows, or 1 for all."""
+        privacy = self.runtime.scenario.privacy
+        return min(rows / privacy.full_weight_rows, 1.0) if privacy.weights == "bounded" else 1.0
+
+    def charge(self, origin: Origin, rows: int) -> None:
+        """Charge the client's account where the client adds noise itself."""
+        if self.runtime.scenario.secure.aggregation:
+            self.runtime.client_plan.require(self.runtime.charge(origin.round))
+
+    def clipped(self, updates: Updates) -> Sequence[float | None]:
+        """Compare norms with the round's, for adaptive clipping."""
+        if self.runtime.scenario.privacy.clipping == "fixed":
+            return super().clipped(updates)
+        return [0.5 if norm <= self._norm else -0.5 for norm in norms(updates)]
+
+    def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
+        """Return the weight, and the bit of adaptive clipping."""
+        found = {WEIGHT: self.weight(rows)}
+        return found if within is None else {**found, WITHIN: within}
+
+    @property
+    def _norm(self) -> float:
+        norm = self.request.clip_norm
+        return self.runtime.scenario.privacy.clip_norm if norm is None else norm
+
+
+class LocalMechanism(ClientMechanism):
+    """Unit "local": clipped and noised here, against the server too, which can change neither."""
+
+    unit: ClassVar[str] = "local"
+
+    def steps(self) -> list[Step]:
+        """Clip to the scenario's norm, and add the noise of the client's own plan."""
+        privacy = self.runtime.scenario.privacy
+        noise = 2 * self.runtime.client_plan.noise_multiplier * privacy.clip_norm * SLACK
+        return _steps(privacy.clip_norm, noise, self.runtime)
+
+    def charge(self, origin: Origin, rows: int) -> None:
+        """Charge the client's account."""
+        self.runtime.client_plan.require(self.runtime.charge(origin.round))
+
+
+class RecordMechanism(ClientMechanism):
+    """Unit "record": DP-SGD, in which no single row can be told from its absence."""
+
+    unit: ClassVar[str] = "record"
+
+    def charge(self, origin: Origin, rows: int) -> None:
+        """Charge the client's account by the plan of its number of rows."""
+        require_budget(self.runtime.record_plan(rows), self.runtime.charge(origin.round))
+
+    def train(
+        self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
+    ) -> Trained:
+        """Train with DP-SGD; the loss is NaN, since the true one would tell of rows without noise."""
+        plan = self.runtime.record_plan(len(task.y))
+        noise, batches = (
+            origin.draws(purpose, self.runtime.source) for purpose in ("gradient-noise", "batches")
+        )
+        new, steps = self.runtime.private.train(
+            weights, task.x, task.y, task.settings, plan, noise, batches, objective
+        )
+        return new, math.nan, steps
+
+    def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
+        """Return the epsilon spent; not under secure aggregation, since it follows from the number of rows."""
+        if self.runtime.scenario.secure.aggregation:
+            return {}
+        plan, rounds = self.runtime.record_plan(rows), self.runtime.charged(origin.round)
+        return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
+
+
+_MECHANISMS: Final[Mapping[str, type[ClientMechanism]]] = {
+    one.unit: one for one in (ClientMechanism, CentralMechanism, LocalMechanism, RecordMechanism)
+}
+
+
+def client_mechanism(runtime: ClientRuntime, request: TrainRequest) -> ClientMechanism:
+    """Return the client's side of the mechanism that its scenario names."""
+    return _MECHANISMS[runtime.scenario.privacy.unit](runtime, request)
+
+
+def _steps(clip_norm: float | None, stddev: float, runtime: ClientRuntime) -> list[Step]:
+    steps: list[Step] = [] if clip_norm is None else [Clip(clip_norm)]
+    return [*steps, GaussianNoise(stddev, runtime.source)] if stddev else steps

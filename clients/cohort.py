@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shoal.clients.adversary import Adversary
 from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.clients.training.local_settings import LocalTask, local_settings
+from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.result import LocalResult, RunningMean, reply
 from shoal.clients.update.pipeline import finite
 from shoal.clients.update.protection import UpdateProtection, protect
@@ -62,6 +63,7 @@ class _Ready:
 
     task: LocalTask
     origin: Origin
+    objective: LocalObjective | None
 
 
 def train_cohort(
@@ -157,6 +159,8 @@ def _open(
 ) -> tuple[_Work, list[CohortReply]]:
     """Load clients' rows and settings; those that cannot be loaded have failed."""
     seed, number = runtime.scenario.seed, _round(config)
+    mu = float(cast("float", config.get("proximal-mu", 0.0)))
+    objective = LocalObjective(mu) if mu else None
     work: _Work = []
     failed = []
     for client in clients:
@@ -168,7 +172,7 @@ def _open(
             failed.append(CohortReply([client], None, error))
         else:
             rng = generator(seed, "shuffle", round=number, client=client)
-            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), origin))
+            work.append(_Ready(LocalTask(rows.x, rows.y, settings, rng), origin, objective))
     return work, failed
 
 
@@ -189,7 +193,7 @@ def _one_by_one(
     for ready in work:
         started, task, client = time.perf_counter(), ready.task, ready.origin.client
         try:
-            new, loss, steps = _train(runtime, weights, task, ready.origin)
+            new, loss, steps = _train(runtime, weights, ready)
         except Exception as error:
             fail(client, error)
             continue
@@ -207,18 +211,21 @@ def _one_by_one(
 
 
 def _train(
-    runtime: ClientRuntime, weights: list[NDArray[Any]], task: LocalTask, origin: Origin
+    runtime: ClientRuntime, weights: list[NDArray[Any]], ready: _Ready
 ) -> tuple[list[NDArray[Any]], float, int]:
     """Train one client. With DP-SGD its loss is NaN: the true one would tell of rows without noise."""
+    task, origin, objective = ready.task, ready.origin, ready.objective
     unit = runtime.scenario.privacy.unit
     if unit == "local" or (unit == "client" and runtime.scenario.secure.aggregation):
         runtime.client_plan.require(runtime.charge(origin.round))
     if unit != "record":
-        return runtime.trainer.train(weights, task.x, task.y, task.settings, task.rng)
+        return runtime.trainer.train(weights, task.x, task.y, task.settings, task.rng, objective)
     plan = runtime.record_plan(len(task.y))
     require_budget(plan, runtime.charge(origin.round))
     noise, batches = (origin.draws(purpose, runtime.source) for purpose in ("gradient-noise", "batches"))
-    new, steps = runtime.private.train(weights, task.x, task.y, task.settings, plan, noise, batches)
+    new, steps = runtime.private.train(
+        weights, task.x, task.y, task.settings, plan, noise, batches, objective
+    )
     return new, math.nan, steps
 
 
@@ -248,7 +255,7 @@ def _stacked(
 ) -> Iterator[LocalResult]:
     for stack in _stacks(work, runtime.stack_limit(weights)):
         started = time.perf_counter()
-        found = runtime.stacked.train(weights, [ready.task for ready in stack])
+        found = runtime.stacked.train(weights, [ready.task for ready in stack], stack[0].objective)
         sound = np.isfinite(found.losses) & finite(found.weights)
         with span("reduce"):
             origins = [ready.origin for ready in stack]

@@ -49,7 +49,7 @@ def train_alone(
     best, best_score, done = weights, float("nan"), 0
     rates = cast("list[float]", config["learning-rates"])
     for number, rate in enumerate(rates, start=1):
-        asked = ConfigRecord({**config, "learning-rate": rate, "proximal-mu": 0.0})
+        asked = ConfigRecord({**config, "learning-rate": rate})
         settings = replace(local_settings(scenario, asked, number, client), keep_optimizer=number > 1)
         rng = generator(scenario.seed, "shuffle", round=number, client=client)
         train = rows["train"]

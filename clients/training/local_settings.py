@@ -23,7 +23,6 @@ class LocalSettings:
         batch_size: rows in a step; the last step of an epoch may have fewer.
         epochs: passes over the rows; ignored if `steps` is given.
         steps: optimisation steps, `None` for whole epochs.
-        proximal_mu: weight of FedProx's proximal term; 0 for none.
         class_weights: weight by class index; `None` for none.
         dropout_seed: seed of the model's random layers.
         keep_optimizer: go on with the optimizer's state instead of a fresh one.
@@ -33,7 +32,6 @@ class LocalSettings:
     batch_size: int
     epochs: int = 1
     steps: int | None = None
-    proximal_mu: float = 0.0
     class_weights: tuple[float, ...] | None = None
     dropout_seed: int = 0
     keep_optimizer: bool = False
@@ -86,7 +84,7 @@ def local_settings(scenario: Scenario, config: ConfigRecord, round_number: int, 
 
     Args:
         scenario: gives batch size, local epochs or steps, and the seed.
-        config: the server's; "learning-rate" is needed, "proximal-mu" and "class-weights" are not.
+        config: the server's; "learning-rate" is needed, "class-weights" is not.
         round_number: starting at 1.
         client: the client's index.
     """
@@ -97,7 +95,6 @@ def local_settings(scenario: Scenario, config: ConfigRecord, round_number: int, 
         batch_size=training.batch_size,
         epochs=training.local_epochs,
         steps=training.local_steps,
-        proximal_mu=float(cast("float", config.get("proximal-mu", 0.0))),
         class_weights=tuple(weights) or None,
         dropout_seed=integer_seed(scenario.seed, "dropout", round=round_number, client=client),
     )

@@ -1,51 +1,96 @@
-"""The proximal term of FedProx, added to the loss of any Keras model.
+"""What a federated algorithm adds to a client's own loss.
 
-Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks,
-MLSys 2020, eq. 2: each client minimises F_k(w) + mu/2 ||w - w_global||².
+One form serves a family of algorithms: `mu/2 ‖w − anchor‖² + ⟨linear, w⟩` over the trainable weights w.
 
-Deviation: non-trainable weights (moving averages of batch norm) have no gradient and no term.
+- FedProx (Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks,
+  MLSys 2020, eq. 2): `mu`, with the weights that training starts from as the anchor.
+- SCAFFOLD (Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for
+  Federated Learning, ICML 2020, eq. 3): each step takes the gradient + c − c_i, so `linear` is c − c_i.
+- FedDyn (Acar, Zhao, Navarro, Mattina, Whatmough, Saligrama: Federated Learning Based on Dynamic
+  Regularization, ICLR 2021, eq. 1): `mu` is its α, and `linear` the negative of the client's gradient
+  ∇L_k(θ_k^{t−1}) of the round before.
+- Ditto (Li, Hu, Beirami, Smith: Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021,
+  eq. 1): `mu` is its λ, `anchor` the global weights, while training starts from the personal ones.
+
+`objective_term.py` adds it to the loss of a Keras model, `stacked_objective.py` to the gradients of a stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import keras
-import tensorflow as tf
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Sequence[NDArray[Any]]
 
 
-class ProximalTerm:
-    """Holds mu and the global weights; adds the term through the variables' regularizers.
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalObjective:
+    """The terms `mu/2 ‖w − anchor‖² + ⟨linear, w⟩` beside a client's own loss.
 
-    Keras adds `variable.regularizer(variable)` to the loss in every `train_step`, also in one that a
-    user wrote, so the term needs no training loop of its own and keeps the model's regularizers.
+    Arrays are in the order of `keras.Model.trainable_variables`, which is that of `get_weights` without the
+    non-trainable ones; each is shaped as its weight. In a stack of clients each array may have a leading
+    client axis instead, so that what is written with broadcasting holds for one client and for a stack.
+
+    Non-trainable weights, such as the moving averages of batch norm, have no gradient and no term.
+
+    The terms are part of the gradient that the optimizer receives. Under plain SGD a step is therefore
+    −η (∇F + mu (w − anchor) + linear), which is what the papers analyse. Momentum accumulates the terms, Adam
+    scales them together with the client's own gradient, clipping by norm counts them; the decoupled weight
+    decay of AdamW does not.
+
+    The reported training loss is the client's own plus the quadratic term. The linear term is left out: an
+    algorithm means its gradient only, its value has no natural zero, and a sum of both would say little about
+    how well the model fits the rows.
+
+    Attributes:
+        mu: weight of the quadratic term, finite and at least 0; in a stack also (clients,). If it is 0
+            everywhere, there is no such term, and `anchor` is not used.
+        anchor: centre of the quadratic term; `None` for the weights that training starts from.
+        linear: gradient of the linear term; `None` for no such term. Zeros keep the term, so that a client
+            without a correction yet is computed by the same graph as the others.
+
+    Raises:
+        ValueError: if mu is negative or not finite.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.mu = tf.Variable(0.0, trainable=False, name="proximal_mu")
-        self._variables = list(model.trainable_variables)
-        self._anchors = [tf.Variable(v.value, trainable=False) for v in self._variables]
+    mu: float | NDArray[np.floating[Any]] = 0.0
+    anchor: Arrays | None = None
+    linear: Arrays | None = None
 
-    @classmethod
-    def install(cls, model: keras.Model) -> ProximalTerm:
-        """Add the term to a model's loss, once, with mu = 0."""
-        term = cls(model)
-        for variable, anchor in zip(term._variables, term._anchors, strict=True):
-            variable.regularizer = term._regularizer(anchor, variable.regularizer)
-        return term
+    def __post_init__(self) -> None:
+        mu = np.asarray(self.mu)
+        if not (np.isfinite(mu).all() and (mu >= 0).all()):
+            raise ValueError(f"mu must be finite and at least 0, got {self.mu}")
 
-    def set(self, mu: float) -> None:
-        """Set mu, and the model's present weights as the global ones."""
-        self.mu.assign(mu)
-        for anchor, variable in zip(self._anchors, self._variables, strict=True):
-            anchor.assign(variable.value)
+    @property
+    def quadratic(self) -> bool:
+        """Whether there is a quadratic term, for at least one client of a stack."""
+        return bool(np.any(self.mu))
 
-    def _regularizer(
-        self, anchor: tf.Variable, inner: Callable[[tf.Tensor], tf.Tensor] | None
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
-        def penalty(value: tf.Tensor) -> tf.Tensor:
-            distance = tf.reduce_sum(tf.square(tf.convert_to_tensor(value) - anchor))
-            own = 0.0 if inner is None else inner(value)
-            return own + tf.cast(self.mu, distance.dtype) / 2 * distance
 
-        return penalty
+def shaped(
+    name: str, arrays: Arrays, like: Sequence[tuple[int, ...]], clients: int | None = None
+) -> list[Any]:
+    """Return arrays as a list, if they are shaped as a model's weights.
+
+    Args:
+        name: of the argument, for errors.
+        arrays: to check.
+        like: the shapes of the weights.
+        clients: number of clients, where each array may have a leading client axis; `None` where none may.
+
+    Raises:
+        ValueError: if there are more or fewer arrays than weights, or one has another shape.
+    """
+    found = [np.asarray(array) for array in arrays]
+    if len(found) != len(like):
+        raise ValueError(f"{name} has {len(found)} arrays; the model has {len(like)} such weights")
+    for k, (array, shape) in enumerate(zip(found, like, strict=True)):
+        if array.shape != shape and (clients is None or array.shape != (clients, *shape)):
+            expected = f"{shape}" if clients is None else f"{shape}, or {(clients, *shape)} for one a client"
+            raise ValueError(f"{name}[{k}] has shape {array.shape}; expected {expected}")
+    return found

@@ -9,8 +9,9 @@ Deviations:
 - The sum is divided by the expected batch size, which the paper calls the size L of its lots: the size that
   was drawn would tell of the rows.
 - Any optimizer of Keras takes the step. It sees nothing but the noised gradient, so the promise is the same.
-- A regularizer's gradient and that of FedProx's term are added after clipping and noise: they depend on
-  weights that the server may know, and on no row.
+- The gradients of regularizers and of the local objective (`objective.py`) are added after clipping and
+  noise: they depend on the weights, and on the objective's arrays. Those must therefore come from the server
+  or from noised weights, never from the rows themselves.
 - Clipping is over all layers together.
 
 No training loss comes out: it would tell of the rows without noise.
@@ -18,7 +19,7 @@ No training loss comes out: it would tell of the rows without noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,6 +28,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from shoal.clients.training.local_settings import LocalSettings
+from shoal.clients.training.objective import Arrays, LocalObjective
 from shoal.clients.training.row_gradients import AnyRows, Batches, DenseRows, RowGradients
 from shoal.clients.training.trainer import Trainer, seed_states
 from shoal.common.errors import ModelError, NonFiniteError
@@ -35,7 +37,6 @@ from shoal.common.privacy.record import RecordPlan
 from shoal.common.profiling import span
 from shoal.common.records import all_finite
 
-Arrays = Sequence[NDArray[Any]]
 _NOISE_NUMBERS = 1 << 22  # of noise drawn at a time, 16 MB: steps are run in blocks of as many as that allows
 
 
@@ -60,7 +61,7 @@ class PrivateTrainer:
             else AnyRows(self._model, self._seeds, clip_norm, microbatch)
         )
         self._checked = False
-        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {}
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self.traces = 0
 
     @span("train")
@@ -73,15 +74,17 @@ class PrivateTrainer:
         plan: RecordPlan,
         noise: Randomness,
         batches: Randomness,
+        objective: LocalObjective | None = None,
     ) -> tuple[list[NDArray[Any]], int]:
         """Train on a client's rows from the given weights.
 
         Args:
             weights: in the order of `keras.Model.get_weights`.
             x: encoded inputs (rows, ...); y: labels (rows,).
-            settings: learning rate, batch size, class weights, seed of dropout and proximal mu.
+            settings: learning rate, batch size, class weights and seed of dropout.
             plan: noise, probability of a row, and steps.
             noise: draws the noise, fresh for each step; batches: draws who is in each batch.
+            objective: what is added to the model's loss; `None` for nothing.
 
         Returns:
             The new weights and the number of steps.
@@ -89,6 +92,7 @@ class PrivateTrainer:
         Raises:
             ModelError: the model's training cannot be divided into rows.
             NonFiniteError: if a weight is not finite afterwards.
+            ValueError: if an array of the objective is not shaped as its weight.
         """
         self._check(x[:1])
         steps, rate = plan.steps_a_round, plan.sampling_probability
@@ -101,12 +105,13 @@ class PrivateTrainer:
         if settings.class_weights is not None:
             rows.append(np.asarray(settings.class_weights, np.float32)[y])
         block = max(1, _NOISE_NUMBERS // max(1, size))
-        for begin in range(0, steps, block):
-            ends = bounds[begin : begin + block + 1]
-            drawn = np.asarray(noise.normal((len(ends) - 1) * size), np.float32).reshape(-1, size)
-            numbers = [np.float32(expected), np.int32(settings.dropout_seed), np.int32(ends[0])]
-            arrays = [order[ends[0] : ends[-1]], ends - ends[0], drawn * scale, *numbers, *rows]
-            self._call([tf.convert_to_tensor(array) for array in arrays])
+        with self._trainer.objective_term.added(objective):
+            for begin in range(0, steps, block):
+                ends = bounds[begin : begin + block + 1]
+                drawn = np.asarray(noise.normal((len(ends) - 1) * size), np.float32).reshape(-1, size)
+                numbers = [np.float32(expected), np.int32(settings.dropout_seed), np.int32(ends[0])]
+                arrays = [order[ends[0] : ends[-1]], ends - ends[0], drawn * scale, *numbers, *rows]
+                self._call([tf.convert_to_tensor(array) for array in arrays])
         trained = self._model.get_weights()
         if not all_finite(trained):
             raise NonFiniteError(
@@ -154,7 +159,7 @@ class PrivateTrainer:
 
     def _call(self, tensors: list[tf.Tensor]) -> None:
         """Run a block of steps, traced once for blocks and clients of any size."""
-        key = len(tensors), self._trainer.proximal
+        key = (len(tensors), *self._trainer.objective_term.parts)
         if key not in self._compiled:
             signature = [
                 tf.TensorSpec([None, *t.shape[1:]] if t.shape.rank else [], t.dtype) for t in tensors

@@ -2,9 +2,9 @@
 
 A small model spends its time in the overhead of operations, not in arithmetic. Here one operation
 serves a whole stack of clients: `tf.vectorized_map` computes the gradient of each client's batch at that
-client's own weights. Shards of unequal size are evened out by weights of zero, and a client that has
-done all its steps stands still. What is computed is what `clients/training/trainer.py` computes, up to the
-order of float sums.
+client's own weights, which may differ from the start. Shards of unequal size are evened out by weights of
+zero, and a client that has done all its steps stands still. What is computed is what
+`clients/training/trainer.py` computes, up to the order of float sums.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from shoal.clients.training.local_settings import LocalTask, batch_plan
-from shoal.clients.training.stacked_optimizers import stacked_optimizer
+from shoal.clients.training.local_settings import LocalTask
+from shoal.clients.training.objective import Arrays, LocalObjective, shaped
+from shoal.clients.training.stack_batches import FREE_AXES, StackBatches, stack_batches
+from shoal.clients.training.stacked_objective import StackedObjective, stacked_objective
+from shoal.clients.training.stacked_optimizers import Tensors, stacked_optimizer
 from shoal.clients.training.trainer import seed_states
 from shoal.common.profiling import span
-
-Arrays = Sequence[NDArray[Any]]
 
 # What vectorises well. A convolution becomes a grouped one, which is slower than one client after
 # another; a recurrent layer is a loop, which does not vectorise; batch norm would count padding.
@@ -72,10 +73,6 @@ def why_not(model: keras.Model) -> str:
     return ""
 
 
-# Leading axes of each argument that differ from stack to stack: x, y, rows, weight, counts, seeds, rate, mu.
-_FREE = (1, 1, 3, 3, 2, 1, 0, 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Stack:
     """What a stack of clients has learnt.
@@ -104,104 +101,108 @@ class StackedTrainer:
         self._model = model
         self._optimizer = optimizer
         self._seeds = seed_states(model)
-        self._compiled: dict[int, Any] = {}
+        self._shapes = [tuple(v.shape) for v in model.weights]
+        self._trainable_shapes = [tuple(v.shape) for v in model.trainable_variables]
+        self._compiled: dict[Any, Any] = {}
         self.traces = 0
 
     @span("train")
-    def train(self, weights: Arrays, clients: Sequence[LocalTask]) -> Stack:
-        """Train clients from the same weights.
+    def train(
+        self, weights: Arrays, clients: Sequence[LocalTask], objectives: LocalObjective | None = None
+    ) -> Stack:
+        """Train clients from given weights.
 
         Args:
-            weights: in the order of `keras.Model.get_weights`.
-            clients: at least one; learning rate and proximal mu are the first one's.
+            weights: in the order of `keras.Model.get_weights`. Each array, trainable or not, is shaped as its
+                weight, and all clients start from it; or it is (clients, ...), a start for each. So clients
+                can share the body of a model and have heads of their own.
+            clients: at least one; the learning rate is the first one's.
+            objectives: what is added to the model's loss, each part the same for all clients or with a
+                leading client axis; `None` for nothing.
+
+        Raises:
+            ValueError: if weights or an objective are shaped neither for one client nor for all.
         """
-        settings = clients[0].settings
-        rows, weight, counts = _plan(clients)
-        numbers = range(len(self._seeds))
-        seeds = np.array([[(c.settings.dropout_seed, k) for k in numbers] for c in clients], np.uint32)
-        arrays: list[Any] = [
-            np.concatenate([c.x for c in clients]),
-            np.concatenate([c.y for c in clients]),
-            rows,
-            weight,
-            counts,
-            seeds.reshape(len(clients), len(self._seeds), 2),
-            np.float32(settings.learning_rate),
-        ]
-        if settings.proximal_mu:
-            arrays.append(np.float32(settings.proximal_mu))
-        tensors = [tf.convert_to_tensor(array) for array in arrays]
-        if len(tensors) not in self._compiled:
-            free = [
-                tf.TensorSpec([None] * _FREE[k] + t.shape[_FREE[k] :], t.dtype) for k, t in enumerate(tensors)
-            ]
-            start = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
-            self._compiled[len(tensors)] = tf.function(
-                self._all_steps, input_signature=[start, *free], autograph=False
-            )
-        trained, losses = self._compiled[len(tensors)]([tf.convert_to_tensor(w) for w in weights], *tensors)
-        steps = np.count_nonzero(counts, axis=0)
+        start = shaped("weights", weights, self._shapes, len(clients))
+        added = stacked_objective(objectives, self._trainable_shapes, len(clients))
+        batches = stack_batches(clients, len(self._seeds))
+        tensors = StackBatches(*(tf.convert_to_tensor(array) for array in batches))
+        arguments = [tf.convert_to_tensor(w) for w in start], tensors, added
+        # A graph for each combination of terms, and of arrays with and without a client axis.
+        key = tuple(w.ndim for w in start), tuple(tuple(len(t.shape) for t in part) for part in added)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(*arguments)
+        trained, losses = self._compiled[key](*arguments)
+        steps = np.count_nonzero(batches.counts, axis=0)
         return Stack([t.numpy() for t in trained], losses.numpy().astype(np.float64), steps)
 
+    def _compile(self, start: Tensors, batches: StackBatches, added: StackedObjective) -> Any:
+        """Return the compiled steps for arguments of this structure, with any number of clients and rows."""
+
+        def specs(tensors: Tensors, shapes: Sequence[tuple[int, ...]]) -> list[tf.TensorSpec]:
+            # Not strict: a part that there is not has no tensors.
+            pairs = zip(tensors, shapes, strict=False)
+            return [_spec(tensor, len(tensor.shape) - len(shape)) for tensor, shape in pairs]
+
+        trainable = self._trainable_shapes
+        signature = [
+            specs(start, self._shapes),
+            StackBatches(*map(_spec, batches, FREE_AXES)),
+            StackedObjective(
+                mu=specs(added.mu, [()]),
+                anchor=specs(added.anchor, trainable),
+                linear=specs(added.linear, trainable),
+            ),
+        ]
+        return tf.function(self._all_steps, input_signature=signature, autograph=False)
+
     def _all_steps(
-        self,
-        start: list[tf.Tensor],
-        x: tf.Tensor,
-        y: tf.Tensor,
-        rows: tf.Tensor,
-        weight: tf.Tensor,
-        counts: tf.Tensor,
-        seeds: tf.Tensor,
-        rate: tf.Tensor,
-        mu: tf.Tensor | None = None,
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Run all steps of all clients; with the proximal term of `objective.py` if mu is given."""
+        self, start: Tensors, batches: StackBatches, added: StackedObjective
+    ) -> tuple[Tensors, tf.Tensor]:
+        """Run all steps of all clients; return their weights, in the order of `get_weights`, and losses."""
         self.traces += 1
-        clients = tf.shape(rows)[1]
-        trainable, frozen = self._divide(start)
-        weights = [tf.repeat(w[None], clients, axis=0) for w in trainable]
+        counts = batches.counts
+        clients = tf.shape(counts)[1]
+        trainable, frozen, personal = self._divide(start)
+        variables = self._model.trainable_variables
+        weights = [_stacked(w, v, clients) for w, v in zip(trainable, variables, strict=True)]
         slots = [tf.zeros_like(w) for _ in range(self._optimizer.slots) for w in weights]
 
         def train_step(
-            step: tf.Tensor,
-            weights: list[tf.Tensor],
-            slots: list[tf.Tensor],
-            losses: tf.Tensor,
-            seeds: tf.Tensor,
+            step: tf.Tensor, weights: Tensors, slots: Tensors, losses: tf.Tensor, seeds: tf.Tensor
         ) -> tuple[Any, ...]:
-            batch = rows[step]
+            rows = batches.rows[step]
+            x, y = tf.gather(batches.x, rows), tf.gather(batches.y, rows)
             gradients, loss, seeds = tf.vectorized_map(
                 lambda part: self._gradient(frozen, *part),
-                (weights, tf.gather(x, batch), tf.gather(y, batch), weight[step], seeds),
+                (weights, personal, x, y, batches.weight[step], seeds),
             )
-            if mu is not None:
-                moves = [w - w0 for w, w0 in zip(weights, trainable, strict=True)]
-                gradients = [g + mu * move for g, move in zip(gradients, moves, strict=True)]
-                loss += mu / 2 * tf.add_n([_sum_of_squares(move) for move in moves])
-            moved, slots = self._optimizer.step(weights, gradients, slots, rate, step + 1)
+            gradients, loss = added.add(weights, trainable, gradients, loss)
+            moved, slots = self._optimizer.step(weights, gradients, slots, batches.rate, step + 1)
             active = counts[step] > 0
             weights = [_where(active, new, old) for new, old in zip(moved, weights, strict=True)]
             losses += tf.where(active, loss * tf.cast(counts[step], tf.float32), 0.0)
             return step + 1, weights, slots, losses, seeds
 
-        steps = tf.shape(rows)[0]
-        begin = [tf.constant(0), weights, slots, tf.zeros([clients]), seeds]
+        steps = tf.shape(counts)[0]
+        begin = [tf.constant(0), weights, slots, tf.zeros([clients]), batches.seeds]
         _, weights, _, losses, _ = tf.while_loop(lambda step, *_: step < steps, train_step, begin)
         total = tf.cast(tf.reduce_sum(counts, axis=0), tf.float32)
-        return self._join(weights, frozen, clients), losses / total
+        return self._join(weights, frozen | personal, clients), losses / total
 
     def _gradient(
         self,
         frozen: dict[int, tf.Tensor],
-        weights: list[tf.Tensor],
+        weights: Tensors,
+        personal: dict[int, tf.Tensor],
         x: tf.Tensor,
         y: tf.Tensor,
         weight: tf.Tensor,
         seeds: tf.Tensor,
-    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    ) -> tuple[Tensors, tf.Tensor, tf.Tensor]:
         """Return one client's gradient, loss and next seeds; `vectorized_map` makes them all clients'."""
         others = self._model.non_trainable_variables
-        values = frozen | {id(v): seeds[k] for k, v in enumerate(self._seeds)}
+        values = frozen | personal | {id(v): seeds[k] for k, v in enumerate(self._seeds)}
         with tf.GradientTape() as tape:
             tape.watch(weights)
             predicted, after, extra = self._model.stateless_call(
@@ -213,66 +214,38 @@ class StackedTrainer:
         drawn = tf.stack([tf.cast(moved[id(v)], tf.uint32) for v in self._seeds]) if self._seeds else seeds
         return [tf.convert_to_tensor(g) for g in gradients], loss, drawn
 
-    def _divide(self, start: list[tf.Tensor]) -> tuple[list[tf.Tensor], dict[int, tf.Tensor]]:
-        """Divide weights in the order of `get_weights` into trainable and, by variable, other ones."""
+    def _divide(self, start: Tensors) -> tuple[Tensors, dict[int, tf.Tensor], dict[int, tf.Tensor]]:
+        """Divide weights in the order of `get_weights`.
+
+        Returns:
+            trainable: a list; frozen: non-trainable ones that all clients share, by variable;
+            personal: non-trainable ones with a client axis, by variable.
+        """
         by_id = {id(v): w for v, w in zip(self._model.weights, start, strict=True)}
         trainable = [by_id.pop(id(v)) for v in self._model.trainable_variables]
-        return trainable, by_id
+        apart = {id(v) for v, w in zip(self._model.weights, start, strict=True) if _has_client_axis(w, v)}
+        frozen = {key: w for key, w in by_id.items() if key not in apart}
+        return trainable, frozen, {key: w for key, w in by_id.items() if key in apart}
 
-    def _join(
-        self, weights: list[tf.Tensor], frozen: dict[int, tf.Tensor], clients: tf.Tensor
-    ) -> list[tf.Tensor]:
-        """Put stacked weights back into the order of `get_weights`."""
-        by_id = {id(v): w for v, w in zip(self._model.trainable_variables, weights, strict=True)}
-        by_id |= {key: tf.repeat(value[None], clients, axis=0) for key, value in frozen.items()}
-        return [by_id[id(v)] for v in self._model.weights]
-
-
-def _plan(
-    clients: Sequence[LocalTask],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
-    """Plan the batches of all clients, as (steps, clients, batch size) arrays.
-
-    Returns:
-        rows: indices into the concatenated rows of all clients; 0 where a batch has fewer rows.
-        weight: of each row in the batch's mean loss, which Keras divides by the batch size; so a row of
-            a batch of n rows weighs batch size / n, times its class weight; 0 where there is no row.
-        counts: rows of each batch, (steps, clients); 0 once a client is done.
-    """
-    plans = [batch_plan(len(c.y), c.settings, c.rng) for c in clients]
-    steps = max(len(bounds) for _, bounds in plans) - 1
-    size = max(int(np.diff(bounds).max()) for _, bounds in plans)
-    rows = np.zeros((steps, len(clients), size), np.int32)
-    weight = np.zeros(rows.shape, np.float32)
-    counts = np.zeros(rows.shape[:2], np.int32)
-    first = np.cumsum([0, *(len(c.y) for c in clients)])
-    alike: dict[int, list[int]] = {}  # clients with as many rows have the same batches but for their order
-    for k, client in enumerate(clients):
-        alike.setdefault(len(client.y), []).append(k)
-    for members in alike.values():
-        sizes = np.diff(plans[members[0]][1])
-        there = np.broadcast_to(np.arange(size) < sizes[:, None], (len(members), len(sizes), size))
-        share = np.tile(np.repeat((size / sizes).astype(np.float32), sizes), (len(members), 1))
-        for own, k in zip(share, members, strict=True):
-            class_weights = clients[k].settings.class_weights
-            if class_weights is not None:
-                own *= np.asarray(class_weights, np.float32)[clients[k].y[plans[k][0]]]
-        counts[: len(sizes), members] = sizes[:, None]
-        orders = np.stack([plans[k][0] + first[k] for k in members])
-        rows[: len(sizes), members] = _spread(orders, there)
-        weight[: len(sizes), members] = _spread(share, there)
-    return rows, weight, counts
+    def _join(self, weights: Tensors, frozen: dict[int, tf.Tensor], clients: tf.Tensor) -> Tensors:
+        """Put trained and frozen weights back into the order of `get_weights`, all with a client axis."""
+        trained = {id(v): w for v, w in zip(self._model.trainable_variables, weights, strict=True)}
+        by_id = frozen | trained
+        return [_stacked(by_id[id(v)], v, clients) for v in self._model.weights]
 
 
-def _spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
-    """Put each client's values (clients, rows) where batches have rows; (steps, clients, batch size)."""
-    spread = np.zeros(there.shape, values.dtype)
-    spread[there] = values.reshape(-1)
-    return spread.swapaxes(0, 1)
+def _stacked(weight: tf.Tensor, variable: keras.Variable, clients: tf.Tensor) -> tf.Tensor:
+    """Return a weight with a client axis, which it may have already."""
+    return weight if _has_client_axis(weight, variable) else tf.repeat(weight[None], clients, axis=0)
 
 
-def _sum_of_squares(stacked: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.square(stacked), axis=list(range(1, len(stacked.shape))))
+def _has_client_axis(weight: tf.Tensor, variable: keras.Variable) -> bool:
+    return len(weight.shape) > len(variable.shape)
+
+
+def _spec(tensor: tf.Tensor, free: int) -> tf.TensorSpec:
+    """Return what a compiled function takes: a tensor like this one, with leading axes of any length."""
+    return tf.TensorSpec([None] * free + tensor.shape[free:], tensor.dtype)
 
 
 def _where(active: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:

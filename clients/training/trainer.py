@@ -16,12 +16,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from shoal.clients.training.local_settings import LocalSettings, batch_plan
-from shoal.clients.training.objective import ProximalTerm
+from shoal.clients.training.objective import Arrays, LocalObjective
+from shoal.clients.training.objective_term import ObjectiveTerm
 from shoal.common.errors import NonFiniteError
 from shoal.common.profiling import span
 from shoal.common.records import all_finite
 
-Arrays = Sequence[NDArray[Any]]
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 _MOST_UNROLLED = 64  # steps; a graph of more takes longer to build than it saves
 _PREDICT_ROWS = 1024  # bounds the memory of activations, whatever the shard's size
@@ -42,8 +42,8 @@ class Trainer:
         self._weights: list[keras.Variable] = list(model.weights)
         self._optimizer_start = [np.asarray(v) for v in model.optimizer.variables]
         self._seeds = seed_states(model)
-        self._proximal: ProximalTerm | None = None
-        self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
+        self.objective_term = ObjectiveTerm(model)
+        self._compiled: dict[tuple[str, ...], Callable[..., Any]] = {}
         self.traces = 0
 
     @span("train")
@@ -54,6 +54,7 @@ class Trainer:
         y: NDArray[Any],
         settings: LocalSettings,
         rng: np.random.Generator,
+        objective: LocalObjective | None = None,
     ) -> tuple[list[NDArray[Any]], float, int]:
         """Train on a client's rows from the given weights.
 
@@ -62,19 +63,24 @@ class Trainer:
             x: encoded inputs (rows, ...); y: labels (rows,).
             settings: how.
             rng: draws the order of rows.
+            objective: what is added to the model's loss; `None` for nothing.
 
         Returns:
-            The new weights, the mean training loss over rows, and the number of steps.
+            The new weights, the mean training loss over rows, and the number of steps. The loss is without
+            the linear term of the objective.
 
         Raises:
+            ModelError: if the model's own train_step leaves out `model.losses`, and with it the objective.
             NonFiniteError: if the loss or a weight is not finite afterwards.
+            ValueError: if an array of the objective is not shaped as its weight.
         """
         order, bounds = batch_plan(len(y), settings, rng)
         self.prepare(weights, settings)
         arguments = [x, y, order, bounds]
         if settings.class_weights is not None:
             arguments.append(np.asarray(settings.class_weights, np.float32)[y])
-        loss = float(self._call(self._all_steps, arguments))
+        with self.objective_term.added(objective):
+            loss = float(self._call(self._all_steps, arguments))
         trained = self.model.get_weights()
         if not np.isfinite(loss) or not all_finite(trained):
             raise NonFiniteError.after_training(loss, len(bounds) - 1, settings.learning_rate)
@@ -84,8 +90,6 @@ class Trainer:
     def evaluate(self, weights: Arrays, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return predictions (rows, outputs) and the mean loss of the given weights on rows."""
         self._assign(weights)
-        if self._proximal is not None:
-            self._proximal.mu.assign(0.0)
         predictions, losses, counts = [], [], []
         for start in range(0, len(y), _PREDICT_ROWS):
             rows = slice(start, start + _PREDICT_ROWS)
@@ -103,8 +107,6 @@ class Trainer:
         if len(parts) == 1 or type(self.model).compute_loss is not keras.Model.compute_loss:
             return [self.evaluate(weights, x, y) for x, y in parts]
         self._assign(weights)
-        if self._proximal is not None:
-            self._proximal.mu.assign(0.0)
         x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         blocks = [x[start : start + _PREDICT_ROWS] for start in range(0, len(x), _PREDICT_ROWS)]
         predicted = np.concatenate([self._call(self._predict, [block]).numpy() for block in blocks])
@@ -117,11 +119,6 @@ class Trainer:
         for variable, value in zip(self._weights, weights, strict=True):
             variable.assign(value)
 
-    @property
-    def proximal(self) -> bool:
-        """Whether the loss has FedProx's term, perhaps with mu = 0; it is then part of every graph."""
-        return self._proximal is not None
-
     def prepare(self, weights: Arrays, settings: LocalSettings) -> None:
         """Set all state that training reads, as it is for a client that starts afresh."""
         self._assign(weights)
@@ -131,18 +128,14 @@ class Trainer:
         self.model.optimizer.learning_rate.assign(settings.learning_rate)
         for number, seed in enumerate(self._seeds):
             seed.assign(np.array([settings.dropout_seed, number], seed.dtype))
-        if settings.proximal_mu > 0 and self._proximal is None:
-            self._proximal = ProximalTerm.install(self.model)
-        if self._proximal is not None:
-            self._proximal.set(settings.proximal_mu)
 
     def _call(self, step: Callable[..., Any], arrays: Arrays) -> Any:
         """Call a compiled step, traced once for arrays of any length.
 
-        The proximal term becomes part of the graph, so steps with and without it are two graphs.
+        An objective becomes part of the graph, so steps with and without it are two graphs.
         """
         tensors = [tf.convert_to_tensor(array) for array in arrays]
-        key = (f"{step.__name__}/{len(tensors)}", self._proximal is not None)
+        key = (f"{step.__name__}/{len(tensors)}", *self.objective_term.parts)
         if key not in self._compiled:
             signature = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors]
             # AutoGraph would rewrite Keras too, for seconds, into files that a killed worker leaves in /tmp.
@@ -166,6 +159,7 @@ class Trainer:
 
         steps = tf.shape(bounds)[0] - 1
         tf.while_loop(lambda step: step < steps, train_step, [tf.constant(0)])
+        self.objective_term.require_computed()
         return self.model._loss_tracker.result()
 
     def _predict(self, x: tf.Tensor) -> tf.Tensor:

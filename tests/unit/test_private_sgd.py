@@ -12,6 +12,7 @@ import tensorflow as tf
 from scipy import stats
 
 from shoal.clients.training.local_settings import LocalSettings
+from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.private_sgd import PrivateTrainer, poisson_batches
 from shoal.clients.training.row_gradients import AnyRows, Batches, DenseRows
 from shoal.clients.training.trainer import Trainer, seed_states
@@ -212,10 +213,11 @@ def test_without_clipping_and_noise_it_is_plain_training(optimizer: Any, between
     trainer = Trainer(mlp(*layers, optimizer=optimizer()))
     start = [w.copy() for w in trainer.model.get_weights()]
     x, y = rows_for(trainer.model)
-    chosen = settings(epochs=3, proximal_mu=0.3, class_weights=(0.5, 2.0))
-    wanted, _, steps = trainer.train(start, x, y, chosen, np.random.default_rng(0))
+    chosen = settings(epochs=3, class_weights=(0.5, 2.0))
+    wanted, _, steps = trainer.train(start, x, y, chosen, np.random.default_rng(0), LocalObjective(0.3))
     private = PrivateTrainer(trainer, 1e6, 8)
-    found, taken = private.train(start, x, y, chosen, plan(steps_a_round=3), Silence(), draws(0))  # type: ignore[arg-type]
+    all_rows = plan(steps_a_round=3)
+    found, taken = private.train(start, x, y, chosen, all_rows, Silence(), draws(0), LocalObjective(0.3))  # type: ignore[arg-type]
     assert taken == steps == 3
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.clients.training.local_settings import LocalSettings, LocalTask
+from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.stacked import StackedTrainer, why_not
 from shoal.clients.training.trainer import Trainer
 
@@ -45,12 +46,14 @@ def make_tasks(sizes: list[int], **changes: Any) -> list[LocalTask]:
     return tasks
 
 
-def assert_equal_to_one_by_one(model: keras.Model, sizes: list[int], **changes: Any) -> None:
+def assert_equal_to_one_by_one(
+    model: keras.Model, sizes: list[int], objective: LocalObjective | None = None, **changes: Any
+) -> None:
     start = [w.copy() for w in model.get_weights()]
-    stack = StackedTrainer(model).train(start, make_tasks(sizes, **changes))
+    stack = StackedTrainer(model).train(start, make_tasks(sizes, **changes), objective)
     trainer = Trainer(model)
     for k, task in enumerate(make_tasks(sizes, **changes)):
-        weights, loss, steps = trainer.train(start, task.x, task.y, task.settings, task.rng)
+        weights, loss, steps = trainer.train(start, task.x, task.y, task.settings, task.rng, objective)
         assert steps == stack.steps[k]
         assert loss == pytest.approx(stack.losses[k], rel=1e-4)
         for wanted, found in zip(weights, stack.weights, strict=True):
@@ -60,7 +63,7 @@ def assert_equal_to_one_by_one(model: keras.Model, sizes: list[int], **changes: 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": 7}, {"epochs": 2, "class_weights": (0.5, 2.0), "proximal_mu": 0.3}],
+    [{"steps": 7}, {"epochs": 2, "class_weights": (0.5, 2.0), "objective": LocalObjective(0.3)}],
     ids=["steps", "weighted-proximal"],
 )
 def test_equals_one_by_one(optimizer: str, changes: dict[str, Any]) -> None:
@@ -107,7 +110,7 @@ def test_one_stack_gives_the_same_bits_whatever_was_trained_before() -> None:
     model = make_model("adam")
     trainer, start = StackedTrainer(model), model.get_weights()
     first = trainer.train(start, make_tasks([23, 10]))
-    trainer.train(start, make_tasks([5, 40, 7], proximal_mu=0.5))
+    trainer.train(start, make_tasks([5, 40, 7]), LocalObjective(0.5))
     again = trainer.train(start, make_tasks([23, 10]))
     assert all(np.array_equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
 

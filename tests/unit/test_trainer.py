@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shoal.clients.training.local_settings import LocalSettings, batch_plan
+from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.trainer import Trainer
 from shoal.common.errors import NonFiniteError
 
@@ -122,7 +123,7 @@ def test_clients_do_not_touch_each_other() -> None:
     trainer = Trainer(make_model(keras.optimizers.Adam(0.05), extras=True))
     start = [w.copy() for w in trainer.model.get_weights()]
     first = trainer.train(start, *make_rows(1), settings(), np.random.default_rng(7))
-    trainer.train(start, *make_rows(2, rows=40), settings(proximal_mu=0.3), np.random.default_rng(8))
+    trainer.train(start, *make_rows(2, rows=40), settings(), np.random.default_rng(8), LocalObjective(0.3))
     again = trainer.train(start, *make_rows(1), settings(), np.random.default_rng(7))
     assert all(np.array_equal(a, b) for a, b in zip(first[0], again[0], strict=True))
     assert first[1] == again[1]
@@ -148,8 +149,10 @@ def test_proximal_step_by_hand() -> None:
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     trainer = Trainer(model)
     x, y = np.ones((4, 1), np.float32), np.zeros(4, np.float32)
-    s = LocalSettings(learning_rate=0.1, batch_size=4, epochs=2, proximal_mu=0.5)
-    found, _, _ = trainer.train([np.ones((1, 1), np.float32)], x, y, s, np.random.default_rng(0))
+    s = LocalSettings(learning_rate=0.1, batch_size=4, epochs=2)
+    found, _, _ = trainer.train(
+        [np.ones((1, 1), np.float32)], x, y, s, np.random.default_rng(0), LocalObjective(0.5)
+    )
     np.testing.assert_allclose(found[0], [[0.65]], rtol=1e-6)
 
 

@@ -1,0 +1,90 @@
+"""What a `LocalObjective` adds to the gradients and losses of a stack of clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from shoal.clients.training.objective import LocalObjective, shaped
+from shoal.clients.training.stacked_optimizers import Tensors
+
+
+class StackedObjective(NamedTuple):  # a tuple, which a compiled function takes as an argument
+    """The objectives of a stack as tensors; a part that there is not is an empty list.
+
+    Attributes:
+        mu: of one tensor, (clients,), or (1,) for the same of all.
+        anchor, linear: by trainable weight, each shaped as the weight or with a leading client axis; so they
+            broadcast against stacked weights. An empty anchor is the start of each client.
+    """
+
+    mu: Tensors
+    anchor: Tensors
+    linear: Tensors
+
+    def add(
+        self, weights: Tensors, start: Tensors, gradients: Tensors, losses: tf.Tensor
+    ) -> tuple[Tensors, tf.Tensor]:
+        """Add the objectives' part to gradients and losses; the linear term has no part in the loss.
+
+        Args:
+            weights: trainable ones, each (clients, ...).
+            start: those that training started from, shaped as `anchor`.
+            gradients: of the clients' own losses, each (clients, ...); losses: (clients,).
+        """
+        if self.mu:
+            mu, anchor = self.mu[0], self.anchor or start
+            moves = [w - a for w, a in zip(weights, anchor, strict=True)]
+            gradients = [g + _by_client(mu, g) * move for g, move in zip(gradients, moves, strict=True)]
+            losses += mu / 2 * tf.add_n([_sum_of_squares(move) for move in moves])
+        if self.linear:
+            gradients = [g + slope for g, slope in zip(gradients, self.linear, strict=True)]
+        return gradients, losses
+
+
+NOTHING = StackedObjective([], [], [])
+
+
+def stacked_objective(
+    objective: LocalObjective | None, like: Sequence[tuple[int, ...]], clients: int
+) -> StackedObjective:
+    """Return the tensors of a stack's objectives.
+
+    Args:
+        objective: of all clients, in one; `None` for nothing.
+        like: shapes of the trainable weights; clients: in the stack.
+
+    Raises:
+        ValueError: if mu or an array has neither the shape for one client nor that for all.
+    """
+    if objective is None:
+        return NOTHING
+    mu = np.asarray(objective.mu, np.float32)
+    if mu.shape not in {(), (clients,)}:
+        raise ValueError(f"objective.mu has shape {mu.shape}; expected a number, or {(clients,)}")
+
+    def tensors(name: str) -> Tensors:
+        arrays = getattr(objective, name)
+        if arrays is None:
+            return []
+        found = shaped(f"objective.{name}", arrays, like, clients)
+        return [tf.convert_to_tensor(np.asarray(array, np.float32)) for array in found]
+
+    quadratic = objective.quadratic
+    return StackedObjective(
+        mu=[tf.convert_to_tensor(mu.reshape(-1))] if quadratic else [],
+        anchor=tensors("anchor") if quadratic else [],
+        linear=tensors("linear"),
+    )
+
+
+def _by_client(numbers: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Return numbers (clients,) so that they broadcast against an array (clients, ...)."""
+    return tf.reshape(numbers, [-1, *[1] * (len(like.shape) - 1)])
+
+
+def _sum_of_squares(stacked: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(stacked), axis=list(range(1, len(stacked.shape))))

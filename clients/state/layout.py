@@ -1,0 +1,92 @@
+"""The names, shapes and types that all states of a run share, and their form as records of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.clients.state.batch import StateBatch
+from shoal.common.errors import ModelError
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """What each client's state consists of.
+
+    Attributes:
+        record: a structured type without padding, with a field for each array of a state, by name.
+    """
+
+    record: np.dtype[np.void]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]], *, stacked: bool = False) -> StateLayout:
+        """Return the layout of a state.
+
+        Args:
+            arrays: a client's state; if `stacked`, the states of several clients, each (k, ...).
+
+        Raises:
+            ModelError: it holds no number at all, or something other than numbers.
+        """
+        fields = [(name, array.dtype, array.shape[stacked:]) for name, array in sorted(arrays.items())]
+        for name, kind, _ in fields:
+            if kind.kind not in "biufc" or not name:
+                raise ModelError(f'the state "{name}" is of type {kind}; expected numbers with a name')
+        layout = cls(np.dtype([(name, kind.str, shape) for name, kind, shape in fields]))
+        if not layout.bytes_per_client:
+            raise ModelError("a client's state must hold at least one number")
+        return layout
+
+    @classmethod
+    def from_json(cls, fields: list[list[Any]]) -> StateLayout:
+        """Return the layout that `to_json` wrote."""
+        return cls(np.dtype([(name, kind, tuple(shape)) for name, kind, shape in fields]))
+
+    def to_json(self) -> list[list[Any]]:
+        """Return [name, numpy's code of the type, shape] for each array, in order of their names."""
+        return [[name, kind.base.str, list(kind.shape)] for name, kind in self._fields()]
+
+    @property
+    def bytes_per_client(self) -> int:
+        """Length of a state's record."""
+        return self.record.itemsize
+
+    def require(self, other: StateLayout) -> None:
+        """Raise `ModelError` with the first difference unless `other` is this layout."""
+        kept, given = (dict(layout._fields()) for layout in (self, other))
+        for name in sorted(kept.keys() | given.keys()):
+            if kept.get(name) != given.get(name):
+                raise ModelError(
+                    f'the state "{name}" is {_told(given.get(name))}, but the states kept so far have '
+                    f"{_told(kept.get(name))}",
+                    hint="states of another model or algorithm cannot be used; start a new run",
+                )
+
+    def pack(self, batch: StateBatch) -> NDArray[np.uint8]:
+        """Return the batch as records, (k, bytes_per_client).
+
+        Raises:
+            ModelError: the batch has another layout.
+        """
+        self.require(StateLayout.of(batch.arrays, stacked=True))
+        records = np.empty(len(batch), self.record)
+        for name, array in batch.arrays.items():
+            records[name] = array
+        return records.view(np.uint8).reshape(len(batch), -1)
+
+    def unpack(self, clients: NDArray[np.int64], records: NDArray[np.uint8]) -> StateBatch:
+        """Return the states of `clients` from their records, (k, bytes_per_client)."""
+        fields = records.reshape(-1).view(self.record)
+        return StateBatch(clients, {name: np.ascontiguousarray(fields[name]) for name, _ in self._fields()})
+
+    def _fields(self) -> list[tuple[str, np.dtype[Any]]]:
+        return [(name, self.record[name]) for name in self.record.names or ()]
+
+
+def _told(kind: np.dtype[Any] | None) -> str:
+    return "absent" if kind is None else f"{kind.base} of shape {kind.shape}"

@@ -61,7 +61,7 @@ def clip(clients: int, turns: int) -> dict[str, list[float]]:
     from shoal.clients.preprocessing.statistics import local_statistics
     from shoal.clients.runtime import ClientRuntime
     from shoal.common.config import UpdateConfig
-    from shoal.common.records import weights_to_record
+    from shoal.common.weights import weights_to_record
     from shoal.server.preprocessing.fit import fit
 
     task = TASKS["mlp"]

@@ -22,12 +22,13 @@ from shoal.clients.app import serve_secure
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
 from shoal.clients.worker import WorkerContext
-from shoal.common import records
 from shoal.common.config.file import load_scenario
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.messages import table
 from shoal.common.secure import graph
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.sites import Sites
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.secure.training import sum_vectors
 from shoal.simulations import datasets
@@ -57,7 +58,7 @@ class _Losing(CohortGrid):
     ) -> Iterable[Message]:
         asked = list(messages)
         replies = super().send_and_receive(asked, timeout=timeout)
-        if asked[0].metadata.message_type != records.SECURE_VECTOR:
+        if asked[0].metadata.message_type != table.SECURE_VECTOR.name:
             return replies
         return [reply for reply in replies if reply.metadata.src_node_id - 2 >= self.lost]
 
@@ -137,7 +138,7 @@ def session(case: Case, times: int) -> dict[str, Any]:
     @app.train()
     def clear(message: Message, context: Context) -> Message:
         client = int(context.node_config["partition-id"])
-        told = {"arrays": records.weights_to_record([vectors[client]]), "metrics": MetricRecord({"n": 1})}
+        told = {"arrays": weights_to_record([vectors[client]]), "metrics": MetricRecord({"n": 1})}
         return Message(RecordDict(told), reply_to=message)
 
     sites = Sites(case.clients, str)
@@ -163,6 +164,6 @@ def _in_clear(grid: CohortGrid, nodes: Sequence[int], numbers: int) -> float:
     started = time.perf_counter()
     content = RecordDict({"config": ConfigRecord({})})
     total = np.zeros(numbers)
-    for reply in grid.send_and_receive([Message(content, node, records.TRAIN) for node in nodes]):
-        total += records.record_to_weights(reply.content.array_records["arrays"])[0]
+    for reply in grid.send_and_receive([Message(content, node, table.TRAIN.name) for node in nodes]):
+        total += record_to_weights(reply.content.array_records["arrays"])[0]
     return time.perf_counter() - started

@@ -25,8 +25,8 @@ from benchmarks.children import ROOT
 from benchmarks.superlink import SuperLink
 from shoal.common.certificates import issue, make_authority, server_credentials
 from shoal.common.flower_shim import identify_process, make_run
-from shoal.common.records import weights_to_record
 from shoal.common.sites import Sites
+from shoal.common.weights import weights_to_record
 from shoal.server.pilot.grid import TransportGrid
 from shoal.server.pilot.grpc_server import Policy, TransportServer
 

@@ -14,7 +14,7 @@ from shoal.clients.pilot.grpc_client import TransportClient
 from shoal.clients.worker import Answer, Job
 from shoal.common.certificates import client_credentials
 from shoal.common.flower_shim import identify_process
-from shoal.common.records import record_to_weights, weights_to_record
+from shoal.common.weights import record_to_weights, weights_to_record
 
 
 class AddsOne:

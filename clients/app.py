@@ -26,7 +26,15 @@ from shoal.clients.state_record import batch_of, record_of
 from shoal.clients.training.alone import train_alone
 from shoal.common.errors import DisclosureError
 from shoal.common.messages import table
-from shoal.common.messages.names import ARRAYS, CLIENT_STATE, EXAMPLES, METRICS_RECORD, SECONDS, STEPS, SUMMAND
+from shoal.common.messages.names import (
+    ARRAYS,
+    CLIENT_STATE,
+    EXAMPLES,
+    METRICS_RECORD,
+    SECONDS,
+    STEPS,
+    SUMMAND,
+)
 from shoal.common.messages.replies import metric_record
 from shoal.common.messages.requests import (
     AloneRequest,
@@ -222,6 +230,4 @@ class _Client:
         trained, steps = train_alone(self.runtime, client, request)
         numbers = {EXAMPLES: len(self.runtime.rows(client)["train"].y), STEPS: steps}
         shared = self.runtime.weight_spec.take_shared(trained)
-        return RecordDict(
-            {ARRAYS: weights_to_record(shared), METRICS_RECORD: metric_record(numbers)}
-        )
+        return RecordDict({ARRAYS: weights_to_record(shared), METRICS_RECORD: metric_record(numbers)})

@@ -30,16 +30,12 @@ def autotune(runtime: ClientRuntime, request: AutotuneRequest, client: int) -> R
         round_ = LocalRound(runtime, _training(request), ClientAlgorithm())
         (ready,) = round_.open([client], None, _raise)
 
-        def seconds(
-            train: Callable[[list[ReadyClient], Fail], Iterable[LocalResult]], clients: int
-        ) -> float:
+        def seconds(train: Callable[[list[ReadyClient], Fail], Iterable[LocalResult]], clients: int) -> float:
             return _seconds(lambda: train([ready] * clients, _raise)) / clients
 
         numbers["sequential-seconds"] = seconds(round_.one_by_one, 2)
         numbers["stacked-seconds"] = seconds(round_.stacked, _STACK)
-    return RecordDict(
-        {METRICS_RECORD: metric_record(numbers), AUTOTUNE: ConfigRecord({"reason": reason})}
-    )
+    return RecordDict({METRICS_RECORD: metric_record(numbers), AUTOTUNE: ConfigRecord({"reason": reason})})
 
 
 def _training(request: AutotuneRequest) -> TrainRequest:

@@ -79,7 +79,13 @@ class LocalRound:
             origin = Origin(seed, number, client)
             try:
                 rows = runtime.training_rows(origin)
-                settings = local_settings(runtime.scenario, self._request, client)
+                settings = local_settings(
+                    runtime.scenario,
+                    client,
+                    round_number=number,
+                    learning_rate=self._request.learning_rate,
+                    class_weights=self._request.class_weights,
+                )
             except Exception as error:
                 fail(client, error)
                 continue

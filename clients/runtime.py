@@ -20,10 +20,8 @@ from shoal.clients.preprocessing.contribution import Contribution
 from shoal.clients.shard import split_indices
 from shoal.common.config import Scenario
 from shoal.common.errors import FrozenWeightsError, MessageError
-from shoal.common.messages.requests import ModelRequest
-from shoal.common.update.spec import WeightSpec, content_hash, replaced
-from shoal.common.weights import record_to_weights
 from shoal.common.keras_loading import load_keras
+from shoal.common.messages.requests import ModelRequest
 from shoal.common.origin import Origin
 from shoal.common.preprocessing import Encoder, PreprocessingSpec
 from shoal.common.preprocessing.sums.plan import SumsPlan
@@ -34,6 +32,8 @@ from shoal.common.privacy.plan import ClientPrivacyPlan, make_plan
 from shoal.common.privacy.record import RecordPlan, record_plan
 from shoal.common.profiling import span
 from shoal.common.schema import OwnSplits, Population, Schema, Shard, Split
+from shoal.common.update.spec import WeightSpec, content_hash, replaced
+from shoal.common.weights import record_to_weights
 
 if TYPE_CHECKING:
     from shoal.clients.training.private_sgd import PrivateTrainer

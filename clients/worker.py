@@ -10,15 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
-from shoal.clients.cohort import CohortReply
+from shoal.clients.result import CohortReply
+from shoal.clients.state import StateBatch
+from shoal.clients.state_record import batch_of, record_of
 from shoal.common import profiling
 from shoal.common.errors import ShoalError
 from shoal.common.flower_shim import identify_process, number_message
 from shoal.common.memory import resident_bytes
+from shoal.common.messages.names import CLIENT_STATE
 
 AppFactory = Callable[[], ClientApp]
 
@@ -29,7 +33,8 @@ class Job(NamedTuple):  # a tuple, because a round pickles one for every client
     Attributes:
         node_id: the destination; client: its index, given to the app as "partition-id".
         message_type, group_id: as in the Flower message.
-        state: the client's `Context.state` from its last message; `None` while it has put nothing there.
+        state: the client's `Context.state` from its last message; `None` while it has put nothing there. What
+            an algorithm of ours remembers is not in it: that travels as one batch for a chunk.
     """
 
     node_id: int
@@ -45,14 +50,16 @@ class Answer:
 
     Attributes:
         content: the reply, or `None` if there is none; error: why.
-        state: the new `Context.state`, `None` if it has not been touched.
+        state: the new `Context.state`; `None` if it has not been touched, or there is no reply.
         nodes: whose answer it is; several where they were answered for together, with one content.
+        states: what our algorithms remember of these clients from now on; `None` where nothing changed.
     """
 
     content: RecordDict | None
     error: str
     state: RecordDict | None
     nodes: Sequence[int]
+    states: StateBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,64 +106,75 @@ class Worker:
         self._federation = federation
         self._app = make_app()
 
-    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+    def run(self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None = None) -> list[Answer]:
         """Run the app for all jobs; a client's failure is that client's only.
 
         Args:
             content: the content that all jobs' messages share.
             jobs: which clients, and what kind of message.
+            states: of those clients of which an algorithm of ours remembers something.
         """
-        return self._run_together(content, jobs) or [self._run_one(content, job) for job in jobs]
+        together = self._run_together(content, jobs, states)
+        return together or [self._run_one(content, job, states) for job in jobs]
 
-    def run_measured(self, content: RecordDict, jobs: Sequence[Job]) -> Finished:
+    def run_measured(
+        self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None = None
+    ) -> Finished:
         """Run as `run` does, and measure what it took."""
         profiling.keep_spans(self._federation.trace)
         profiling.take()
-        answers = self.run(content, jobs)
+        answers = self.run(content, jobs, states)
         seconds, spans = profiling.take(), profiling.take_spans()
         return Finished(answers, seconds, spans, time.perf_counter(), resident_bytes())
 
-    def _run_together(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer] | None:
+    def _run_together(
+        self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None
+    ) -> list[Answer] | None:
         """Let an app that can answer for several clients at once do so, where nothing else is asked."""
         many = getattr(self._app, "many", None)
         if many is None or any(job.state for job in jobs) or len({job.message_type for job in jobs}) > 1:
             return None
         nodes = {job.client: job.node_id for job in jobs}
         try:
-            parts: list[CohortReply] | None = many(jobs[0].message_type, content, sorted(nodes))
+            replies: list[CohortReply] | None = many(jobs[0].message_type, content, sorted(nodes), states)
         except Exception as error:
             return [Answer(None, self._reason(error), None, sorted(nodes.values()))]
-        if parts is None:
+        if replies is None:
             return None
         return [
             Answer(
-                part.content,
-                self._reason(part.error) if part.error else "",
+                reply.content,
+                self._reason(reply.error) if reply.error else "",
                 None,
-                [nodes[c] for c in part.clients],
+                [nodes[c] for c in reply.clients],
+                reply.states,
             )
-            for part in parts
+            for reply in replies
         ]
 
-    def _run_one(self, content: RecordDict, job: Job) -> Answer:
+    def _run_one(self, content: RecordDict, job: Job, states: StateBatch | None) -> Answer:
         # Each client gets its own containers over the shared arrays: a mod may replace records.
         own = RecordDict({name: copy.copy(record) for name, record in content.items()})
         message = Message(own, job.node_id, job.message_type, group_id=job.group_id)
         number_message(message)
+        before = _with_state(RecordDict() if job.state is None else job.state, job.client, states)
         context = Context(
             run_id=self._federation.run_id,
             node_id=job.node_id,
             node_config={"partition-id": job.client, "num-partitions": self._federation.clients},
-            state=RecordDict() if job.state is None else job.state,
+            state=RecordDict(dict(before)),
             run_config=dict(self._federation.run_config),
         )
         try:
             reply = self._app(message, context)
         except Exception as error:
-            return Answer(None, self._reason(error), context.state, [job.node_id])
+            return Answer(None, self._reason(error), None, [job.node_id])
         if reply.has_error():
-            return Answer(None, reply.error.reason or "no reason given", context.state, [job.node_id])
-        return Answer(reply.content, "", context.state, [job.node_id])
+            return Answer(None, reply.error.reason or "no reason given", None, [job.node_id])
+        changed = context.state.get(CLIENT_STATE) is not before.get(CLIENT_STATE)
+        remembered = batch_of(job.client, context.state) if changed else None
+        kept = RecordDict({k: record for k, record in context.state.items() if k != CLIENT_STATE})
+        return Answer(reply.content, "", kept, [job.node_id], remembered)
 
     def _reason(self, error: Exception) -> str:
         """Say what failed and where. Foreign exceptions may quote data: only their type leaves."""
@@ -168,3 +186,11 @@ class Worker:
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         where = " ← ".join(f"{f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))
         return f"{name} at {where} (its text stays with the client; --backend serial shows it)"
+
+
+def _with_state(state: RecordDict, client: int, states: StateBatch | None) -> RecordDict:
+    """Return a client's `Context.state` with what an algorithm of ours remembers of it."""
+    row = [] if states is None else np.flatnonzero(states.clients == client)
+    if states is None or not len(row):
+        return state
+    return RecordDict({**state, CLIENT_STATE: record_of(states, int(row[0]))})

@@ -30,7 +30,9 @@ class RoundRow:
             round; empty where the round was not evaluated.
         best: whether this is the best round so far by the monitored metric; under a promise of privacy,
             where nothing is chosen by it, the last one evaluated.
-        bytes_up: payload from clients to server; bytes_down: from server to clients.
+        bytes_up: payload from clients to server, single updates by the length of their encodings, also where a
+            sum travelled in their place; bytes_down: from server to clients.
+        bytes_moved: payload of the replies that processes handed to each other; 0 where all is one process.
         seconds: wall time from the end of the last round; phases: the same by phase of
             `common/profiling.py`.
         epsilon: of the privacy budget that is spent after this round; NaN where nothing is promised.
@@ -49,6 +51,7 @@ class RoundRow:
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
     epsilon: float = math.nan
+    bytes_moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,57 +1,56 @@
-"""What becomes of clients' answers before the strategy sees them.
+"""What becomes of the sum of clients' updates before the strategy sees it.
 
-Usually nothing: a strategy gets every reply. With privacy.unit = "client" it gets one reply, which is the
-private mean of all updates; every strategy that works on the weighted mean (FedAvg, FedAdam, …) then works on
-that, and whatever it makes of it costs no more privacy.
+A strategy that takes the mean of updates sees one reply: the start plus that mean, whatever carried the updates. With
+privacy.unit = "client" it is the private mean, so whatever the strategy makes of it costs no more privacy. A strategy
+that looks at single updates sees every reply.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from shoal.common import records
 from shoal.common.arrays import view
 from shoal.common.config import Scenario
 from shoal.common.errors import TrainingError
 from shoal.common.flower_shim import number_message
+from shoal.common.messages import table
+from shoal.common.messages.names import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
+from shoal.common.messages.replies import metric_record
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import SLACK, Source, randomness, with_noise
 from shoal.common.privacy.plan import ClientPrivacyPlan, divided
-from shoal.common.records import ARRAYS, CLIP_NORM, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
 from shoal.common.secure.layout import SumNoise
 from shoal.common.sites import FIRST_NODE_ID
+from shoal.common.weights import weights_to_record
+from shoal.server.update_sum import UpdateSum
 
 _CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value that its paper uses throughout
 
 
 class Aggregation(Protocol):
-    """Stands between clients' replies and the strategy."""
+    """Turns a sum of updates into what the strategy sees."""
 
-    def config(self) -> Mapping[str, float]:
-        """Return what clients are told beside everything else."""
+    def clip_norm(self) -> float | None:
+        """Return what clients are asked to clip to; `None` for what their scenario says."""
         ...
 
-    def replies(self, number: int, accepted: Sequence[Message], start: ArrayRecord) -> list[Message]:
-        """Return the replies that the strategy sees.
-
-        Args:
-            number: the round; accepted: replies without an error.
-            start: the weights that the clients started from.
-        """
+    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
+        """Add the server's noise to a sum in clear; `number`: of the dispatch."""
         ...
 
     def noise(self) -> SumNoise:
         """Return the noise that a secure sum must have when the server gets it."""
         ...
 
-    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
-        """Return the replies that the strategy sees, of a secure sum with its noise."""
+    def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
+        """Return the reply that the strategy sees, of a sum with its noise."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -64,29 +63,29 @@ class Aggregation(Protocol):
 
 
 class PlainAggregation:
-    """Hands replies on."""
+    """The weighted mean."""
 
-    def config(self) -> Mapping[str, float]:
+    def clip_norm(self) -> float | None:
         """Nothing."""
-        return {}
+        return None
 
-    def replies(self, number: int, accepted: Sequence[Message], start: ArrayRecord) -> list[Message]:
-        """Return the replies as they are."""
-        return list(accepted)
+    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
+        """Return the sum as it is."""
+        return total
 
     def noise(self) -> SumNoise:
         """None."""
         return SumNoise()
 
-    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
-        """Return one reply: the start plus the weighted mean.
+    def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
+        """Return the start plus the weighted mean.
 
         Raises:
             TrainingError: the weights of all clients together are not positive.
         """
         if total.weight <= 0:
             raise TrainingError("the clients' weights add up to nothing, so their updates have no mean")
-        return [_as_reply(_moved(start, total.updates, total.weight), total)]
+        return _as_reply(_moved(start, total.updates, total.weight), total)
 
     def state(self) -> dict[str, Any]:
         """Nothing."""
@@ -94,41 +93,6 @@ class PlainAggregation:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """What clients' updates come to.
-
-    Attributes:
-        updates: Σ weight · update, one float64 array a weight of the model; zero where it is an integer.
-        weight: Σ weight, of those that were told.
-        within: sum over clients of 1/2 for an update within the clipping norm, and -1/2 for one that was
-            cut (adaptive clipping only).
-        loss: mean training loss by weight, NaN without clients: told, not covered by the promise.
-        examples: rows trained on.
-    """
-
-    updates: list[NDArray[np.float64]]
-    weight: float
-    within: float
-    loss: float
-    examples: float
-
-
-def sum_of(accepted: Sequence[Message], start: ArrayRecord) -> Sum:
-    """Add up replies, each the weighted mean of the updates of one or several clients."""
-    updates = [np.zeros(tuple(array.shape)) for array in start.values()]
-    within = weight = loss = examples = 0.0
-    for reply in accepted:
-        numbers = _numbers(reply)
-        for total, array in zip(updates, reply.content.array_records[ARRAYS].values(), strict=True):
-            total += numbers[WEIGHT] * view(array).astype(np.float64)
-        within += numbers.get(WITHIN, 0.0)
-        weight += numbers[WEIGHT]
-        loss += numbers[WEIGHT] * numbers[TRAIN_LOSS]
-        examples += numbers[EXAMPLES]
-    return Sum(updates, weight, within, loss / weight if weight else math.nan, examples)
 
 
 class PrivateMean:
@@ -163,31 +127,30 @@ class PrivateMean:
             split = divided(plan.noise_multiplier, self._cohort)
             self._noise, self._count_noise = split.update, split.count
 
-    def config(self) -> Mapping[str, float]:
-        """Tell clients what to clip to."""
-        return {CLIP_NORM: self._clip_norm}
+    def clip_norm(self) -> float | None:
+        """Return the round's clipping norm."""
+        return self._clip_norm
 
-    def replies(self, number: int, accepted: Sequence[Message], start: ArrayRecord) -> list[Message]:
-        """Return one reply: the start plus the private mean of the updates."""
-        total = sum_of(accepted, start)
+    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
+        """Add Gaussian noise to every number of the sum, and to the count of updates within the norm."""
         draws = randomness(self._source, self._seed, "server-noise", round=number)
         stddev = self.noise().update
         noisy = [
             with_noise(update.reshape(-1), stddev, draws).reshape(update.shape) for update in total.updates
         ]
         within = total.within + float(draws.normal(1)[0]) * self.noise().within
-        return self.of_sum(replace(total, updates=noisy, within=within), start)
+        return replace(total, updates=noisy, within=within)
 
     def noise(self) -> SumNoise:
         """Return the noise of a sum; a secure sum has it from the clients, in shares."""
         return SumNoise(self._noise * self._clip_norm * SLACK, self._count_noise)
 
-    def of_sum(self, total: Sum, start: ArrayRecord) -> list[Message]:
-        """Return one reply: the start plus the noisy sum over the cohort; the clipping norm may move."""
+    def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
+        """Return the start plus the noisy sum over the cohort; the clipping norm may move."""
         moved = _moved(start, total.updates, self._cohort)
         if self._privacy.clipping == "adaptive":
             self._adapt(total.within)
-        return [_as_reply(moved, total)]
+        return _as_reply(moved, total)
 
     def _adapt(self, within: float) -> None:
         """Move the clipping norm towards the quantile, by a noisy count that one client changes by 1/2."""
@@ -212,7 +175,7 @@ def make_aggregation(
         scenario: of the run; plan: for units "client" and "local"; clients: in the federation.
         source: of the noise.
     """
-    if plan is not None and scenario.privacy.unit == "client":
+    if plan is not None and mechanism_of(scenario.privacy).server_noise:
         return PrivateMean(scenario, plan, clients, source)
     return PlainAggregation()
 
@@ -226,17 +189,10 @@ def _moved(start: ArrayRecord, updates: Sequence[NDArray[np.float64]], divisor: 
     ]
 
 
-def _numbers(reply: Message) -> dict[str, float]:
-    record = reply.content.metric_records[METRICS_RECORD]
-    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
-
-
-def _as_reply(weights: Sequence[NDArray[Any]], total: Sum) -> Message:
+def _as_reply(weights: Sequence[NDArray[Any]], total: UpdateSum) -> Message:
     """Return a reply as a client would have sent it that holds what all did."""
-    asked = Message(RecordDict(), FIRST_NODE_ID, records.TRAIN)
+    asked = Message(RecordDict(), FIRST_NODE_ID, table.TRAIN.name)
     number_message(asked)
     numbers = {EXAMPLES: max(total.examples, 1.0), TRAIN_LOSS: total.loss}
-    content = RecordDict(
-        {ARRAYS: records.weights_to_record(weights), METRICS_RECORD: records.metric_record(numbers)}
-    )
+    content = RecordDict({ARRAYS: weights_to_record(weights), METRICS_RECORD: metric_record(numbers)})
     return Message(content, reply_to=asked)

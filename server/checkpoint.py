@@ -30,8 +30,8 @@ from shoal.common.config import Scenario
 from shoal.common.config.file import dump_toml
 from shoal.common.errors import CheckpointError
 
-FORMAT: Final = 1
-_KEPT: Final = 2  # the newest, and one more in case it is damaged
+FORMAT: Final = 2
+KEPT: Final = 2  # the newest, and one more in case it is damaged
 _START: Final = "start.zip"
 # What may differ between a run and its going on: where it runs, not what it computes.
 _FREE: Final = {
@@ -79,7 +79,7 @@ class Checkpoints:
             CheckpointError: it cannot be written; what was there before stays.
         """
         self._write(self._folder / f"round-{number:06}.zip", state)
-        for path in self._rounds()[_KEPT:]:
+        for path in self._rounds()[KEPT:]:
             path.unlink(missing_ok=True)
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:

@@ -8,24 +8,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.errors import BudgetError, DisclosureError, NonFiniteError, ShoalError, TooFewRepliesError
 from shoal.common.events import ClientRow, Phase
 from shoal.common.flower_shim import client_error, number_message
-from shoal.common.records import ARRAYS, CLIENTS, EXAMPLES, METRICS_RECORD, UPDATE_BYTES
+from shoal.common.messages.names import ARRAYS, CLIENTS, EXAMPLES, UPDATE_BYTES
+from shoal.common.messages.replies import client_rows
+from shoal.common.record_size import content_bytes
 from shoal.common.sites import Sites
 
-# Numbers that replies of a type must have; those of other types, how many examples they speak for.
-_NEEDED = {
-    records.STATISTICS: ("train-rows", "validation-rows", "test-rows"),
-    records.SUMS: (),  # not even how many rows a client has
-    records.TRIAL: ("sequential-seconds", "stacked-seconds"),
-    **dict.fromkeys(records.SECURE_STAGES, ("seconds",)),
-}
 _MOST_REASONS = 5  # failures that an error text lists
 POOLED_NAME = "(pooled)"  # the simulation's client that holds everybody's rows
 
@@ -38,10 +32,12 @@ class Exchange:
         replies: of the clients that answered, by ascending node id, errors included. One may stand for
             several clients of one process: their mean by examples.
         rows: one for each client that was asked, in the same order.
+        bytes_moved: payload of all replies, one that stands for several clients counted once.
     """
 
     replies: Sequence[Message]
     rows: Sequence[ClientRow]
+    bytes_moved: int = 0
 
     @property
     def accepted(self) -> list[Message]:
@@ -65,7 +61,13 @@ class Exchange:
             before = rows[row.client]
             rows[row.client] = replace(row, bytes_down=row.bytes_down + before.bytes_down)
         replies = [*self.accepted, *again.replies]
-        return Exchange(sorted(replies, key=lambda reply: reply.metadata.src_node_id), list(rows.values()))
+        ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        return Exchange(ordered, list(rows.values()), self.bytes_moved + again.bytes_moved)
+
+    def joined(self, other: Exchange) -> Exchange:
+        """Return this with another exchange, of other clients or another dispatch, behind it."""
+        moved = self.bytes_moved + other.bytes_moved
+        return Exchange([*self.replies, *other.replies], [*self.rows, *other.rows], moved)
 
     @property
     def bytes_up(self) -> int:
@@ -76,6 +78,9 @@ class Exchange:
     def bytes_down(self) -> int:
         """Payload from server to clients."""
         return sum(row.bytes_down for row in self.rows)
+
+
+NOTHING: Final = Exchange([], [])
 
 
 def ask_enough(
@@ -142,7 +147,7 @@ def ask(
     """
     asked = sorted(messages, key=lambda message: message.metadata.dst_node_id)
     contents = {id(message.content): message.content for message in asked}  # mostly one for all
-    sizes = {key: records.content_bytes(content) for key, content in contents.items()}
+    sizes = {key: content_bytes(content) for key, content in contents.items()}
     down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
     silent = down.keys() - found.keys()
@@ -157,7 +162,8 @@ def ask(
     rows = [
         _row(sites, node, told.get(node, nothing), phase, round_number, size) for node, size in down.items()
     ]
-    return Exchange(replies, rows)
+    moved = sum(content_bytes(reply.content) for reply in found.values() if reply.has_content())
+    return Exchange(replies, rows, moved)
 
 
 def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
@@ -238,22 +244,14 @@ def _is_column(values: object, rows: int) -> bool:
 def _check(content: RecordDict, request: Message) -> None:
     """Refuse a reply that lacks something, or holds what it may not or what cannot be averaged.
 
-    Clients hold themselves to the same rule; the server does not count on it.
+    Clients hold themselves to the same schema; the server does not count on it.
 
     Raises:
         DisclosureError, NonFiniteError: what is wrong with it, without its numbers.
     """
-    kind, sent = request.metadata.message_type, request.content.get(ARRAYS)
-    records.check_reply(kind, content, sent if isinstance(sent, ArrayRecord) else None)
-    update, numbers = content.get(ARRAYS), content.get(METRICS_RECORD)
-    if kind in (records.TRAIN, records.POOLED) and update is None:
-        raise DisclosureError("the reply holds no weights")
-    if isinstance(update, ArrayRecord) and not records.is_finite(update):
-        raise NonFiniteError("the update holds NaN or infinity")
-    for name in _NEEDED.get(kind, (EXAMPLES,)):
-        number = numbers.get(name) if isinstance(numbers, MetricRecord) else None
-        if not isinstance(number, int | float) or not 0 <= number < math.inf:
-            raise DisclosureError(f'the reply has no usable number under "{name}"')
+    kind = message_type(request.metadata.message_type)
+    kind.reply.check(kind.name, content)
+    kind.reply.require(content)
 
 
 def _as_error(reply: Message, node: int, reason: str) -> Message:
@@ -283,7 +281,7 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
         for record in content.metric_records.values():
             numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
         return {node: _Told("", _bytes_up(content, numbers), numbers)}
-    rows = records.client_rows(table)
+    rows = client_rows(table)
     # What each would have sent: weights of its own, and its row of the table.
     alone = RecordDict({name: record for name, record in content.items() if name != CLIENTS})
     size = _bytes_up(alone, next(iter(rows.values())))
@@ -292,10 +290,10 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
 
 def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
     """Return the payload of a reply; a compressed update counts as it would travel."""
-    size = records.content_bytes(content)
+    size = content_bytes(content)
     if UPDATE_BYTES not in numbers:
         return size
-    in_full = sum(records.content_bytes(RecordDict({ARRAYS: r})) for r in content.array_records.values())
+    in_full = sum(content_bytes(RecordDict({ARRAYS: r})) for r in content.array_records.values())
     return size - in_full + int(numbers[UPDATE_BYTES])
 
 

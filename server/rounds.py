@@ -1,4 +1,4 @@
-"""The round loop: draws cohorts, lets the strategy ask and aggregate, and knows when to stop.
+"""The round loop: sends what the scheduler says, aggregates what it says, evaluates, and knows when to stop.
 
 Flower's `Strategy.start` always runs all rounds and keeps all replies to itself; this loop calls the
 same public methods of the strategy one by one, so that every stock strategy runs unmodified.
@@ -9,32 +9,45 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from shoal.common import metrics, profiling, records
+from shoal.common import metrics, profiling
 from shoal.common.config import Scenario
 from shoal.common.errors import BudgetError, TrainingError
 from shoal.common.events import ClientRow, Phase, RoundRow
+from shoal.common.messages.names import EXAMPLES, SERVER_STATE, TRAIN_LOSS
+from shoal.common.messages.requests import EvaluateRequest, ExecutionMode, TrainRequest
+from shoal.common.messages.schema import to_config
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import Source
 from shoal.common.profiling import span
-from shoal.common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
 from shoal.common.schema import Task
 from shoal.common.sites import Sites
+from shoal.common.update.mean import group_size
+from shoal.common.weights import with_types_of
 from shoal.server.aggregation import Aggregation, PlainAggregation
+from shoal.server.algorithms.algorithm import ServerAlgorithm
+from shoal.server.clock import Clock, WallClock
 from shoal.server.cohort_grid import CohortGrid
-from shoal.server.exchange import Exchange, ask_enough
+from shoal.server.exchange import NOTHING, Exchange, ask_enough
 from shoal.server.privacy.ledger import Ledger, NoLedger
-from shoal.server.sampling import cohort, train_cohort
+from shoal.server.sampling import cohort
 from shoal.server.schedule import learning_rate
+from shoal.server.schedulers.scheduler import Arrival, Dispatch, Scheduler
 from shoal.server.secure.training import train_securely
 from shoal.server.strategies.catalog import needs_every_update
+from shoal.server.update_sum import UpdateReader, UpdateSum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
-BaseConfig = Mapping[str, str | float | list[float]]
 
 
 @dataclass(slots=True)
@@ -42,12 +55,12 @@ class LoopState:
     """Where the loop stands.
 
     Attributes:
-        arrays: the weights after `round`; best_arrays: those of `best_round`.
+        arrays: the shared weights after `round`; best_arrays: those of `best_round`.
         round: the last one that is done; 0 once the initial weights are evaluated, -1 before.
         score: the monitored metric at `best_round`, NaN before the first evaluation.
         stale: evaluations since the best one.
         stopped_early: whether patience or the privacy budget ran out.
-        epsilon: spent so far; NaN where nothing is promised.
+        epsilon: spent so far; NaN where nothing is guaranteed.
     """
 
     arrays: ArrayRecord
@@ -66,155 +79,247 @@ class LoopState:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestBase:
+    """What requests of all rounds have in common.
+
+    Attributes:
+        preprocessing: the fitted one, as JSON; frozen_hash: of the weights that never change, `None` for none.
+        execution_mode: how clients of one process train; class_weights: of the loss, `None` for equal ones.
+        full_weight_rows: rows from which a client counts fully, under secure aggregation.
+    """
+
+    preprocessing: str
+    frozen_hash: bytes | None = None
+    execution_mode: ExecutionMode = "sequential"
+    class_weights: tuple[float, ...] | None = None
+    full_weight_rows: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RoundLoop:
     """Everything that stays the same over the rounds of a run.
 
     Attributes:
         grid: carries the messages; sites: the clients behind it.
-        strategy: aggregates.
-        scenario: says how many rounds, which cohort, which monitor.
-        task: decides the monitored metric.
-        config: goes to the clients with every message, beside what a round adds.
-        aggregation: stands between replies and the strategy; ledger: allows rounds and charges them.
-        source: of the draw of cohorts.
-        on_round: is told of every finished round; say: of a new try.
+        strategy: aggregates; algorithm: what works beside it.
+        scenario: says how many rounds, which monitor; task: decides the monitored metric.
+        base: of every request; reader: decodes updates.
+        scheduler: says what is sent and aggregated when, by the clock.
+        on_round: is given every finished round; say: is told of a new try.
+        aggregation: stands between the sum of updates and the strategy; ledger: allows rounds and charges them.
         after_round: is given where the loop stands after a round, and may end it by an exception.
     """
 
     grid: Grid
     sites: Sites
     strategy: Strategy
+    algorithm: ServerAlgorithm
     scenario: Scenario
     task: Task
-    config: BaseConfig
+    base: RequestBase
+    reader: UpdateReader
+    scheduler: Scheduler
     on_round: OnRound
     aggregation: Aggregation = field(default_factory=PlainAggregation)
     ledger: Ledger = field(default_factory=NoLedger)
+    clock: Clock = field(default_factory=WallClock)
     source: Source = "seeded"
     say: Callable[[str], None] = lambda text: None
-    after_round: Callable[[LoopState], None] = lambda progress: None
+    after_round: Callable[[LoopState], None] = lambda state: None
 
-    def run(self, progress: LoopState) -> LoopState:
+    def run(self, state: LoopState) -> LoopState:
         """Run all rounds that are left, or fewer if patience runs out, and return where the loop ended.
 
         Args:
-            progress: where to start; it is changed.
+            state: where to start; it is changed.
         """
-        # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
-        gc.collect()
-        gc.freeze()
         profiling.take()
-        if progress.round < 0:
-            self._initial(progress)
-            self.after_round(progress)
-        patience = self.scenario.training.early_stopping.patience
-        while progress.round < self.scenario.training.rounds and not progress.stopped_early:
-            if not self.ledger.affords():
-                self._stop_before(progress)
-                break
-            self._round(progress, progress.round + 1)
-            progress.stopped_early = 0 < patience <= progress.stale
-            self.after_round(progress)
-        unjudged = progress.best_round == 0 and math.isnan(progress.score)
-        if unjudged or self.scenario.privacy.unit != "none":  # then nothing is chosen
-            progress.best_arrays, progress.best_round = progress.arrays, progress.round
-        gc.unfreeze()
-        return progress
+        with _frozen_garbage():
+            if state.round < 0:
+                self._initial(state)
+                self.after_round(state)
+            patience = self.scenario.training.early_stopping.patience
+            while state.round < self.scenario.training.rounds and not state.stopped_early:
+                if not self.ledger.affords():
+                    self._stop_before(state)
+                    break
+                self._round(state, state.round + 1)
+                state.stopped_early = 0 < patience <= state.stale
+                self.after_round(state)
+        unjudged = state.best_round == 0 and math.isnan(state.score)
+        if unjudged or self._guarantees:  # then nothing is chosen
+            state.best_arrays, state.best_round = state.arrays, state.round
+        return state
 
-    def _stop_before(self, progress: LoopState) -> None:
-        """Stop before the round that would pass the privacy budget."""
+    @property
+    def _guarantees(self) -> bool:
+        return mechanism_of(self.scenario.privacy).guarantees
+
+    def _stop_before(self, state: LoopState) -> None:
+        """Stop before the round that would exceed the privacy budget."""
         privacy = self.scenario.privacy
         text = (
             f"privacy budget: epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g} does not allow "
-            f"round {progress.round + 1}"
+            f"round {state.round + 1}"
         )
-        if progress.round == 0:
+        if state.round == 0:
             raise BudgetError(text, hint="raise privacy.epsilon or privacy.noise_multiplier")
         self.say(f"{text}: stopping")
-        progress.stopped_early = True
+        state.stopped_early = True
 
-    def _initial(self, progress: LoopState) -> None:
+    def _initial(self, state: LoopState) -> None:
         """Evaluate the initial weights, so that curves start where training starts."""
-        measured, evaluated = self._evaluate(progress, 0)
-        progress.round = 0
-        self._judge(progress, measured, 0)
-        row = self._row(progress, 0, Exchange([], []), evaluated, {TRAIN_LOSS: math.nan}, measured)
+        measured, evaluated = self._evaluate(state, 0)
+        state.round = 0
+        self._judge(state, measured, 0)
+        row = self._row(state, 0, NOTHING, evaluated, {TRAIN_LOSS: math.nan}, measured)
         self.on_round(row, evaluated.rows)
 
-    def _round(self, progress: LoopState, number: int) -> None:
-        trained, train_metrics = self._train(progress, number)
+    def _round(self, state: LoopState, number: int) -> None:
+        trained, train_metrics = self._train(state, number)
         due = number % self.scenario.server.evaluate_every == 0 or number == self.scenario.training.rounds
-        measured, evaluated = self._evaluate(progress, number) if due else ({}, Exchange([], []))
-        progress.round = number
+        measured, evaluated = self._evaluate(state, number) if due else ({}, NOTHING)
+        state.round = number
         if measured:
-            self._judge(progress, measured, number)
-        row = self._row(progress, number, trained, evaluated, train_metrics, measured)
+            self._judge(state, measured, number)
+        row = self._row(state, number, trained, evaluated, train_metrics, measured)
         self.on_round(row, [*trained.rows, *evaluated.rows])
 
-    def _train(self, progress: LoopState, number: int) -> tuple[Exchange, Mapping[str, float]]:
-        """Train one cohort and aggregate; returns what was exchanged and the aggregated metrics."""
-        scenario, count = self.scenario, self.sites.count
-        clients = train_cohort(scenario.strategy, scenario.seed, number, count, self.source)
-        self.ledger.charge(number, clients)
-        exchange, replies, examples = self._collect(progress, number, clients)
+    def _train(self, state: LoopState, number: int) -> tuple[Exchange, Mapping[str, float]]:
+        """Send what the scheduler says until something is to be aggregated, and aggregate it.
+
+        Returns:
+            what was exchanged in the dispatches that were aggregated, and the aggregated metrics.
+        """
+        buffer: list[Arrival] = []
+        due: Sequence[Arrival] = ()
+        while not due:
+            dispatch = self.scheduler.next(self.clock, number - 1, len(buffer))
+            if dispatch is None:
+                raise TrainingError("the scheduler neither sends nor aggregates anything")
+            buffer.append(self._dispatch(state, dispatch))
+            due = self.scheduler.ready(buffer)
+        merged, measured = NOTHING, dict[str, float]()
+        for arrival in due:
+            measured = {**measured, **self._aggregate(state, arrival)}
+            merged = merged.joined(arrival.exchange)
+        return merged, measured
+
+    def _dispatch(self, state: LoopState, dispatch: Dispatch) -> Arrival:
+        """Charge a dispatch, send it, and return what comes back."""
+        self.ledger.charge(dispatch.number, dispatch.clients)
+        messages = self._requests(state, dispatch)
+        if self.scenario.secure.aggregation:
+            return self._dispatch_securely(state, dispatch, messages)
+        exchange = NOTHING
+        if messages:
+            what = f"round {dispatch.number}, training"
+            start = state.arrays
+            exchange = ask_enough(
+                self.grid,
+                self.sites,
+                messages,
+                "train",
+                dispatch.number,
+                self.scenario,
+                what,
+                say=self.say,
+                usable=lambda content: self.reader.check(content, start),
+            )
+        return self._arrived(state, dispatch, exchange)
+
+    def _dispatch_securely(
+        self, state: LoopState, dispatch: Dispatch, messages: Sequence[Message]
+    ) -> Arrival:
+        done = train_securely(
+            self.grid,
+            self.sites,
+            self.scenario,
+            dispatch.clients,
+            dispatch.number,
+            messages[0].content,  # the same for all, as no strategy of single updates is let in
+            range=self.aggregation.clip_norm(),
+            noise=self.aggregation.noise(),
+        )
+        return replace(self._arrived(state, dispatch, done.exchange), total=done.sum)
+
+    def _arrived(self, state: LoopState, dispatch: Dispatch, exchange: Exchange) -> Arrival:
         self.ledger.hear(exchange.rows)
-        progress.epsilon = self.ledger.epsilon
-        if not replies:  # nobody was drawn
-            return exchange, {}
+        state.epsilon = self.ledger.epsilon
+        return Arrival(dispatch, state.arrays, exchange, self.clock.now())
+
+    def _requests(self, state: LoopState, dispatch: Dispatch) -> list[Message]:
+        """Return what the strategy asks of a cohort."""
+        if not dispatch.clients:
+            return []
+        view = CohortGrid(self.grid, self.sites.nodes(dispatch.clients))
+        request = TrainRequest(
+            weights=state.arrays,
+            frozen_hash=self.base.frozen_hash,
+            preprocessing=self.base.preprocessing,
+            round_number=dispatch.number,
+            learning_rate=learning_rate(self.scenario.training, dispatch.number),
+            execution_mode=self.base.execution_mode,
+            reduce=self._takes_mean,
+            class_weights=self.base.class_weights,
+            clip_norm=self.aggregation.clip_norm(),
+            full_weight_rows=self.base.full_weight_rows,
+        )
+        # A copy: some strategies (QFedAvg) take the record apart that they were given.
+        messages = self.strategy.configure_train(
+            dispatch.number, state.arrays.copy(), to_config(request), view
+        )
+        return _with_server_state(list(messages), self.algorithm.request())
+
+    def _aggregate(self, state: LoopState, arrival: Arrival) -> Mapping[str, float]:
+        """Let the strategy make the next model of what came back; return its metrics."""
+        number, replies, total = arrival.dispatch.number, [], arrival.total
         with span("aggregate"):
+            if total is None and self._takes_mean:
+                total = self._sum(arrival)
+                total = None if total is None else self.aggregation.noised(number, total)
+            if total is not None:
+                replies = [self.aggregation.reply(total, arrival.start)]
+                share = arrival.exchange.answered / self.sites.count
+                self.algorithm.aggregate(total.extra, share)
+            elif not self._takes_mean:
+                replies = [self.reader.as_weights(r, arrival.start) for r in arrival.exchange.accepted]
+            if not replies:  # nobody was drawn
+                return {}
             arrays, aggregated = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise TrainingError(
-                f"round {number}: {scenario.strategy.name} gave no weights from {len(replies)} updates",
-                hint="some strategies need more clients in a round; run.log has Flower's own words",
+                f"round {number}: {self.scenario.strategy.name} returned no weights from {len(replies)} updates",
+                hint="some strategies need more clients in a round; see run.log",
             )
-        progress.arrays = records.with_types_of(arrays, progress.arrays)
-        return exchange, {**_numbers(aggregated), EXAMPLES: examples}
+        state.arrays = with_types_of(arrays, state.arrays)
+        rows = sum(row.examples for row in arrival.exchange.rows if not row.error)
+        return {**_numbers(aggregated), EXAMPLES: rows if total is None else total.examples}
 
-    def _collect(
-        self, progress: LoopState, number: int, clients: Sequence[int]
-    ) -> tuple[Exchange, list[Message], float]:
-        """Let a cohort train; return what was exchanged, what the strategy sees, and rows trained on."""
-        messages = self._training(progress, number, clients)
-        if self.scenario.secure.aggregation:
-            content = messages[0].content  # the same for all, as no strategy of single updates is let in
-            clip_norm = self.aggregation.config().get(CLIP_NORM)
-            done = train_securely(
-                self.grid,
-                self.sites,
-                self.scenario,
-                clients,
-                number,
-                content,
-                range=clip_norm,
-                noise=self.aggregation.noise(),
-            )
-            return done.exchange, self.aggregation.of_sum(done.sum, progress.arrays), done.sum.examples
-        what = f"round {number}, training"
-        exchange = self._ask(messages, "train", number, what) if messages else Exchange([], [])
-        with span("aggregate"):
-            replies = self.aggregation.replies(number, exchange.accepted, progress.arrays)
-        return exchange, replies, sum(row.examples for row in exchange.rows if not row.error)
+    def _sum(self, arrival: Arrival) -> UpdateSum | None:
+        """Add the replies up; `None` where nobody was drawn and nothing is to be hidden."""
+        accepted, clients = arrival.exchange.accepted, arrival.dispatch.clients
+        if not accepted and not mechanism_of(self.scenario.privacy).server_noise:
+            return None
+        stacked = self.base.execution_mode == "stacked"
+        size = self.scenario.resources.clients_per_chunk or group_size(max(1, len(clients)), stacked=stacked)
+        return self.reader.total(accepted, arrival.start, clients, size)
 
-    def _training(self, progress: LoopState, number: int, clients: Sequence[int]) -> list[Message]:
-        """Return what the strategy asks of a cohort."""
-        if not clients:
-            return []
-        view = CohortGrid(self.grid, self.sites.nodes(clients))
-        asked = {"learning-rate": learning_rate(self.scenario.training, number)}
-        config = ConfigRecord({**self.config, **asked, **self.aggregation.config(), "reduce": self._reduce})
-        # A copy: some strategies (QFedAvg) take the record apart that they were given.
-        return list(self.strategy.configure_train(number, progress.arrays.copy(), config, view))
-
-    def _evaluate(self, progress: LoopState, number: int) -> tuple[Mapping[str, float], Exchange]:
+    def _evaluate(self, state: LoopState, number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
         if scenario.data.validation_fraction == 0:
-            return {}, Exchange([], [])
+            return {}, NOTHING
         size = scenario.strategy.evaluate_clients
         clients = cohort(scenario.seed, number, self.sites.count, size, "evaluation")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
-        config = ConfigRecord({**self.config, "reduce": self._reduce})
-        messages = self.strategy.configure_evaluate(number, progress.arrays.copy(), config, view)
+        request = EvaluateRequest(
+            weights=state.arrays,
+            frozen_hash=self.base.frozen_hash,
+            preprocessing=self.base.preprocessing,
+            round_number=number,
+            reduce=self._takes_mean,
+        )
+        messages = self.strategy.configure_evaluate(number, state.arrays.copy(), to_config(request), view)
         exchange = self._ask(messages, "evaluate", number, f"round {number}, evaluation")
         measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)
@@ -224,32 +329,37 @@ class RoundLoop:
         return ask_enough(self.grid, self.sites, messages, phase, number, self.scenario, what, say=self.say)
 
     @property
-    def _reduce(self) -> bool:
-        """Whether a process that serves several clients may answer with their mean."""
+    def _takes_mean(self) -> bool:
+        """Whether the strategy only needs the mean of updates, so that a process may answer with one."""
         return not needs_every_update(self.scenario.strategy)
 
-    def _judge(self, progress: LoopState, measured: Mapping[str, float], number: int) -> None:
+    @property
+    def _one_process(self) -> bool:
+        resources = self.scenario.resources
+        return resources.backend == "serial" and resources.transport == "direct"
+
+    def _judge(self, state: LoopState, measured: Mapping[str, float], number: int) -> None:
         """Keep the weights if they are the best so far; count how long none were better.
 
-        Under a promise of privacy the last ones are kept: choosing by what rows say would cost more of it.
+        Under a privacy guarantee the last ones are kept: choosing by what rows say would cost more of it.
         """
         monitor = metrics.monitored(self.scenario.training, self.task)
         score = measured.get(monitor, math.nan)
-        if self.scenario.privacy.unit != "none":
-            progress.best_arrays, progress.best_round, progress.score = progress.arrays, number, score
+        if self._guarantees:
+            state.best_arrays, state.best_round, state.score = state.arrays, number, score
             return
         delta = self.scenario.training.early_stopping.min_delta
         if math.isnan(score):
             return
-        if math.isnan(progress.score) or metrics.is_better(monitor, score, progress.score, delta):
-            progress.best_arrays, progress.best_round, progress.score = progress.arrays, number, score
-            progress.stale = 0
+        if math.isnan(state.score) or metrics.is_better(monitor, score, state.score, delta):
+            state.best_arrays, state.best_round, state.score = state.arrays, number, score
+            state.stale = 0
         else:
-            progress.stale += 1
+            state.stale += 1
 
     def _row(
         self,
-        progress: LoopState,
+        state: LoopState,
         number: int,
         trained: Exchange,
         evaluated: Exchange,
@@ -266,14 +376,37 @@ class RoundLoop:
             learning_rate=learning_rate(self.scenario.training, max(1, number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,
-            best=bool(measured) and progress.best_round == number,
+            best=bool(measured) and state.best_round == number,
             bytes_up=trained.bytes_up + evaluated.bytes_up,
             bytes_down=trained.bytes_down + evaluated.bytes_down,
+            bytes_moved=0 if self._one_process else trained.bytes_moved + evaluated.bytes_moved,
             seconds=sum(phases.values()),
             phases=phases,
-            epsilon=progress.epsilon,
+            epsilon=state.epsilon,
         )
+
+
+def _with_server_state(messages: list[Message], state: ArrayRecord | None) -> list[Message]:
+    """Add the algorithm's arrays to what a strategy asks; messages that share a content still do."""
+    if state is not None:
+        for message in messages:
+            message.content[SERVER_STATE] = state
+    return messages
 
 
 def _numbers(record: Mapping[str, object] | None) -> dict[str, float]:
     return {k: float(v) for k, v in (record or {}).items() if isinstance(v, int | float)}
+
+
+@contextmanager
+def _frozen_garbage() -> Iterator[None]:
+    """Keep the collector from looking at what is there already, until the end, however it comes.
+
+    Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

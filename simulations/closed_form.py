@@ -8,8 +8,8 @@ from flwr.app import ArrayRecord
 from shoal.clients.shard import split
 from shoal.common.config import Scenario
 from shoal.common.preprocessing import PreprocessingSpec
-from shoal.common.records import record_to_weights
 from shoal.common.schema import Population
+from shoal.common.weights import record_to_weights
 
 _MOST_CLIENTS = 10_000  # pooling more rows than these hold would cost more than the run
 

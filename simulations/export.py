@@ -11,8 +11,8 @@ from shoal.common.config import Scenario
 from shoal.common.models import build
 from shoal.common.preprocessing import PreprocessingSpec
 from shoal.common.preprocessing.layers import with_preprocessing
-from shoal.common.records import record_to_weights
 from shoal.common.schema import Schema
+from shoal.common.weights import record_to_weights
 
 
 def export_model(

@@ -7,24 +7,24 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
+from shoal.common.messages import table
 from shoal.common.preprocessing.sums.noise import is_asked_for_sums
 from shoal.common.schema import Schema
 
 # What a site may refuse, by the name that its operator gives it.
 KINDS: Final = {
-    "statistics": records.STATISTICS,
-    "train": records.TRAIN,
-    "evaluate": records.EVALUATE,
-    "test": records.TEST,
-    "local": records.LOCAL,
-    "secure-keys": records.SECURE_KEYS,
-    "secure-shares": records.SECURE_SHARES,
-    "secure-train": records.SECURE_TRAIN,
-    "secure-vector": records.SECURE_VECTOR,
-    "secure-unmask": records.SECURE_UNMASK,
+    "statistics": table.STATISTICS.name,
+    "train": table.TRAIN.name,
+    "evaluate": table.EVALUATE.name,
+    "test": table.TEST.name,
+    "local": table.LOCAL.name,
+    "secure-keys": table.SECURE_KEYS.name,
+    "secure-shares": table.SECURE_SHARES.name,
+    "secure-train": table.SECURE_TRAIN.name,
+    "secure-vector": table.SECURE_VECTOR.name,
+    "secure-unmask": table.SECURE_UNMASK.name,
 }
 _WIDTH: Final = 100
 _TRAINED: Final = {
@@ -49,7 +49,7 @@ class Terms:
 
     def refuses(self, message_type: str) -> str:
         """Return why a message is not answered, or ""."""
-        kind = records.STATISTICS if message_type == records.SUMS else message_type
+        kind = table.STATISTICS.name if message_type == table.SUMS.name else message_type
         name = next((name for name, known in KINDS.items() if known == kind), "")
         if not name:
             return f'DisclosureError: this site does not answer "{message_type[:40]}"'
@@ -125,7 +125,7 @@ def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     if not scenario.output.compare:
         left_out.add("local")
     asked = [name for name in KINDS if name not in left_out]
-    kinds = KINDS | ({"statistics": records.SUMS} if is_asked_for_sums(scenario) else {})
+    kinds = KINDS | ({"statistics": table.SUMS.name} if is_asked_for_sums(scenario) else {})
     return {
         name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[kinds[name]]))]))
         for name in asked

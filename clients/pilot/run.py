@@ -24,8 +24,8 @@ from shoal.common.config import Scenario
 from shoal.common.environment import worker_environment
 from shoal.common.errors import ConfigError, DisclosureError
 from shoal.common.keras_loading import load_keras
+from shoal.common.messages.names import ARRAYS
 from shoal.common.privacy.charges import Account, Charges
-from shoal.common.records import ARRAYS
 from shoal.common.schema import Schema, Shard
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.agreement import agreement

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import cast
 from zlib import crc32
 
 import numpy as np
@@ -18,32 +17,33 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from shoal.clients.runtime import ClientRuntime
-from shoal.clients.secure.session import Session, forget
-from shoal.clients.secure.training import summand
+from shoal.clients.secure.session import Session, without_session
+from shoal.clients.secure.training import noise_of, summand
 from shoal.clients.secure.vectors import VECTORS, VectorFunction
 from shoal.common.arrays import NumpyArray
 from shoal.common.errors import DisclosureError, unknown_name
+from shoal.common.messages.names import KEYS, MASKED, METRICS_RECORD, SHARES, UNMASK
+from shoal.common.messages.replies import metric_record
+from shoal.common.messages.requests import (
+    MaskedInput,
+    SecureKeysRequest,
+    SecureSharesRequest,
+    SecureTrainRequest,
+    SecureUnmaskRequest,
+    SecureVectorRequest,
+)
+from shoal.common.messages.schema import to_content
 from shoal.common.privacy.noise import randomness
 from shoal.common.profiling import span
-from shoal.common.records import (
-    ARRAYS,
-    CONFIG,
-    KEYS,
-    MASKED,
-    METRICS_RECORD,
-    SECURE,
-    SHARES,
-    UNMASK,
-    metric_record,
-    record_to_weights,
-)
 from shoal.common.secure import field, graph, layout
 from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
 from shoal.common.secure.digest import digest
 from shoal.common.secure.fixed_point import FixedPoint, to_ring
-from shoal.common.secure.layout import SumNoise
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.secure.noise import noise_share
+from shoal.common.weights import record_to_weights
+
+State = RecordDict  # a client's `Context.state`, which is never changed in place
 
 
 class SecureClient:
@@ -63,82 +63,75 @@ class SecureClient:
         self._runtime = runtime
         self._vectors = vectors
 
-    def keys(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    def keys(self, client: int, request: SecureKeysRequest, state: State) -> tuple[RecordDict, State]:
         """Begin a session, in place of any other, with two new key pairs; the public keys leave."""
-        config = self._runtime.scenario.secure
-        if not config.aggregation:
+        if not self._runtime.scenario.secure.aggregation:
             raise DisclosureError("secure.aggregation is false at this client")
         mask, share = KeyPair.new(), KeyPair.new()
-        session = Session(cast(bytes, _asked(content)["session"]), "keys", mask.private, share.private)
-        session.save(state)
-        return _reply({KEYS: ConfigRecord({"mask": mask.public, "share": share.public})})
+        session = Session(request.session, "keys", mask.private, share.private)
+        reply = _reply({KEYS: ConfigRecord({"mask": mask.public, "share": share.public})})
+        return reply, session.saved_in(state)
 
-    def shares(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    def shares(self, client: int, request: SecureSharesRequest, state: State) -> tuple[RecordDict, State]:
         """Draw a seed, and seal a share of it and of the mask key for each neighbour."""
-        asked = _asked(content)
-        session = Session.load(state, asked, "keys")
-        neighbours = tuple(cast("list[int]", asked["neighbours"]))
-        theirs = [tuple(cast("list[bytes]", asked[f"{name}-keys"])) for name in ("mask", "share")]
-        clients, threshold = cast(int, asked["clients"]), cast(int, asked["threshold"])
-        self._check_cohort(client, clients, threshold, neighbours)
+        session = Session.load(state, request.session, "keys")
+        neighbours, threshold = request.neighbours, request.threshold
+        self._check_cohort(client, request.clients, threshold, neighbours)
         own = KeyPair.of(session.share_key)
         _check_keys(
-            [*theirs[0], *theirs[1], own.public, KeyPair.of(session.mask_key).public], len(neighbours)
+            [*request.mask_keys, *request.share_keys, own.public, KeyPair.of(session.mask_key).public],
+            len(neighbours),
         )
         seed, points = os.urandom(field.SECRET_BYTES), [_point(v) for v in (*neighbours, client)]
         seeds, keys = (
             [field.share_to_bytes(y) for y in field.split(field.secret_to_int(secret), threshold, points)]
             for secret in (seed, session.mask_key)
         )
-        channels = [channel_keys(own, public, session.id) for public in theirs[1]]
+        channels = [channel_keys(own, public, session.id) for public in request.share_keys]
         sealed = [
             Channel(to, client, v).seal(seeds[k] + keys[k])
             for k, (v, (to, _)) in enumerate(zip(neighbours, channels, strict=True))
         ]
-        session.after(
+        after = session.after(
             "shares",
-            clients=clients,
+            clients=request.clients,
             threshold=threshold,
             neighbours=neighbours,
-            their_mask_keys=theirs[0],
+            their_mask_keys=request.mask_keys,
             open_keys=tuple(key for _, key in channels),
             share_key=b"",
             seed=seed,
             own_share=seeds[-1],
-        ).save(state)
-        return _reply({SHARES: ConfigRecord({"for": list(neighbours), "sealed": sealed})})
+        )
+        reply = _reply({SHARES: ConfigRecord({"for": list(neighbours), "sealed": sealed})})
+        return reply, after.saved_in(state)
 
-    def train(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    def train(self, client: int, request: SecureTrainRequest, state: State) -> tuple[RecordDict, State]:
         """Train for a round; the update leaves under masks, with the client's share of the noise."""
-        asked, arrays = _asked(content), content.array_records[ARRAYS]
-        session = Session.load(state, asked, "shares")
-        config = content.config_records[CONFIG]
-        fixed, noise = _fixed(asked), SumNoise(*_stddevs(asked, 2))
-        own = summand(self._runtime, config, arrays, client, fixed, noise)
-        runs = layout.noise_stddevs(noise, record_to_weights(arrays), fixed)
-        return self._masked(client, layout.encode(own, fixed), runs, session, content, state)
+        session = Session.load(state, request.session, "shares")
+        fixed = _fixed(request)
+        own = summand(self._runtime, request, client, fixed)
+        runs = layout.noise_stddevs(noise_of(request), record_to_weights(request.weights), fixed)
+        return self._masked(client, layout.encode(own, fixed), runs, session, request, state)
 
-    def vector(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    def vector(self, client: int, request: SecureVectorRequest, state: State) -> tuple[RecordDict, State]:
         """Give a vector of `VECTORS`, under masks and with the client's share of the noise."""
-        asked = _asked(content)
-        session, purpose = Session.load(state, asked, "shares"), str(asked["purpose"])
+        session, purpose = Session.load(state, request.session, "shares"), request.purpose
         if purpose not in self._vectors:
             raise DisclosureError(unknown_name("vector to be added up", purpose, self._vectors))
-        values = self._vectors[purpose](self._runtime, client, content.config_records[CONFIG])
-        fixed, (stddev,) = _fixed(asked), _stddevs(asked, 1)
+        values = self._vectors[purpose](self._runtime, client, request)
+        fixed, stddev = _fixed(request), (request.noise or (0.0,))[0]
         runs = [(len(values), stddev / fixed.step)]
-        return self._masked(client, fixed.encode(values), runs, session, content, state)
+        return self._masked(client, fixed.encode(values), runs, session, request, state)
 
-    def unmask(self, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    def unmask(self, client: int, request: SecureUnmaskRequest, state: State) -> tuple[RecordDict, State]:
         """Give what takes the masks off the sum: shares of the survivors' seeds, of the others' mask keys."""
-        asked = _asked(content)
-        session = Session.load(state, asked, "input")
-        stayed, dropped = (set(cast("list[int]", asked[name])) for name in ("survivors", "dropped"))
+        session = Session.load(state, request.session, "input")
+        stayed, dropped = set(request.survivors), set(request.dropped)
         _check_survivors(client, session, stayed, dropped)
         seeds, keys = {client: session.own_share}, dict[int, bytes]()
         opens = dict(zip(session.neighbours, session.open_keys, strict=True))
-        senders, sealed = cast("list[int]", asked["senders"]), cast("list[bytes]", asked["sealed"])
-        for sender, text in zip(senders, sealed, strict=True):
+        for sender, text in zip(request.senders, request.sealed, strict=True):
             if sender not in session.members:
                 raise DisclosureError(
                     "the server passes on shares of a client that is no neighbour in this session"
@@ -150,8 +143,7 @@ class SecureClient:
                 seeds[sender] = shares[: field.SHARE_BYTES]
             else:
                 keys[sender] = shares[field.SHARE_BYTES :]
-        forget(state)
-        return _reply({UNMASK: _shares_record(seeds, keys)})
+        return _reply({UNMASK: _shares_record(seeds, keys)}), without_session(state)
 
     def _check_cohort(self, client: int, clients: int, threshold: int, neighbours: Sequence[int]) -> None:
         """Refuse a graph with which fewer could collude than this client's own scenario says."""
@@ -171,26 +163,25 @@ class SecureClient:
         whole: NDArray[np.int64],
         noise: Sequence[tuple[int, float]],
         session: Session,
-        content: RecordDict,
-        state: RecordDict,
-    ) -> RecordDict:
+        request: MaskedInput,
+        state: State,
+    ) -> tuple[RecordDict, State]:
         """Return whole numbers with this client's share of noise, under its masks."""
-        asked = _asked(content)
-        members = set(cast("list[int]", asked["members"]))
+        members = set(request.members)
         mine = [v for v in session.neighbours if v in members]
         if client not in members or len(mine) + 1 < session.threshold:
             raise DisclosureError(
                 f"{len(mine)} of {len(session.neighbours)} neighbours have given shares, which with this "
                 f"client's are fewer than the threshold of {session.threshold}"
             )
-        self._add_noise(client, whole, noise, session, asked)
+        self._add_noise(client, whole, noise, session, request)
         vector, own = to_ring(whole), KeyPair.of(session.mask_key)
         public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
-        same = digest(content)
+        same = digest(to_content(request))
         pairwise = (Mask(mask_key(own, public[v], session.id, same), v < client) for v in mine)
         add_masks(vector, [Mask(session.seed), *pairwise])
-        session.after("input", members=tuple(mine)).save(state)
-        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})})
+        after = session.after("input", members=tuple(mine))
+        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})}), after.saved_in(state)
 
     def _add_noise(
         self,
@@ -198,7 +189,7 @@ class SecureClient:
         whole: NDArray[np.int64],
         noise: Sequence[tuple[int, float]],
         session: Session,
-        asked: ConfigRecord,
+        request: MaskedInput,
     ) -> None:
         """Add this client's share to whole numbers, in place.
 
@@ -209,17 +200,13 @@ class SecureClient:
         config = self._runtime.scenario
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
         # Sums of other purposes in the same round get noise of their own.
-        apart = crc32(str(asked.get("purpose", "train")).encode()) << 32
-        number, start = apart + cast(int, asked["round"]), 0
+        purpose = request.purpose if isinstance(request, SecureVectorRequest) else "train"
+        number, start = (crc32(purpose.encode()) << 32) + request.secure_round, 0
         draws = randomness(self._runtime.source, config.seed, "secure-noise", round=number, client=client)
         for size, stddev in noise:
             if stddev > 0:
                 whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)
             start += size
-
-
-def _asked(content: RecordDict) -> ConfigRecord:
-    return content.config_records[SECURE]
 
 
 def _reply(said: Mapping[str, ArrayRecord | ConfigRecord]) -> RecordDict:
@@ -236,13 +223,8 @@ def _point(client: int) -> int:
     return client + 1  # a share at 0 would be the secret
 
 
-def _fixed(asked: ConfigRecord) -> FixedPoint:
-    return FixedPoint(float(cast(float, asked["range"])), cast(int, asked["levels"]))
-
-
-def _stddevs(asked: ConfigRecord, count: int) -> list[float]:
-    """Return the standard deviations of noise that the server names; none means no noise."""
-    return [float(s) for s in cast("list[float]", asked.get("noise", [0.0] * count))]
+def _fixed(request: MaskedInput) -> FixedPoint:
+    return FixedPoint(request.range, request.levels)
 
 
 def _check_keys(public: Sequence[bytes], neighbours: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 from flwr.app import ConfigRecord, RecordDict
 
 from shoal.common.errors import DisclosureError
-from shoal.common.records import SECURE_SESSION
+from shoal.common.messages.names import SECURE_SESSION
 
 _Stage = Literal["keys", "shares", "input"]
 
@@ -45,26 +44,25 @@ class Session:
         """Return the session after a stage and what it brought."""
         return replace(self, stage=stage, **brought)
 
-    def save(self, state: RecordDict) -> None:
-        """Write it into a client's state, in place of any other."""
+    def saved_in(self, state: RecordDict) -> RecordDict:
+        """Return a client's state with this session, in place of any other."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        state[SECURE_SESSION] = ConfigRecord(
-            {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        )
+        record = ConfigRecord({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
+        return RecordDict({**state, SECURE_SESSION: record})
 
     @classmethod
-    def load(cls, state: RecordDict, asked: Mapping[str, object], after: _Stage) -> Session:
+    def load(cls, state: RecordDict, session_id: bytes, after: _Stage) -> Session:
         """Return the session that a stage belongs to.
 
         Args:
-            state: of the client; asked: the server's record of the stage; after: the stage before it.
+            state: of the client; session_id: that the server names; after: the stage before it.
 
         Raises:
             DisclosureError: it is over, another one has begun, or the stage is not the next: an answer
                 twice could tell more than the sum.
         """
         record = state.get(SECURE_SESSION)
-        if not isinstance(record, ConfigRecord) or record["id"] != asked["session"]:
+        if not isinstance(record, ConfigRecord) or record["id"] != session_id:
             raise DisclosureError("this session of secure aggregation is not open at this client")
         stage = str(record["stage"])
         if stage != after:
@@ -76,6 +74,6 @@ class Session:
         return cls(**cast("dict[str, Any]", values))
 
 
-def forget(state: RecordDict) -> None:
-    """Delete what a session left in a client's state."""
-    state.pop(SECURE_SESSION, None)
+def without_session(state: RecordDict) -> RecordDict:
+    """Return a client's state without what a session left in it: its secrets."""
+    return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})

@@ -3,63 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
-from shoal.clients.cohort import train_cohort
+from shoal.clients.local_round import LocalRound
+from shoal.clients.result import LocalResult
 from shoal.clients.runtime import ClientRuntime
-from shoal.common import records
-from shoal.common.errors import DisclosureError
+from shoal.common.errors import DisclosureError, MessageError
+from shoal.common.messages.names import WITHIN
+from shoal.common.messages.requests import SecureTrainRequest
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.plan import divided
-from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
 from shoal.common.secure.fixed_point import FixedPoint
-from shoal.common.secure.layout import Summand, SumNoise, moving
+from shoal.common.secure.layout import Summand, SumNoise
 
 
-def summand(
-    runtime: ClientRuntime,
-    config: ConfigRecord,
-    arrays: ArrayRecord,
-    client: int,
-    fixed: FixedPoint,
-    noise: SumNoise,
-) -> Summand:
+def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fixed: FixedPoint) -> Summand:
     """Train a client for a round and return what it adds.
 
     Args:
-        runtime, config, arrays, client: as for `train_cohort`. Of the config, "full-weight-rows" are the
-            training rows from which a client counts fully, where there is no privacy.unit "client".
-        fixed: how the sum is taken; noise: that the sum will have.
+        runtime: data and model; request: the server's; client: index.
+        fixed: how the sum is taken.
 
     Raises:
         ShoalError: as the training does.
         DisclosureError: with privacy.unit "client", the noise is less than this client's scenario wants.
     """
-    alone = ConfigRecord({**config, "reduce": False})
-    part = train_cohort(runtime, alone, arrays, [client])[0]
-    if part.content is None:
-        raise part.error or RuntimeError("local training gave nothing")
-    record = part.content.metric_records[METRICS_RECORD]
-    told = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
-    start = records.record_to_weights(arrays)
-    left = records.record_to_weights(part.content.array_records[ARRAYS])
-    if runtime.scenario.privacy.unit == "client":
-        update = [left[k].astype(np.float64) for k in moving(start)]
-        return _protected(runtime, update, told, fixed, noise)
-    update = [left[k].astype(np.float64) - start[k] for k in moving(start)]
-    full = float(cast(float, config["full-weight-rows"]))
-    loss = told[TRAIN_LOSS]  # with DP-SGD there is none: it would tell of rows
-    return Summand(update, min(told[EXAMPLES] / full, 1.0), loss if math.isfinite(loss) else 0.0)
+    failures: list[Exception] = []
+    round_ = LocalRound(runtime, request)
+    ready = round_.open([client], None, lambda client, error: failures.append(error))
+    results = list(round_.one_by_one(ready, lambda client, error: failures.append(error)))
+    if not results:
+        raise failures[0] if failures else RuntimeError("local training gave no result")
+    (result,) = results
+    update = [u.astype(np.float64) for u in result.update]
+    if mechanism_of(runtime.scenario.privacy).server_noise:
+        return _protected(runtime, update, result, fixed, noise_of(request))
+    if request.full_weight_rows is None:
+        raise MessageError("a request for a masked update lacks full-weight-rows")
+    loss = result.loss  # with DP-SGD there is none: it would tell of rows
+    weight = min(result.examples / request.full_weight_rows, 1.0)
+    return Summand(update, weight, loss if math.isfinite(loss) else 0.0)
+
+
+def noise_of(request: SecureTrainRequest) -> SumNoise:
+    """Return the noise that the server wants in the sum."""
+    return SumNoise(*(request.noise or (0.0, 0.0)))
 
 
 def _protected(
     runtime: ClientRuntime,
     update: list[NDArray[Any]],
-    told: Mapping[str, float],
+    result: LocalResult,
     fixed: FixedPoint,
     noise: SumNoise,
 ) -> Summand:
@@ -79,7 +77,8 @@ def _protected(
             f"this client's scenario wants {least:.3g}"
         )
     clip(update, fixed)
-    return Summand(update, told[WEIGHT], 0.0, told.get(WITHIN, 0.0), tells_weight=False)
+    within = result.extra_metrics.get(WITHIN, 0.0)
+    return Summand(update, result.weight, 0.0, within, tells_weight=False)
 
 
 def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:

@@ -6,28 +6,29 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from shoal.clients.preprocessing.sums import summand_of
 from shoal.clients.runtime import ClientRuntime
+from shoal.common.messages.requests import SecureVectorRequest, question
 from shoal.common.preprocessing.sums.wide import is_wide, spread
 
-# (data of this process, client index, the server's config) → a vector, of a length that follows from the
-# config and not from the data; numbers beyond the range that the server names are cut to it
-VectorFunction = Callable[[ClientRuntime, int, ConfigRecord], NDArray[np.float64]]
+# (data of this process, client index, the request) → a vector, of a length that follows from the
+# request and not from the data; numbers beyond the range that the server names are cut to it
+VectorFunction = Callable[[ClientRuntime, int, SecureVectorRequest], NDArray[np.float64]]
 
 
-def rows(runtime: ClientRuntime, client: int, config: ConfigRecord) -> NDArray[np.float64]:
+def rows(runtime: ClientRuntime, client: int, request: SecureVectorRequest) -> NDArray[np.float64]:
     """Return the client's number of rows for training, validation and test, (3,)."""
     splits = runtime.raw(client)
     return np.array([splits[name].rows for name in ("train", "validation", "test")], np.float64)
 
 
-def statistics(runtime: ClientRuntime, client: int, config: ConfigRecord) -> NDArray[np.float64]:
+def statistics(runtime: ClientRuntime, client: int, request: SecureVectorRequest) -> NDArray[np.float64]:
     """Return what the client adds to a sum of statistics, with its part of the noise; whole numbers."""
-    vector = summand_of(runtime, client, config)
-    return (spread(vector) if is_wide(config) else vector).astype(np.float64)
+    asked = question(request)
+    vector = summand_of(runtime, client, asked)
+    return (spread(vector) if is_wide(asked) else vector).astype(np.float64)
 
 
 # purpose → function

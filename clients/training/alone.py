@@ -10,50 +10,41 @@ where nothing leaves but metrics of its test rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
-from flwr.app import ConfigRecord
+from numpy.typing import NDArray
 
 from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.clients.training.local_settings import local_settings
 from shoal.common import metrics
-from shoal.common.records import Weights
-from shoal.common.schema import Split
+from shoal.common.messages.requests import AloneRequest
 from shoal.common.seeds import generator
 
 
-def train_alone(
-    runtime: ClientRuntime,
-    client: int,
-    rows: Mapping[Split, Rows],
-    weights: list[Weights],
-    config: ConfigRecord,
-) -> tuple[list[Weights], int]:
+def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> tuple[list[NDArray[Any]], int]:
     """Train on one client's rows only.
 
     Args:
-        runtime: gives the trainer and the scenario.
-        client: the client's index.
-        rows: its encoded splits.
-        weights: initial weights, those that the federation started from.
-        config: the server's; "learning-rates" holds one a round.
+        runtime: data and model; client: the client's index.
+        request: the initial weights, those that the federation started from, and a learning rate for each round.
 
     Returns:
-        The weights of the best round by validation (the last where that is not defined), and the
+        All weights of the model of the best round by validation (the last where that is not defined), and the
         number of optimisation steps done.
     """
-    scenario = runtime.scenario
+    runtime.use_preprocessing(request.preprocessing)
+    scenario, rows = runtime.scenario, runtime.rows(client)
+    weights = runtime.weights(request)
     monitor = metrics.monitored(scenario.training, runtime.schema.task)
-    best, best_score, done = weights, float("nan"), 0
-    rates = cast("list[float]", config["learning-rates"])
-    for number, rate in enumerate(rates, start=1):
-        asked = ConfigRecord({**config, "learning-rate": rate})
-        settings = replace(local_settings(scenario, asked, number, client), keep_optimizer=number > 1)
+    best, best_score, done, train = weights, float("nan"), 0, rows["train"]
+    for number, rate in enumerate(request.learning_rates, start=1):
+        settings = local_settings(
+            scenario, client, round_number=number, learning_rate=rate, class_weights=request.class_weights
+        )
         rng = generator(scenario.seed, "shuffle", round=number, client=client)
-        train = rows["train"]
-        weights, _, steps = runtime.trainer.train(weights, train.x, train.y, settings, rng)
+        kept = replace(settings, keep_optimizer=number > 1)
+        weights, _, steps = runtime.trainer.train(weights, train.x, train.y, kept, rng)
         done += steps
         score = _validate(runtime, rows["validation"], weights, monitor)
         # A score that is not a number (no validation rows, one class) leaves the last round.
@@ -62,7 +53,7 @@ def train_alone(
     return best, done
 
 
-def _validate(runtime: ClientRuntime, rows: Rows, weights: list[Weights], monitor: str) -> float:
+def _validate(runtime: ClientRuntime, rows: Rows, weights: list[NDArray[Any]], monitor: str) -> float:
     if not len(rows.y):
         return float("nan")
     predicted, loss = runtime.trainer.evaluate(weights, rows.x, rows.y)

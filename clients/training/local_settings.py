@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from shoal.common.config import Scenario
@@ -79,22 +78,27 @@ def _bounds(rows: int, batch_size: int, epochs: int, steps: int | None) -> tuple
     return epochs, bounds
 
 
-def local_settings(scenario: Scenario, config: ConfigRecord, round_number: int, client: int) -> LocalSettings:
+def local_settings(
+    scenario: Scenario,
+    client: int,
+    *,
+    round_number: int,
+    learning_rate: float,
+    class_weights: tuple[float, ...] | None = None,
+) -> LocalSettings:
     """Return the settings of a client's training in one round.
 
     Args:
         scenario: gives batch size, local epochs or steps, and the seed.
-        config: the server's; "learning-rate" is needed, "class-weights" is not.
-        round_number: starting at 1.
-        client: the client's index.
+        client: the client's index; round_number: starting at 1.
+        learning_rate, class_weights: as the server asks.
     """
     training = scenario.training
-    weights = cast("list[float]", config.get("class-weights", []))
     return LocalSettings(
-        learning_rate=float(cast("float", config["learning-rate"])),
+        learning_rate=learning_rate,
         batch_size=training.batch_size,
         epochs=training.local_epochs,
         steps=training.local_steps,
-        class_weights=tuple(weights) or None,
+        class_weights=class_weights,
         dropout_seed=integer_seed(scenario.seed, "dropout", round=round_number, client=client),
     )

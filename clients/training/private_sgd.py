@@ -35,7 +35,7 @@ from shoal.common.errors import ModelError, NonFiniteError
 from shoal.common.privacy.noise import Randomness
 from shoal.common.privacy.record import RecordPlan
 from shoal.common.profiling import span
-from shoal.common.records import all_finite
+from shoal.common.weights import all_finite
 
 _NOISE_NUMBERS = 1 << 22  # of noise drawn at a time, 16 MB: steps are run in blocks of as many as that allows
 

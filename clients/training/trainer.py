@@ -20,7 +20,7 @@ from shoal.clients.training.objective import Arrays, LocalObjective
 from shoal.clients.training.objective_term import ObjectiveTerm
 from shoal.common.errors import NonFiniteError
 from shoal.common.profiling import span
-from shoal.common.records import all_finite
+from shoal.common.weights import all_finite
 
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 _MOST_UNROLLED = 64  # steps; a graph of more takes longer to build than it saves

@@ -52,7 +52,11 @@ class ReplySchema:
 
     def records(self) -> list[str]:
         """Return the names of all records that a reply may hold."""
-        names = [METRICS_RECORD, *((ARRAYS, EXTRA) if self.update else ()), *([self.arrays] if self.arrays else ())]
+        names = [
+            METRICS_RECORD,
+            *((ARRAYS, EXTRA) if self.update else ()),
+            *([self.arrays] if self.arrays else ()),
+        ]
         names += [*(self.keys or {}), *([f"{STATISTICS_PREFIX}.*"] if self.statistics else [])]
         return [*names, CLIENTS] if self.several else names
 
@@ -74,7 +78,7 @@ class ReplySchema:
                 _CHECKS.get(name, _no_check)(record)
             elif name == CLIENTS and isinstance(record, ConfigRecord) and self.several:
                 self._check_table(record)
-            elif isinstance(record, ConfigRecord) and self.keys and set(record) == self.keys.get(name):
+            elif isinstance(record, ConfigRecord) and self._has_keys(name, record):
                 pass
             elif not (self.statistics and name.startswith(STATISTICS_PREFIX)):
                 raise DisclosureError(f'a reply to "{kind}" may not carry the record "{name}"')
@@ -96,6 +100,9 @@ class ReplySchema:
             number = numbers.get(name) if isinstance(numbers, MetricRecord) else None
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
                 raise DisclosureError(f'the reply has no usable number under "{name}"')
+
+    def _has_keys(self, name: str, record: ConfigRecord) -> bool:
+        return self.keys is not None and self.keys.get(name) == frozenset(record)
 
     def _may_hold(self, name: str) -> bool:
         return (self.update and name in (ARRAYS, EXTRA)) or (bool(name) and name == self.arrays)

@@ -23,12 +23,12 @@ _SESSION_BYTES: Final = 16
 ExecutionMode = Literal["stacked", "sequential"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StatisticsRequest:
     """Asks for aggregates of the training rows; it says nothing more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SumsRequest:
     """Asks for one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
 
@@ -43,7 +43,7 @@ class SumsRequest:
     names: str | None = key("names", "text", "names to count, as JSON", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """What every request has that sends a model."""
 
@@ -52,19 +52,23 @@ class ModelRequest:
         FROZEN, "weights that no training changes, where the site has asked for them", optional=True
     )
     frozen_hash: bytes | None = key(
-        "frozen-hash", "bytes", "SHA-256 of the weights that no training changes", default=None, size=_HASH_BYTES
+        "frozen-hash",
+        "bytes",
+        "SHA-256 of the weights that no training changes",
+        default=None,
+        size=_HASH_BYTES,
     )
     preprocessing: str = key("preprocessing", "text", "the fitted preprocessing, as JSON")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AutotuneRequest(ModelRequest):
     """Asks to measure a round in each execution mode."""
 
     learning_rate: float = key("learning-rate", "number", "of the client's optimizer", low=0, high=_MOST)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainRequest(ModelRequest):
     """Asks to train the model on local rows for one round."""
 
@@ -84,14 +88,23 @@ class TrainRequest(ModelRequest):
         "class-weights", "numbers", "weight of each class in the loss", default=None, low=0, high=_MOST
     )
     clip_norm: float | None = key(
-        CLIP_NORM, "number", "L2 norm to clip updates to, under privacy.unit = client", default=None, low=0, high=_MOST
+        CLIP_NORM,
+        "number",
+        "L2 norm to clip updates to, under privacy.unit = client",
+        default=None,
+        low=0,
+        high=_MOST,
     )
     full_weight_rows: float | None = key(
-        "full-weight-rows", "number", "rows from which a client counts fully, under secure aggregation", default=None, low=0
+        "full-weight-rows",
+        "number",
+        "rows from which a client counts fully, under secure aggregation",
+        default=None,
+        low=0,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(ModelRequest):
     """Asks to evaluate the model on local validation rows."""
 
@@ -99,31 +112,33 @@ class EvaluateRequest(ModelRequest):
     reduce: bool = key("reduce", "flag", "whether a process may answer for all its clients at once")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TestRequest(ModelRequest):
     """Asks to test a trained model on local test rows."""
 
     __test__ = False  # not a test of pytest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AloneRequest(ModelRequest):
     """Asks to train without a federation, for comparison: on local rows, or in a simulation on pooled ones."""
 
-    learning_rates: tuple[float, ...] = key("learning-rates", "numbers", "one for each round", low=0, high=_MOST)
+    learning_rates: tuple[float, ...] = key(
+        "learning-rates", "numbers", "one for each round", low=0, high=_MOST
+    )
     class_weights: tuple[float, ...] | None = key(
         "class-weights", "numbers", "weight of each class in the loss", default=None, low=0, high=_MOST
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SecureKeysRequest:
     """Opens a session of secure aggregation: asks for public keys."""
 
     session: bytes = key("session", "bytes", "names the session", record=SECURE, size=_SESSION_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SecureSharesRequest(SecureKeysRequest):
     """Passes neighbours' public keys on; asks for secrets in shares, sealed for them."""
 
@@ -134,25 +149,33 @@ class SecureSharesRequest(SecureKeysRequest):
     share_keys: tuple[bytes, ...] = key("share-keys", "byte strings", "of the neighbours", record=SECURE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskedInput(SecureKeysRequest):
     """What every request for a masked vector has."""
 
     secure_round: int = key("round", "whole", "tells sums of one purpose apart", record=SECURE, low=0)
-    members: tuple[int, ...] = key("members", "wholes", "clients that have given shares", record=SECURE, low=0)
+    members: tuple[int, ...] = key(
+        "members", "wholes", "clients that have given shares", record=SECURE, low=0
+    )
     range: float = key("range", "number", "largest size of one number", record=SECURE, low=1e-30, high=2**32)
     levels: int = key("levels", "whole", "steps from 0 to the range", record=SECURE, low=1, high=2**31)
     noise: tuple[float, ...] | None = key(
-        "noise", "numbers", "standard deviations of the noise in the sum", record=SECURE, default=None, low=0, high=_MOST
+        "noise",
+        "numbers",
+        "standard deviations of the noise in the sum",
+        record=SECURE,
+        default=None,
+        low=0,
+        high=_MOST,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SecureTrainRequest(MaskedInput, TrainRequest):
     """Asks to train for one round; the update is sent under masks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SecureVectorRequest(MaskedInput):
     """Asks for a vector of aggregates under masks, with the fields of a `SumsRequest` for statistics."""
 
@@ -168,7 +191,7 @@ class SecureVectorRequest(MaskedInput):
     names: str | None = key("names", "text", "names to count, as JSON", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SecureUnmaskRequest(SecureKeysRequest):
     """Asks for the shares that take the masks off a sum."""
 

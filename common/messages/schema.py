@@ -7,7 +7,7 @@ missing ones, values of another type, out of range, or not finite. `to_content` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Final, Literal, TypeVar
 
@@ -148,7 +148,9 @@ def parse(kind: type[R], content: RecordDict) -> R:
         read = _read_arrays if "" in known[name] else _read_keys
         values |= read(kind, name, record, known[name], declared)
     missing = [
-        declared[one.name] for one in fields(kind) if one.name not in values and one.default is MISSING  # type: ignore[arg-type]
+        declared[one.name]
+        for one in fields(kind)
+        if one.name not in values and one.default is MISSING  # type: ignore[arg-type]
     ]
     if missing:
         first = missing[0]
@@ -206,5 +208,3 @@ def to_config(request: Any) -> ConfigRecord:
 def _by_name(kind: type[Any]) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind)}
 
-
-Handler = Callable[..., RecordDict]

@@ -179,7 +179,6 @@ SECURE_TRAIN: Final = MessageType(
     _MASKED_REPLY,
     "secure-train",
     "round",
-    state=True,
 )
 SECURE_VECTOR: Final = MessageType(
     "query.secure_vector",

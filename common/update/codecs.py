@@ -112,9 +112,7 @@ class Int8:
     def decode(self, encoded: Arrays, like: Arrays) -> list[NDArray[Any]]:
         """Return levels times steps."""
         *levels, steps = encoded
-        return [
-            (level * step).astype(w.dtype) for level, step, w in zip(levels, steps, like, strict=True)
-        ]
+        return [(level * step).astype(w.dtype) for level, step, w in zip(levels, steps, like, strict=True)]
 
     def fits(self, encoded: Arrays, like: Arrays) -> bool:
         """Tell whether there are levels for each weight, and a step for each array."""

@@ -46,13 +46,12 @@ class WeightSpec:
         """Return the spec of a built model."""
         trainable = {id(v) for v in model.trainable_variables}
         # A layer keeps what it was made to train apart from what it was not, whatever `trainable` says now.
-        made_trainable = {
+        made_trainable = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
+        live = {
             id(v)
             for layer in model._flatten_layers()
-            for v in layer._trainable_variables
-        }
-        live = {
-            id(v) for layer in model._flatten_layers() if layer.trainable for v in layer._non_trainable_variables
+            if layer.trainable
+            for v in layer._non_trainable_variables
         }
 
         def role(variable: keras.Variable) -> Role:

@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.events import ClientRow
+from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG
 from shoal.common.preprocessing import PreprocessingSpec, Statistics
 from shoal.common.preprocessing.statistics_records import unpack
 from shoal.common.preprocessing.sums.noise import is_asked_for_sums
 from shoal.common.privacy.noise import Source, randomness
-from shoal.common.records import CONFIG
 from shoal.common.schema import Schema
 from shoal.common.sites import Sites
 from shoal.server.exchange import ask_enough
 from shoal.server.preprocessing import fit as preprocessing
 from shoal.server.preprocessing.summed_statistics import SummedStatistics
 from shoal.server.preprocessing.sums import ClearSum, MaskedSum, SumOver
-from shoal.server.rounds import BaseConfig
 from shoal.server.sampling import cohort
 
 
@@ -75,12 +74,12 @@ class PreprocessingFitter:
 
     def _from_aggregates(self, clients: Sequence[int]) -> FittedPreprocessing:
         self.say(f"statistics: asking {len(clients)} clients for aggregates")
-        content = RecordDict({CONFIG: ConfigRecord()})
+        content = to_content(StatisticsRequest())
         least = self.scenario.preprocessing.min_count
         exchange = ask_enough(
             self.grid,
             self.sites,
-            [Message(content, node, records.STATISTICS) for node in self.sites.nodes(clients)],
+            [Message(content, node, table.STATISTICS.name) for node in self.sites.nodes(clients)],
             "statistics",
             0,
             self.scenario,
@@ -110,17 +109,14 @@ class PreprocessingFitter:
         return FittedPreprocessing(spec, total, {}, {}, told.largest)
 
 
-def base_config(scenario: Scenario, schema: Schema, fitted: FittedPreprocessing) -> BaseConfig:
-    """Return what every message to a client holds beside the weights."""
-    config: dict[str, str | float | list[float]] = {"preprocessing": fitted.spec.to_json()}
-    if scenario.secure.aggregation:
-        # No client has more rows: so weights by rows are at most 1, and as unequal as without.
-        config["full-weight-rows"] = float(fitted.largest)
-    if scenario.training.class_weights == "balanced":
-        weights = preprocessing.class_weights(fitted.total, schema)
-        if weights is not None:
-            config["class-weights"] = [weights[k] for k in range(schema.num_classes)]
-    return config
+def class_weights(
+    scenario: Scenario, schema: Schema, fitted: FittedPreprocessing
+) -> tuple[float, ...] | None:
+    """Return the weight of each class in the loss; `None` where all weigh the same."""
+    if scenario.training.class_weights != "balanced":
+        return None
+    weights = preprocessing.class_weights(fitted.total, schema)
+    return None if weights is None else tuple(weights[k] for k in range(schema.num_classes))
 
 
 def _row_counts(row: ClientRow) -> dict[str, int]:

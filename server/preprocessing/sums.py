@@ -11,13 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
+from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG, SUMMAND
 from shoal.common.preprocessing.sums.questions import Values, number_of_pass
 from shoal.common.preprocessing.sums.wide import DIGITS, gathered, is_wide
-from shoal.common.records import CONFIG
 from shoal.common.sites import Sites
+from shoal.common.weights import record_to_weights
 from shoal.server.exchange import ask_enough
 from shoal.server.secure.protocol import Task, secure_sum
 
@@ -69,7 +70,7 @@ class ClearSum:
         exchange = ask_enough(
             self.grid,
             self.sites,
-            [Message(content, node, records.SUMS) for node in self.sites.nodes(self.clients)],
+            [Message(content, node, table.SUMS.name) for node in self.sites.nodes(self.clients)],
             "statistics",
             0,
             self.scenario,
@@ -101,7 +102,7 @@ class MaskedSum:
         """Ask and add, as `SumOver` says."""
         wide = is_wide(question)
         task = Task(
-            records.SECURE_VECTOR,
+            table.SECURE_VECTOR.name,
             RecordDict({CONFIG: ConfigRecord(question)}),
             # as many levels as the range is large: whole numbers stay what they are
             {"purpose": "statistics", "range": float(_WHOLE), "levels": _WHOLE, "noise": [0.0]},
@@ -120,8 +121,8 @@ def vector_of(reply: RecordDict, size: int) -> NDArray[np.int64]:
     Raises:
         DisclosureError: there is none, or not one of `size` whole numbers.
     """
-    record = reply.get(records.SUMMAND)
-    arrays = records.record_to_weights(record) if isinstance(record, ArrayRecord) else []
+    record = reply.get(SUMMAND)
+    arrays = record_to_weights(record) if isinstance(record, ArrayRecord) else []
     if len(arrays) != 1 or arrays[0].dtype != np.int64 or arrays[0].shape != (size,):
         raise DisclosureError(f"the reply holds no vector of {size} whole numbers")
     return arrays[0]

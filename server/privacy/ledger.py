@@ -25,10 +25,10 @@ from typing import Protocol
 
 from shoal.common.config import Scenario
 from shoal.common.events import ClientRow
+from shoal.common.messages.names import EPSILON, EPSILON_NEXT
 from shoal.common.privacy.charges import Charges
 from shoal.common.privacy.noise import Source
 from shoal.common.privacy.plan import ClientPrivacyPlan
-from shoal.common.records import EPSILON, EPSILON_NEXT
 
 
 class Ledger(Protocol):

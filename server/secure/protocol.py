@@ -18,13 +18,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from shoal.common import records
 from shoal.common.arrays import view
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError, ShoalError, TooFewRepliesError
 from shoal.common.events import ClientRow, Phase
+from shoal.common.messages import table
+from shoal.common.messages.names import KEYS, MASKED, SECURE, SHARES, UNMASK
 from shoal.common.profiling import span
-from shoal.common.records import KEYS, MASKED, SECURE, SHARES, UNMASK
 from shoal.common.secure import graph
 from shoal.common.secure.agreement import KEY_BYTES
 from shoal.common.secure.digest import digest
@@ -150,7 +150,7 @@ class _Session:
                 raise DisclosureError("the reply holds no two public keys")
             return found
 
-        return self._stage("keys", records.SECURE_KEYS, KEYS, asked, checked)
+        return self._stage("keys", table.SECURE_KEYS.name, KEYS, asked, checked)
 
     def shares(
         self,
@@ -183,7 +183,7 @@ class _Session:
                 raise DisclosureError("the reply does not hold shares for each neighbour")
             return dict(zip(near[client], cast("list[bytes]", texts), strict=True))
 
-        return self._stage("shares", records.SECURE_SHARES, SHARES, asked, checked)
+        return self._stage("shares", table.SECURE_SHARES.name, SHARES, asked, checked)
 
     def inputs(self, members: Sequence[int]) -> dict[int, Ring]:
         """Ask for masked inputs."""
@@ -231,7 +231,7 @@ class _Session:
                         raise DisclosureError("the reply holds bytes that are no share") from error
             return True
 
-        self._stage("unmask", records.SECURE_UNMASK, UNMASK, asked, checked)
+        self._stage("unmask", table.SECURE_UNMASK.name, UNMASK, asked, checked)
         return told
 
     def _record(self, asked: Mapping[str, Any]) -> ConfigRecord:

@@ -11,14 +11,15 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.events import Phase
-from shoal.common.records import ARRAYS, CONFIG
+from shoal.common.messages import table
+from shoal.common.messages.names import ARRAYS, CONFIG
 from shoal.common.secure import layout
 from shoal.common.secure.fixed_point import FixedPoint
 from shoal.common.secure.layout import SumNoise, Totals
 from shoal.common.sites import Sites
+from shoal.common.weights import record_to_weights
 from shoal.server.aggregation import Sum
 from shoal.server.exchange import Exchange
 from shoal.server.secure.protocol import SecureSum, Task, secure_sum
@@ -65,14 +66,14 @@ def train_securely(
     Raises:
         ConfigError, TooFewRepliesError: as `secure_sum`.
     """
-    weights = records.record_to_weights(content.array_records[ARRAYS])
+    weights = record_to_weights(content.array_records[ARRAYS])
     largest = range or (
         scenario.privacy.clip_norm if scenario.privacy.unit == "client" else scenario.secure.range
     )
     fixed = _fixed(scenario, len(clients), largest, _in_ranges(noise, largest))
     asked = {"range": fixed.range, "levels": fixed.levels, "noise": list(astuple(noise))}
     task = Task(
-        records.SECURE_TRAIN,
+        table.SECURE_TRAIN.name,
         content,
         asked,
         layout.length(weights),
@@ -123,7 +124,7 @@ def sum_vectors(
     fixed = _fixed(scenario, len(clients), range, stddev / range)
     asked = {"range": range, "levels": fixed.levels, "noise": [stddev], "purpose": purpose}
     content = RecordDict({CONFIG: config or ConfigRecord()})
-    task = Task(records.SECURE_VECTOR, content, asked, length, phase, f'secure sum of "{purpose}"')
+    task = Task(table.SECURE_VECTOR.name, content, asked, length, phase, f'secure sum of "{purpose}"')
     summed = secure_sum(grid, sites, scenario, clients, number, task)
     return fixed.decode(summed.total), summed
 

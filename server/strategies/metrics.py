@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from shoal.common.records import CLIENTS, client_rows
+from shoal.common.messages.names import CLIENTS
+from shoal.common.messages.replies import client_rows
 
 
 def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> MetricRecord:

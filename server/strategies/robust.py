@@ -17,7 +17,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from shoal.common.records import EXAMPLES, METRICS_RECORD, record_to_weights, weights_to_record
+from shoal.common.messages.names import EXAMPLES, METRICS_RECORD
+from shoal.common.weights import record_to_weights, weights_to_record
 
 Matrix = NDArray[np.float32]  # (clients, numbers)
 Vector = NDArray[np.float64]  # (clients,)

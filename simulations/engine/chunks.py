@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from shoal.common.records import EVALUATE, STATISTICS
+from shoal.common.messages import table
 
 _CHUNKS = 32  # enough for idle workers to even out unequal clients
 _FEW_CHUNKS = 8  # where setting up a chunk costs more than uneven workers
-_SHORT = (EVALUATE, STATISTICS)  # a pass over few rows, many clients at once
+_SHORT = (table.EVALUATE.name, table.STATISTICS.name)  # a pass over few rows, many clients at once
 _STACK = 50  # a stack of fewer clients costs about as much as this one, so there are fewer stacks then
 
 

@@ -24,7 +24,7 @@ from shoal.common import profiling
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import WorkerError
 from shoal.common.profiling import Span, span
-from shoal.common.records import content_bytes
+from shoal.common.record_size import content_bytes
 from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.cluster import ray_session
 from shoal.simulations.engine.forecast import Forecast

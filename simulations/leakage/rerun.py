@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shoal.common.config import Scenario
-from shoal.common.records import record_to_weights
 from shoal.common.schema import Population
+from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks, Outcome
 from shoal.simulations.leakage.target import Released
 from shoal.simulations.run import coordinate

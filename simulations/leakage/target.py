@@ -16,9 +16,9 @@ from shoal.common.config import Scenario
 from shoal.common.errors import RunError, nearest
 from shoal.common.events import SiteRow
 from shoal.common.keras_loading import load_keras
-from shoal.common.records import Weights
 from shoal.common.schema import Population, Split
 from shoal.common.seeds import generator
+from shoal.common.weights import Weights
 from shoal.simulations import datasets
 from shoal.simulations.results import RunFolder
 

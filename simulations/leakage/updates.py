@@ -15,8 +15,9 @@ from shoal.clients.cohort import train_cohort
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.update.protection import protect
 from shoal.common.config import Scenario
-from shoal.common.records import ARRAYS, Weights, record_to_weights, weights_to_record
+from shoal.common.messages.names import ARRAYS
 from shoal.common.schema import InputSpec, Shard
+from shoal.common.weights import Weights, record_to_weights, weights_to_record
 from shoal.simulations.leakage.populations import TargetBatches
 from shoal.simulations.leakage.target import Target
 

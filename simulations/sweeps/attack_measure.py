@@ -17,8 +17,8 @@ from shoal.clients.runtime import ClientRuntime
 from shoal.common import metrics
 from shoal.common.config import Scenario
 from shoal.common.errors import CheckpointError
-from shoal.common.records import record_to_weights
 from shoal.common.schema import Population
+from shoal.common.weights import record_to_weights
 from shoal.server.checkpoint import Checkpoints
 from shoal.simulations.attacks.poisoning import Backdoor
 from shoal.simulations.attacks.trigger import mark

@@ -19,12 +19,13 @@ from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
 from shoal.clients.worker import WorkerContext
-from shoal.common import records
 from shoal.common.config import StrategyConfig
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.messages.replies import client_table
 from shoal.common.sites import Sites
+from shoal.common.weights import is_finite, weights_to_record, with_types_of
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.exchange import ask
@@ -80,7 +81,7 @@ class Federated:
             client = int(context.node_config["partition-id"])
             self.configs.append(dict(message.content.config_records["config"]))
             numbers = {"num-examples": self.examples[client], "train_loss": self.losses[client]}
-            arrays = records.weights_to_record(self.updates[client])
+            arrays = weights_to_record(self.updates[client])
             reply = {"arrays": arrays, "metrics": MetricRecord(numbers)}
             return Message(RecordDict(reply), reply_to=message)
 
@@ -172,8 +173,8 @@ def test_two_rounds_keep_names_shapes_types_and_what_was_sent(name: str) -> None
         same(sent.to_numpy_ndarrays(), before, rtol=0, atol=0)
         assert list(arrays) == list(sent)
         assert [a.shape for a in arrays.values()] == [a.shape for a in sent.values()]
-        assert records.is_finite(arrays)
-        sent = records.with_types_of(arrays, sent)
+        assert is_finite(arrays)
+        sent = with_types_of(arrays, sent)
         assert {a.dtype for a in sent.values()} == {"float32"}
 
 
@@ -194,7 +195,7 @@ def test_strategies_that_give_another_type_are_known() -> None:
 def test_a_cohort_of_one_is_not_waited_for(name: str) -> None:
     rng = np.random.default_rng(4)
     arrays, _ = made(name, 1, MEANS.get(name)).round(ArrayRecord(some_weights(rng)), [some_weights(rng)])
-    assert records.is_finite(arrays)
+    assert is_finite(arrays)
 
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedAvgM", "FedProx"])
@@ -352,7 +353,7 @@ def test_sites_without_rows_have_no_weight() -> None:
 def test_a_reply_for_several_clients_counts_as_theirs() -> None:
     told = [{"num-examples": 10, "auc": 0.5}, {"num-examples": 30, "auc": math.nan}]
     together = metric_reply(40, auc=0.5)
-    together["clients"] = records.client_table([3, 4], told)
+    together["clients"] = client_table([3, 4], told)
     found = mean_over_clients([together, metric_reply(30, auc=0.9)], "num-examples")
     # (10 · 0.5 + 30 · 0.9) / 40: the 30 rows without an AUC have no weight.
     assert found["auc"] == pytest.approx(0.8)
@@ -538,7 +539,7 @@ def test_the_page_has_a_row_for_it(name: str) -> None:
 def carried(federated: Federated, sent: ArrayRecord, updates: Sequence[Weights], number: int) -> ArrayRecord:
     """Run a round and return its weights as the round loop would send them next."""
     arrays, _ = federated.round(sent, updates, number=number)
-    return records.with_types_of(arrays, sent)
+    return with_types_of(arrays, sent)
 
 
 @pytest.mark.parametrize("name", NAMES)

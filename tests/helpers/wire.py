@@ -17,7 +17,7 @@ from shoal.clients.worker import Answer, Job
 from shoal.common.audit.log import MessageEntry
 from shoal.common.certificates import client_credentials, server_credentials
 from shoal.common.errors import TransportError
-from shoal.common.records import record_to_weights, weights_to_record
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import pack
 from shoal.common.wire.protocol import PROTOCOL, SERVICE

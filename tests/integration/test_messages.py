@@ -9,11 +9,11 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from watching import Seen, watching
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.preprocessing.statistics_records import unpack
 from shoal.common.schema import Population
+from shoal.common.weights import same_shapes
 from shoal.server.app import Hooks
 from shoal.simulations import datasets
 from shoal.simulations.run import coordinate
@@ -72,7 +72,7 @@ def test_every_message_carries_what_it_may_and_nothing_else(name: str) -> None:
                 assert kind in ("train", "train.pooled")
                 assert isinstance(record, ArrayRecord)
                 assert isinstance(weights, ArrayRecord)
-                assert records.same_shapes(record, weights)
+                assert same_shapes(record, weights)
         assert_no_text_of(words, reply)
         if kind == "query.statistics":
             assert_aggregates_only(reply, scenario.preprocessing.min_count)

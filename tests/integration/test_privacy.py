@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from watching import Seen, watching
 
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import BudgetError
+from shoal.common.messages import table
+from shoal.common.messages.names import ARRAYS, METRICS_RECORD, WEIGHT
 from shoal.common.privacy.noise import SLACK, randomness, with_noise
 from shoal.common.privacy.plan import make_plan
-from shoal.common.records import ARRAYS, METRICS_RECORD, TRAIN, WEIGHT
+from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks
 from shoal.simulations import datasets
 from shoal.simulations.results import RunFolder
@@ -38,7 +39,7 @@ def watched(asked: Scenario) -> Seen:
 
 
 def arrays(content: object) -> list[np.ndarray]:
-    return records.record_to_weights(content.array_records[ARRAYS])  # type: ignore[attr-defined]
+    return record_to_weights(content.array_records[ARRAYS])  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module", params=["sequential", "stacked"])
@@ -50,7 +51,7 @@ def central(request: pytest.FixtureRequest) -> tuple[Scenario, Seen]:
 def test_what_leaves_is_a_clipped_update(central: tuple[Scenario, Seen]) -> None:
     """Every client's own update has a norm of at most C = 0.5; a mean of several has no more either."""
     _, seen = central
-    answers = [reply for request, reply in seen if request.metadata.message_type == TRAIN]
+    answers = [reply for request, reply in seen if request.metadata.message_type == table.TRAIN.name]
     assert answers
     norms = [math.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in arrays(r.content))) for r in answers]
     assert max(norms) <= 0.5 * (1 + 1e-6)
@@ -64,7 +65,7 @@ def test_the_next_model_is_the_fixed_denominator_mean_with_the_seed_s_noise(
     asked, seen = central
     rounds: dict[int, list[tuple[object, object]]] = {}
     for request, reply in seen:
-        if request.metadata.message_type == TRAIN:  # all messages of a round share their content
+        if request.metadata.message_type == table.TRAIN.name:  # all messages of a round share their content
             rounds.setdefault(id(request.content), []).append((request.content, reply.content))
     first, second = list(rounds.values())[:2]
     start, after = arrays(first[0][0]), arrays(second[0][0])
@@ -87,7 +88,11 @@ def test_bounded_weights_grow_with_rows_up_to_one() -> None:
     given = ("privacy.noise_multiplier=0.1", "privacy.weights=bounded", "resources.path=sequential")
     # every update of the cohort on its own: a strategy that looks at them is refused, so ask clients apart
     seen = watched(scenario(*CENTRAL, *given, "resources.clients_per_chunk=1", rounds=1))
-    numbers = [r.content.metric_records[METRICS_RECORD] for q, r in seen if q.metadata.message_type == TRAIN]
+    numbers = [
+        r.content.metric_records[METRICS_RECORD]
+        for q, r in seen
+        if q.metadata.message_type == table.TRAIN.name
+    ]
     assert len(numbers) == 10
     for told in numbers:
         assert told[WEIGHT] == min(told["num-examples"] / 100, 1)  # type: ignore[operator]
@@ -103,7 +108,7 @@ def test_local_noise_is_added_before_anything_leaves() -> None:
         "privacy.unit=local", "privacy.noise_multiplier=100", "privacy.clip_norm=1e-3",
         "model.name=logistic", "model.args={}", "resources.clients_per_chunk=1", rounds=1,
     )  # fmt: skip
-    seen = [(q, r) for q, r in watched(asked) if q.metadata.message_type == TRAIN]
+    seen = [(q, r) for q, r in watched(asked) if q.metadata.message_type == table.TRAIN.name]
     assert len(seen) == 10
     moves = [
         (after - before).ravel()

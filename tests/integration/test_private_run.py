@@ -12,7 +12,7 @@ from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import BudgetError
 from shoal.common.events import ClientRow, RoundRow, SiteRow
-from shoal.common.records import record_to_weights
+from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks, Outcome
 from shoal.simulations import datasets
 from shoal.simulations.run import coordinate

@@ -18,12 +18,13 @@ from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure.training import summand
 from shoal.clients.worker import WorkerContext
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import TooFewRepliesError
 from shoal.common.events import ClientRow, RoundRow
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.messages import table
+from shoal.common.messages.names import MASKED, SECURE_SESSION
 from shoal.common.schema import Population
 from shoal.common.secure import layout
 from shoal.common.secure.agreement import KeyPair, mask_key
@@ -33,6 +34,7 @@ from shoal.common.secure.fixed_point import ROUNDING, FixedPoint, from_ring
 from shoal.common.secure.layout import SumNoise
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.sites import Sites
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.app import Hooks, Outcome
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.cohort_grid import CohortGrid
@@ -125,8 +127,8 @@ def updates_in_clear(seen: list[tuple[Message, Message]]) -> dict[int, np.ndarra
     found = {}
     for request, reply in seen:
         if request.metadata.message_type == "train":
-            start = records.record_to_weights(request.content["arrays"])
-            table = records.record_to_weights(reply.content["arrays"])
+            start = record_to_weights(request.content["arrays"])
+            table = record_to_weights(reply.content["arrays"])
             update = [b.astype(np.float64) - a for a, b in zip(start, table, strict=True)]
             found[reply.metadata.src_node_id - 2] = np.concatenate([u.reshape(-1) for u in update])
     return found
@@ -143,7 +145,7 @@ def plain(population: Population) -> tuple[Outcome, Rounds, dict[int, np.ndarray
 
 
 def flat(outcome: Outcome) -> np.ndarray:
-    arrays = records.record_to_weights(outcome.progress.arrays)
+    arrays = record_to_weights(outcome.progress.arrays)
     return np.concatenate([w.reshape(-1) for w in arrays]).astype(np.float64)
 
 
@@ -167,7 +169,7 @@ def test_a_round_survives_losses_at_every_stage(
     population: Population, plain: tuple[Outcome, Rounds, dict[int, np.ndarray]]
 ) -> None:
     """3 of 10: one gives no shares, one no input, and one, whose input counts, does not unmask."""
-    lost = {records.SECURE_SHARES: [2], records.SECURE_TRAIN: [7], records.SECURE_UNMASK: [4]}
+    lost = {table.SECURE_SHARES.name: [2], table.SECURE_TRAIN.name: [7], table.SECURE_UNMASK.name: [4]}
     outcome, rounds, _ = run(scenario_of("secure.aggregation=true"), population, lost)
     rows = {r.client: r.examples for r in plain[1].rows[1][1]}
     kept = [c for c in range(CLIENTS) if c not in (2, 7)]
@@ -195,10 +197,10 @@ def test_a_checkpoint_holds_no_secret_of_a_client_that_was_lost(
 ) -> None:
     scenario = scenario_of("secure.aggregation=true", "training.local_steps=1")
     checkpoints = Checkpoints(tmp_path, scenario)
-    wrap, seen = losing({records.SECURE_TRAIN: [7]})
+    wrap, seen = losing({table.SECURE_TRAIN.name: [7]})
     hooks = Hooks([], lambda fitted: None, checkpoints=checkpoints)
     coordinate(scenario, population, hooks, lambda outcome: None, wrap)  # type: ignore[arg-type]
-    assert any(request.metadata.message_type == records.SECURE_UNMASK for request, _ in seen)
+    assert any(request.metadata.message_type == table.SECURE_UNMASK.name for request, _ in seen)
     found = checkpoints.load()
     assert found is not None
     assert not any(found[1]["clients"].values())
@@ -207,9 +209,12 @@ def test_a_checkpoint_holds_no_secret_of_a_client_that_was_lost(
 @pytest.mark.parametrize(
     ("lost", "words"),
     [
-        ({records.SECURE_VECTOR: [0, 1, 2, 3]}, '6 of 10 clients are left after the stage "input"; 7'),
-        ({records.SECURE_KEYS: [0, 1, 2], records.SECURE_SHARES: [3]}, "6 of 10"),
-        ({records.SECURE_VECTOR: [0], records.SECURE_UNMASK: [1, 2, 3]}, "6 shares of the seed of client 1"),
+        ({table.SECURE_VECTOR.name: [0, 1, 2, 3]}, '6 of 10 clients are left after the stage "input"; 7'),
+        ({table.SECURE_KEYS.name: [0, 1, 2], table.SECURE_SHARES.name: [3]}, "6 of 10"),
+        (
+            {table.SECURE_VECTOR.name: [0], table.SECURE_UNMASK.name: [1, 2, 3]},
+            "6 shares of the seed of client 1",
+        ),
     ],
 )
 def test_a_round_that_loses_more_ends_with_numbers(
@@ -234,7 +239,7 @@ def sum_rows(
     grid = kind(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
     grid.lost, grid.seen = lost, []
     total, summed = sum_vectors(grid, sites, scenario, range(sites.count), "rows", 3, LARGEST)
-    kept = set(summed.survivors) - set(lost.get(records.SECURE_UNMASK, ()))
+    kept = set(summed.survivors) - set(lost.get(table.SECURE_UNMASK.name, ()))
     assert all(not state for node, state in states.items() if node - 2 in kept), "secrets are left behind"
     return total, grid.seen
 
@@ -245,7 +250,7 @@ def test_any_vector_can_be_added_up(population: Population) -> None:
     rows = [[runtime.raw(c)[s].rows for s in ("train", "validation", "test")] for c in range(CLIENTS)]
     total, _ = sum_rows(population, {})
     assert np.rint(total).tolist() == np.sum(rows, axis=0).tolist()
-    without, _ = sum_rows(population, {records.SECURE_VECTOR: [3]})
+    without, _ = sum_rows(population, {table.SECURE_VECTOR.name: [3]})
     assert np.rint(without).tolist() == np.sum([r for c, r in enumerate(rows) if c != 3], axis=0).tolist()
 
 
@@ -270,12 +275,12 @@ class View:
     updates: Mapping[int, np.ndarray]
 
     def masked(self, client: int) -> np.ndarray:
-        array = self.replies[records.SECURE_TRAIN][client].array_records[records.MASKED]["0"]
+        array = self.replies[table.SECURE_TRAIN.name][client].array_records[MASKED]["0"]
         return array.numpy()
 
     @property
     def survivors(self) -> list[int]:
-        return sorted(self.replies[records.SECURE_TRAIN])
+        return sorted(self.replies[table.SECURE_TRAIN.name])
 
 
 @pytest.fixture(scope="module")
@@ -293,12 +298,12 @@ def view(population: Population) -> View:
             self, messages: Iterable[Message], *, timeout: float | None = None
         ) -> Iterable[Message]:
             asked = list(messages)
-            if asked[0].metadata.message_type == records.SECURE_UNMASK:
-                kept.update({n - 2: s[records.SECURE_SESSION] for n, s in states.items()})
+            if asked[0].metadata.message_type == table.SECURE_UNMASK.name:
+                kept.update({n - 2: s[SECURE_SESSION] for n, s in states.items()})
             return super().send_and_receive(asked, timeout=timeout)
 
     grid = Spying(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
-    grid.lost, grid.seen = {records.SECURE_TRAIN: [LOST]}, []
+    grid.lost, grid.seen = {table.SECURE_TRAIN.name: [LOST]}, []
     content = train_content(runtime, scenario)
     found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content)
     assert found.survivors == [c for c in range(CLIENTS) if c != LOST]
@@ -331,7 +336,7 @@ def train_content(runtime: ClientRuntime, scenario: Scenario) -> RecordDict:
     most = max(runtime.raw(c)["train"].rows for c in range(CLIENTS))
     return RecordDict(
         {
-            "arrays": records.weights_to_record(model.get_weights()),
+            "arrays": weights_to_record(model.get_weights()),
             "config": ConfigRecord({**config, "full-weight-rows": float(most)}),
         }
     )
@@ -355,7 +360,7 @@ def looks_random(vector: np.ndarray, true: np.ndarray) -> bool:
 
 def test_the_server_receives_five_kinds_of_messages_and_no_number_of_a_client(view: View) -> None:
     """Every reply of the session, record by record: seconds, keys, sealed shares, a masked vector, shares."""
-    stages = [k for k in records.SECURE_STAGES if k != records.SECURE_VECTOR]
+    stages = [k for k in records.SECURE_STAGES if k != table.SECURE_VECTOR.name]
     assert list(view.replies) == stages
     names = dict(zip(stages, ("keys", "shares", "masked", "unmask"), strict=True))
     for kind, by_client in view.replies.items():
@@ -363,7 +368,9 @@ def test_the_server_receives_five_kinds_of_messages_and_no_number_of_a_client(vi
             assert set(content) == {"metrics", names[kind]}
             assert set(content.metric_records["metrics"]) == {"seconds"}
     sealed = b"".join(
-        s for c in view.replies[records.SECURE_SHARES].values() for s in c.config_records["shares"]["sealed"]
+        s
+        for c in view.replies[table.SECURE_SHARES.name].values()
+        for s in c.config_records["shares"]["sealed"]
     )
     counts = np.bincount(np.frombuffer(sealed, np.uint8), minlength=256)  # as random as any cipher text
     assert ((counts - len(sealed) / 256) ** 2 / (len(sealed) / 256)).sum() < chi2.isf(1e-8, 255)
@@ -374,7 +381,7 @@ def test_the_server_receives_five_kinds_of_messages_and_no_number_of_a_client(vi
 
 def test_of_no_client_both_secrets_are_told(view: View) -> None:
     whose: dict[str, set[int]] = {"seeds": set(), "keys": set()}
-    for content in view.replies[records.SECURE_UNMASK].values():
+    for content in view.replies[table.SECURE_UNMASK.name].values():
         for name, found in whose.items():
             found |= set(content.config_records["unmask"][f"{name}-of"])
     assert whose == {"seeds": set(view.survivors), "keys": {LOST}}
@@ -394,8 +401,8 @@ def partly_unmasked(view: View, clients: Sequence[int], knows: Sequence[int] = (
         clients: whose inputs; knows: clients who work with the server and gave it all their secrets.
     """
     total = np.sum([view.masked(c) for c in clients], axis=0, dtype=np.uint32)
-    keys = {c: r.config_records["keys"] for c, r in view.replies[records.SECURE_KEYS].items()}
-    request = view.requests[records.SECURE_TRAIN][clients[0]]
+    keys = {c: r.config_records["keys"] for c, r in view.replies[table.SECURE_KEYS.name].items()}
+    request = view.requests[table.SECURE_TRAIN.name][clients[0]]
     session, asked = request.config_records["secure"]["session"], digest(request)
     masks = [Mask(told(view, "seeds", c), subtract=True) for c in clients]
     for other in {LOST, *knows}:
@@ -411,7 +418,7 @@ def partly_unmasked(view: View, clients: Sequence[int], knows: Sequence[int] = (
 def told(view: View, name: str, owner: int) -> bytes:
     """Put together what shares the server was told of a secret, as any server could."""
     shares = {}
-    for holder, content in view.replies[records.SECURE_UNMASK].items():
+    for holder, content in view.replies[table.SECURE_UNMASK.name].items():
         record = content.config_records["unmask"]
         for whose, share in zip(record[f"{name}-of"], record[name], strict=True):
             if whose == owner:
@@ -452,9 +459,9 @@ def test_a_server_that_asks_one_client_something_else_gets_noise(population: Pop
             self, messages: Iterable[Message], *, timeout: float | None = None
         ) -> Iterable[Message]:
             asked = list(messages)
-            if asked[0].metadata.message_type == records.SECURE_VECTOR:
+            if asked[0].metadata.message_type == table.SECURE_VECTOR.name:
                 other = RecordDict({**asked[0].content, "config": ConfigRecord({"for": "you alone"})})
-                asked[3] = Message(other, asked[3].metadata.dst_node_id, records.SECURE_VECTOR)
+                asked[3] = Message(other, asked[3].metadata.dst_node_id, table.SECURE_VECTOR.name)
             return super().send_and_receive(asked, timeout=timeout)
 
     total, _ = sum_rows(population, {}, kind=TwoFaced)
@@ -487,7 +494,7 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     for client in range(CLIENTS):
         part = train_cohort(runtime, config, arrays, [client])[0].content
         assert part is not None
-        update = records.record_to_weights(part.array_records["arrays"])
+        update = record_to_weights(part.array_records["arrays"])
         clipped.append(np.concatenate([u.reshape(-1) for u in update]))
         assert np.linalg.norm(clipped[-1]) <= norm_ * (1 + 1e-6)
     rest = np.concatenate([u.reshape(-1) for u in found.updates]) - np.sum(clipped, axis=0)
@@ -508,6 +515,6 @@ def test_clients_elsewhere_give_the_same_bits(
     secure = ("secure.aggregation=true", "training.local_steps=2")
     serial, _, _ = run(scenario_of(*secure), population)
     over = ("resources.backend=ray", "resources.workers=2", f"resources.transport={transport}")
-    wire, rounds, _ = run(scenario_of(*secure, *over), population, {records.SECURE_KEYS: []})
+    wire, rounds, _ = run(scenario_of(*secure, *over), population, {table.SECURE_KEYS.name: []})
     np.testing.assert_array_equal(flat(wire), flat(serial))
     assert rounds.rows[1][0].succeeded == CLIENTS

@@ -16,8 +16,8 @@ from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
 from shoal.common.events import ClientRow, RoundRow, SiteRow
-from shoal.common.records import record_to_weights
 from shoal.common.schema import Population, Shard
+from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks, Outcome
 from shoal.simulations import datasets
 from shoal.simulations.engine.ray_pool import RayExecutor

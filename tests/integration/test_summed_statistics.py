@@ -12,15 +12,15 @@ from summing import total_of
 from watching import Seen, watching
 
 from shoal.clients.shard import split
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError
+from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG, MASKED, METRICS_RECORD
 from shoal.common.preprocessing.segment import segment
 from shoal.common.preprocessing.sums.names import cut
 from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.questions import Questions
-from shoal.common.records import CONFIG, MASKED, METRICS_RECORD, SECURE_VECTOR, SUMS
 from shoal.server.app import Hooks, Outcome
 from shoal.server.preprocessing.fit import fit_total
 from shoal.server.preprocessing.sums import vector_of
@@ -67,12 +67,16 @@ def test_secure_sums_give_the_same_preprocessing_and_as_good_a_model(clear: Outc
     assert not outcome.fitted.statistics
     assert not outcome.fitted.rows
     assert {row.train_rows for row in outcome.sites} == {-1}
-    answers = [reply.content for request, reply in seen if request.metadata.message_type == SECURE_VECTOR]
+    answers = [
+        reply.content for request, reply in seen if request.metadata.message_type == table.SECURE_VECTOR.name
+    ]
     assert len(answers) == 3 * 5  # numbers, moments and names of five sites
     for content in answers:
         assert set(content) == {METRICS_RECORD, MASKED}
         assert set(content[METRICS_RECORD]) == {"seconds"}
-    assert not {records.STATISTICS, SUMS} & {request.metadata.message_type for request, _ in seen}
+    assert not {table.STATISTICS.name, table.SUMS.name} & {
+        request.metadata.message_type for request, _ in seen
+    }
 
 
 def test_noise_for_rows_leaves_what_many_rows_say(clear: Outcome) -> None:
@@ -155,7 +159,7 @@ def test_words_of_one_site_are_in_no_message(reviews: Scenario) -> None:
     for request, reply in seen:
         for message in (request, reply):
             assert not [secret for secret in SECRETS if secret in texts_in(message)]
-        if request.metadata.message_type == SUMS and request.content[CONFIG]["pass"] == "names":
+        if request.metadata.message_type == table.SUMS.name and request.content[CONFIG]["pass"] == "names":
             shapes = questions.read_tables(request.content.config_records[CONFIG])
             vector = vector_of(reply.content, shapes["text"].size)
             told = [shapes[column].read(part) for column, part in cut(vector, shapes)]
@@ -180,7 +184,7 @@ def test_a_client_tells_nothing_for_sums_that_its_scenario_does_not_ask_for(revi
     from shoal.clients.runtime import ClientRuntime
 
     app = make_client_app(ClientRuntime(reviews, datasets.load_population(reviews)))
-    asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, SUMS)
+    asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, table.SUMS.name)
     context = Context(run_id=1, node_id=2, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
     with pytest.raises(DisclosureError, match="asks for no sums"):
         app(asked, context)

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 
 from shoal.common.arrays import NumpyArray, count_bytes, view
-from shoal.common.records import weights_to_record
+from shoal.common.weights import weights_to_record
 
 ARRAYS = [
     np.arange(6, dtype=np.float32).reshape(2, 3),

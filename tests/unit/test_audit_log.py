@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal import cli
-from shoal.common import records
 from shoal.common.audit.check import compare, read_chain
 from shoal.common.audit.log import FIRST, AuditLog, MessageEntry, seal
 from shoal.common.errors import IntegrityError, RunError
+from shoal.common.messages import table
 from shoal.common.purposes import PURPOSES, UNKNOWN, purpose
 
 SERVER = {"side": "server", "clients": ["north", "south"], "run_id": "a"}
@@ -48,7 +48,7 @@ def fault(path: Path, content: bytes) -> tuple[int, str] | None:
 
 def test_each_kind_of_message_has_a_purpose_and_each_purpose_a_kind() -> None:
     assert set(PURPOSES) == set(records.REPLIES)
-    assert purpose(records.TRAIN, 3) == "round 3: train the global model on local rows"
+    assert purpose(table.TRAIN.name, 3) == "round 3: train the global model on local rows"
     assert purpose("query.who", None) == UNKNOWN
 
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 
 from shoal.common.arrays import view
 from shoal.common.errors import TransportError
-from shoal.common.records import weights_to_record
+from shoal.common.weights import weights_to_record
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import CHUNK_BYTES, Packed, Unpacking, pack, unpack
 

@@ -10,10 +10,10 @@ import pytest
 
 from shoal.common.errors import BudgetError, RunError
 from shoal.common.events import ClientRow
+from shoal.common.messages.names import EPSILON, EPSILON_NEXT
 from shoal.common.privacy.accounting import Charge, epsilon
 from shoal.common.privacy.charges import Account, Charges
 from shoal.common.privacy.plan import ClientPrivacyPlan
-from shoal.common.records import EPSILON, EPSILON_NEXT
 from shoal.server.privacy.ledger import ClientLedger, NoLedger, RecordLedger
 
 DELTA = 1e-5

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from shoal.common import records
 from shoal.common.config import Scenario, StrategyConfig
 from shoal.common.flower_shim import identify_process, number_message
+from shoal.common.messages import table
+from shoal.common.messages.names import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
+from shoal.common.messages.replies import metric_record
 from shoal.common.privacy.noise import SLACK
 from shoal.common.privacy.plan import ClientPrivacyPlan, divided, make_plan
-from shoal.common.records import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN, TRAIN_LOSS, WEIGHT, WITHIN
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.aggregation import PrivateMean, sum_of
 from shoal.server.sampling import train_cohort
 
@@ -28,13 +30,11 @@ def _process() -> None:
 
 
 def reply(update: list[float], weight: float = 1.0, within: float = 0.5, loss: float = 1.0) -> Message:
-    asked = Message(RecordDict(), 2, TRAIN)
+    asked = Message(RecordDict(), 2, table.TRAIN.name)
     number_message(asked)
     numbers = {EXAMPLES: 10.0, TRAIN_LOSS: loss, WEIGHT: weight, WITHIN: within}
-    arrays = records.weights_to_record([np.array(update, np.float32), np.zeros(1, np.int64)])
-    return Message(
-        RecordDict({ARRAYS: arrays, METRICS_RECORD: records.metric_record(numbers)}), reply_to=asked
-    )
+    arrays = weights_to_record([np.array(update, np.float32), np.zeros(1, np.int64)])
+    return Message(RecordDict({ARRAYS: arrays, METRICS_RECORD: metric_record(numbers)}), reply_to=asked)
 
 
 def scenario(**privacy: object) -> Scenario:
@@ -53,12 +53,12 @@ def private(asked: Scenario) -> PrivateMean:
 
 
 def moved(replies: list[Message]) -> list[np.ndarray]:
-    return records.record_to_weights(replies[0].content.array_records[ARRAYS])
+    return record_to_weights(replies[0].content.array_records[ARRAYS])
 
 
 def test_updates_are_added_with_their_weights() -> None:
     """A reply for two clients of weights 1 and 0.5 holds their mean (2, 4) and weight 1.5: (3, 6) in all."""
-    start = records.weights_to_record(START)
+    start = weights_to_record(START)
     found = sum_of([reply([2, 4], 1.5, within=0.0), reply([1, -1], 0.5, within=-0.5, loss=3.0)], start)
     np.testing.assert_allclose(found.updates[0], [3.5, 5.5])
     assert found.within == -0.5
@@ -69,7 +69,7 @@ def test_updates_are_added_with_their_weights() -> None:
 def test_the_mean_is_over_the_clients_there_could_be() -> None:
     """Two of four clients answered (1, 0) and (0, 2): the start moves by a quarter of their sum, not half."""
     aggregation = private(scenario(noise_multiplier=1e-9))
-    found = moved(aggregation.replies(1, [reply([1, 0]), reply([0, 2])], records.weights_to_record(START)))
+    found = moved(aggregation.replies(1, [reply([1, 0]), reply([0, 2])], weights_to_record(START)))
     np.testing.assert_allclose(found[0], [1 + 0.25, 2 + 0.5], rtol=1e-6)
     np.testing.assert_array_equal(found[1], START[1])  # integers stay
     assert found[0].dtype == np.float32
@@ -79,7 +79,7 @@ def test_noise_is_the_clipping_norm_s_multiple_over_the_cohort() -> None:
     """z C / clients = 2 · 3 / 4 = 1.5; over n numbers the sample deviation deviates by 1.5 / √(2n)."""
     n = 100_000
     aggregation = private(scenario(noise_multiplier=2.0))
-    found = moved(aggregation.replies(1, [], records.weights_to_record([np.zeros(n, np.float32)])))
+    found = moved(aggregation.replies(1, [], weights_to_record([np.zeros(n, np.float32)])))
     expected = 1.5 * SLACK
     assert abs(found[0].std() - expected) < 5 * expected / math.sqrt(2 * n)
 
@@ -87,12 +87,12 @@ def test_noise_is_the_clipping_norm_s_multiple_over_the_cohort() -> None:
 def test_a_round_without_clients_is_noise_all_the_same() -> None:
     """Else an empty round would tell that nobody was drawn."""
     aggregation = private(scenario())
-    found = moved(aggregation.replies(1, [], records.weights_to_record(START)))
+    found = moved(aggregation.replies(1, [], weights_to_record(START)))
     assert not np.array_equal(found[0], START[0])
 
 
 def test_rounds_get_noise_of_their_own_and_the_same_again() -> None:
-    start = records.weights_to_record(START)
+    start = weights_to_record(START)
     found = [moved(private(scenario()).replies(number, [], start))[0] for number in (1, 1, 2)]
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
@@ -106,7 +106,7 @@ def test_the_clipping_norm_moves_towards_the_quantile() -> None:
     for within, factor in ((0.5, math.exp(-0.1)), (-0.5, math.exp(0.1))):
         aggregation = private(scenario(noise_multiplier=1e-6, clipping="adaptive"))
         answers = [reply([0, 0], within=within) for _ in range(CLIENTS)]
-        aggregation.replies(1, answers, records.weights_to_record(START))
+        aggregation.replies(1, answers, weights_to_record(START))
         assert aggregation.config()["clip-norm"] == pytest.approx(3.0 * factor, rel=0.05)
         again = private(scenario(noise_multiplier=1e-6, clipping="adaptive"))
         again.restore(aggregation.state())
@@ -119,7 +119,7 @@ def test_the_count_of_cut_updates_costs_part_of_the_noise() -> None:
     n = 100_000
     plan = ClientPrivacyPlan(0.5, "everyone", 1.0, 0, (), 1e-5, "rdp", math.inf)
     aggregation = PrivateMean(asked, plan, 100, "seeded")
-    found = moved(aggregation.replies(1, [], records.weights_to_record([np.zeros(n, np.float32)])))
+    found = moved(aggregation.replies(1, [], weights_to_record([np.zeros(n, np.float32)])))
     expected = divided(0.5, 100).update * 3.0 * SLACK / 100
     assert expected > 0.5 * 3.0 / 100
     assert abs(found[0].std() - expected) < 5 * expected / math.sqrt(2 * n)

@@ -13,11 +13,11 @@ from shoal.clients.app import make_client_app
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
 from shoal.clients.secure.training import clip
-from shoal.common import records
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError
-from shoal.common.records import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK, check_reply
+from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK
 from shoal.common.secure import graph
 from shoal.common.secure.fixed_point import FixedPoint
 from shoal.simulations import datasets
@@ -194,22 +194,22 @@ def test_nothing_is_masked_where_it_is_not_wanted_and_nothing_leaves_in_clear_wh
         Cohort(ClientRuntime(off, runtime.population)).keys()
     content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), CONFIG: ConfigRecord({"preprocessing": ""})})
     with pytest.raises(DisclosureError, match="under masks only"):
-        make_client_app(runtime).many(records.TRAIN, content, [0])
+        make_client_app(runtime).many(table.TRAIN.name, content, [0])
 
 
 @pytest.mark.parametrize(
     ("kind", "extra"),
     [
-        (records.SECURE_TRAIN, {"metrics": MetricRecord({"train_loss": 1.0})}),
-        (records.SECURE_TRAIN, {"metrics": MetricRecord({"num-examples": 1})}),
-        (records.SECURE_TRAIN, {"arrays": ArrayRecord([np.zeros(3, np.float32)])}),
-        (records.SECURE_TRAIN, {MASKED: ArrayRecord([np.zeros(3, np.float32)])}),
-        (records.SECURE_TRAIN, {MASKED: ArrayRecord([np.zeros(3, np.uint32), np.zeros(3, np.uint32)])}),
-        (records.SECURE_TRAIN, {MASKED: ConfigRecord({"0": [1.0]})}),
-        (records.SECURE_TRAIN, {KEYS: ConfigRecord({"mask": b"", "share": b""})}),
-        (records.SECURE_KEYS, {KEYS: ConfigRecord({"mask": b"", "share": b"", "private": b""})}),
-        (records.SECURE_UNMASK, {UNMASK: ConfigRecord({"seeds": [b""]})}),
-        (records.TRAIN, {MASKED: ArrayRecord([np.zeros(3, np.uint32)])}),
+        (table.SECURE_TRAIN.name, {"metrics": MetricRecord({"train_loss": 1.0})}),
+        (table.SECURE_TRAIN.name, {"metrics": MetricRecord({"num-examples": 1})}),
+        (table.SECURE_TRAIN.name, {"arrays": ArrayRecord([np.zeros(3, np.float32)])}),
+        (table.SECURE_TRAIN.name, {MASKED: ArrayRecord([np.zeros(3, np.float32)])}),
+        (table.SECURE_TRAIN.name, {MASKED: ArrayRecord([np.zeros(3, np.uint32), np.zeros(3, np.uint32)])}),
+        (table.SECURE_TRAIN.name, {MASKED: ConfigRecord({"0": [1.0]})}),
+        (table.SECURE_TRAIN.name, {KEYS: ConfigRecord({"mask": b"", "share": b""})}),
+        (table.SECURE_KEYS.name, {KEYS: ConfigRecord({"mask": b"", "share": b"", "private": b""})}),
+        (table.SECURE_UNMASK.name, {UNMASK: ConfigRecord({"seeds": [b""]})}),
+        (table.TRAIN.name, {MASKED: ArrayRecord([np.zeros(3, np.uint32)])}),
     ],
 )
 def test_the_gate_lets_nothing_else_through(kind: str, extra: dict[str, Any]) -> None:
@@ -219,11 +219,11 @@ def test_the_gate_lets_nothing_else_through(kind: str, extra: dict[str, Any]) ->
 
 def test_the_gate_lets_each_stage_through() -> None:
     fine = {
-        records.SECURE_KEYS: {KEYS: ConfigRecord({"mask": b"", "share": b""})},
-        records.SECURE_SHARES: {SHARES: ConfigRecord({"for": [1], "sealed": [b""]})},
-        records.SECURE_TRAIN: {MASKED: ArrayRecord([np.zeros(3, np.uint32)])},
-        records.SECURE_VECTOR: {MASKED: ArrayRecord([np.zeros(3, np.uint32)])},
-        records.SECURE_UNMASK: {
+        table.SECURE_KEYS.name: {KEYS: ConfigRecord({"mask": b"", "share": b""})},
+        table.SECURE_SHARES.name: {SHARES: ConfigRecord({"for": [1], "sealed": [b""]})},
+        table.SECURE_TRAIN.name: {MASKED: ArrayRecord([np.zeros(3, np.uint32)])},
+        table.SECURE_VECTOR.name: {MASKED: ArrayRecord([np.zeros(3, np.uint32)])},
+        table.SECURE_UNMASK.name: {
             UNMASK: ConfigRecord({"seeds-of": [1], "seeds": [b""], "keys-of": [2], "keys": [b""]})
         },
     }

@@ -10,13 +10,13 @@ from flwr.app import ConfigRecord, RecordDict
 
 from shoal.common.errors import ConfigError, DisclosureError
 from shoal.common.privacy.noise import SeededRandomness
-from shoal.common.records import weights_to_record
 from shoal.common.secure import field, graph
 from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, derive, mask_key
 from shoal.common.secure.digest import digest
 from shoal.common.secure.fixed_point import FixedPoint, to_ring
 from shoal.common.secure.masks import Mask, add_masks, key_stream
 from shoal.common.secure.noise import noise_share
+from shoal.common.weights import weights_to_record
 from shoal.common.wire.codec import pack, unpack
 
 

@@ -49,8 +49,8 @@ class Questions:
         return self._values("numbers") | {"clips": [clips[column] for column in self._columns()]}
 
     def moments(self, ranges: Mapping[str, tuple[float, float]]) -> Values:
-        """Ask for moments within ranges; NaN stands for columns that are not asked for."""
-        listed = [ranges.get(name, (np.nan, np.nan)) for name in self._ranged()]
+        """Ask for moments within ranges; an empty range stands for a column that is not asked for."""
+        listed = [ranges.get(name, (0.0, 0.0)) for name in self._ranged()]
         return self._values("moments") | {
             "low": [low for low, _ in listed],
             "high": [high for _, high in listed],

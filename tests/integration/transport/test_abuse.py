@@ -18,7 +18,7 @@ from flwr.app import ConfigRecord, RecordDict
 from waiting import until
 from wire import Doubles, Running, asked, hello, listening, raw
 
-from shoal.common.records import weights_to_record
+from shoal.common.weights import weights_to_record
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import pack
 from shoal.server.pilot.grpc_server import Policy, TransportServer

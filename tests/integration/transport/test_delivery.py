@@ -20,8 +20,8 @@ from shoal.clients.worker import Answer, Job
 from shoal.common.audit.log import MessageEntry
 from shoal.common.certificates import server_credentials
 from shoal.common.flower_shim import identify_process, make_run
-from shoal.common.records import record_to_weights, weights_to_record
 from shoal.common.sites import Sites
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.common.wire import wire_pb2 as wire
 from shoal.server.pilot.grid import TransportGrid
 from shoal.server.pilot.grpc_server import Policy, TransportServer

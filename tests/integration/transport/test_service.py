@@ -19,7 +19,8 @@ from shoal.clients.pilot.consent import KINDS, Terms, statement
 from shoal.common.certificates import Revocations, issue, make_authority, revoke
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError, TransportError
-from shoal.common.records import REPLIES, SUMS, record_to_weights, weights_to_record
+from shoal.common.messages import table
+from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.common.wire.codec import Unpacking, pack
 from shoal.common.wire.protocol import SERVICE
 from shoal.server.pilot.grpc_server import Policy, TransportServer
@@ -124,8 +125,8 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
 
 
 def test_terms() -> None:
-    assert {kind for kind in REPLIES if not Terms().refuses(kind)} == {*KINDS.values(), SUMS}
-    assert "does not answer statistics" in Terms(frozenset({"statistics"})).refuses(SUMS)
+    assert {kind for kind in REPLIES if not Terms().refuses(kind)} == {*KINDS.values(), table.SUMS.name}
+    assert "does not answer statistics" in Terms(frozenset({"statistics"})).refuses(table.SUMS.name)
     assert "does not answer" in Terms().refuses("train.pooled")  # of simulations only
     assert "does not answer" in Terms().refuses("query.shell")
     Terms(least_clients=3).check(3)

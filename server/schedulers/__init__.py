@@ -1,0 +1,1 @@
+"""When which clients are asked, and which replies are aggregated together."""

@@ -1,0 +1,36 @@
+"""Synchronous rounds: a cohort is drawn, works, and is aggregated before the next one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shoal.common.config import Scenario
+from shoal.common.privacy.noise import Source
+from shoal.server.clock import Clock
+from shoal.server.sampling import train_cohort
+from shoal.server.schedulers.scheduler import Arrival, Dispatch
+
+
+class SyncScheduler:
+    """One dispatch for each round, with the round's number.
+
+    Args:
+        scenario: says how cohorts are drawn; clients: in the federation; source: of the draw.
+    """
+
+    def __init__(self, scenario: Scenario, clients: int, source: Source) -> None:
+        self._scenario = scenario
+        self._clients = clients
+        self._source = source
+
+    def next(self, clock: Clock, version: int, in_flight: int) -> Dispatch | None:
+        """Return the next round's cohort, once the round before it is aggregated."""
+        if in_flight:
+            return None
+        number, scenario = version + 1, self._scenario
+        cohort = train_cohort(scenario.strategy, scenario.seed, number, self._clients, self._source)
+        return Dispatch(number, cohort, version)
+
+    def ready(self, buffer: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Return everything that is there: the one round's replies."""
+        return buffer

@@ -271,7 +271,7 @@ class _Server:
 
     def path(self, config: BaseConfig, initial: ArrayRecord) -> TrainingPath:
         """Say whether clients train in stacks or one by one, after a trial at the first client."""
-        wanted = self.scenario.resources.path
+        wanted = self.scenario.resources.execution_mode
         alone = (
             self.scenario.resources.transport == "grpc"
             or self.scenario.secure.aggregation  # each client masks its own update
@@ -288,7 +288,9 @@ class _Server:
         require_replies(exchange, 1.0, "trial of the training path")
         reason = str(exchange.accepted[0].content.config_records[records.TRIAL_RECORD]["reason"])
         if wanted == "stacked" and reason:
-            raise ConfigError(f'resources.path: "stacked" cannot be had: {reason}', hint='set it to "auto"')
+            raise ConfigError(
+                f'resources.execution_mode: "stacked" cannot be had: {reason}', hint='set it to "auto"'
+            )
         taken = exchange.rows[0].metrics
         faster = taken["stacked-seconds"] < taken["sequential-seconds"]
         found: TrainingPath = "stacked" if not reason and (faster or wanted == "stacked") else "sequential"

@@ -135,7 +135,7 @@ def run(case: Case, wrap: Callable[[Grid], Grid] = lambda grid: grid) -> Measure
                 "clients_per_round": case.cohort,
                 "evaluate_clients": 1,
             },
-            "resources": {"workers": case.workers, "path": case.path},
+            "resources": {"workers": case.workers, "execution_mode": case.path},
             "output": {"bootstrap": 0},
         }
     )

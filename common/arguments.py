@@ -1,4 +1,4 @@
-"""Arguments that a scenario may give by name: a literal table says which there are and what fits."""
+"""Named arguments that a scenario may set: a table lists them with their valid values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Argument:
     """An argument that a scenario may set.
 
     Attributes:
-        default: what is taken without it; its type is the argument's. `None`: a float that something else
-            gives (the note of what takes it says what).
-        least: smallest value; below: smallest value that is too large; positive: 0 is refused too.
-        most: largest value.
+        default: the default value, which also sets the type. `None`: a float that is derived from something
+            else; the entry that takes the argument says from what.
+        least: smallest valid value; below: exclusive upper limit; positive: whether 0 is refused as well.
+        most: inclusive upper limit.
     """
 
     default: float | None
@@ -29,18 +29,18 @@ class Argument:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers fit."""
+        """Whether only whole numbers are valid."""
         return isinstance(self.default, int)
 
     def fits(self, value: object) -> bool:
-        """Tell whether a value from a scenario may be given."""
+        """Whether a value from a scenario is valid."""
         wanted = int if self.whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, wanted):
             return False
         return self.least <= value < self.below and value <= self.most and not (self.positive and value == 0)
 
     def wanted(self) -> str:
-        """Say which values fit."""
+        """Describe the valid values."""
         kind = "a whole number" if self.whole else "a number"
         low = "above 0" if self.positive else f"of at least {self.least:g}"
         text = f"{kind} {low}" if math.isinf(self.below) else f"{kind} {low} and below {self.below:g}"
@@ -48,10 +48,10 @@ class Argument:
 
 
 def problems(key: str, owner: str, given: Mapping[str, Any], known: Mapping[str, Argument]) -> Iterator[str]:
-    """Yield one line for each argument that is unknown or does not fit.
+    """Yield one line for each argument that is unknown or invalid.
 
     Args:
-        key: where the scenario has them, "strategy.args"; owner: the name of what takes them.
+        key: the key that holds the arguments, e.g. "strategy.args"; owner: the name of what takes them.
         given: from the scenario; known: the table.
     """
     for name, value in given.items():

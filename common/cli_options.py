@@ -1,4 +1,4 @@
-"""Arguments and options of the command line that the site's command and the simulator's share."""
+"""Command-line arguments and options shared by `shoal client` and the simulator's commands."""
 
 from __future__ import annotations
 
@@ -17,37 +17,42 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a key of the scenario; may be repeated. docs/config.md lists the keys.",
+        help="Set a key of the scenario (docs/config.md lists them); may be repeated.",
     ),
 ]
 CaOption = Annotated[
     Path | None,
-    typer.Option("--ca", metavar="FILE", help="Certificate of the authority that both sides trust."),
+    typer.Option(
+        "--ca", metavar="FILE", help="Certificate of the certificate authority that both sides trust."
+    ),
 ]
 CertOption = Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate of this side.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key of this side.")]
 SchemaOption = Annotated[
-    Path, typer.Option("--schema", metavar="FILE", help="The schema.json that all sites have agreed on.")
+    Path, typer.Option("--schema", metavar="FILE", help="The schema.json that all sites agreed on.")
 ]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="No TLS and no certificates; on 127.0.0.1 only, to try things out.")
+    bool, typer.Option("--insecure", help="No TLS and no certificates; for tests on 127.0.0.1 only.")
 ]
 
 
 def tls_files(
     address: str, insecure: bool, ca: Path | None, cert: Path | None, key: Path | None
 ) -> tuple[Path, Path, Path] | None:
-    """Return the files of TLS, or `None` for none.
+    """Return the CA, certificate and key files, or `None` without TLS.
 
     Raises:
-        ConfigError: they are missing, or plain text would leave this machine.
+        ConfigError: a file is not given, or unencrypted messages would leave this machine.
     """
     if insecure:
         if address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
             raise ConfigError(
-                f"--insecure is for 127.0.0.1 only, not {address}", hint="make keys: shoal certs"
+                f"--insecure works on 127.0.0.1 only, not {address}",
+                hint="use TLS: `shoal certs` creates certificates and keys for a pilot",
             )
         return None
     if ca is None or cert is None or key is None:
-        raise ConfigError("--ca, --cert and --key are needed", hint="`shoal certs` makes them for a pilot")
+        raise ConfigError(
+            "--ca, --cert and --key are required", hint="`shoal certs` creates them for a pilot"
+        )
     return ca, cert, key

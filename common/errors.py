@@ -1,28 +1,28 @@
-"""Every error that shoal raises on purpose, with an exit code and a help text each.
+"""Every error that shoal raises on purpose, each with an exit code and a help text.
 
-ShoalError                    1   anything that shoal refuses
+ShoalError                    1   base class of all errors
 ├── ConfigError               3   the scenario file or an override is wrong
 ├── DataError                 4   the data cannot be used
 │   ├── MissingPackageError   5   an optional package that ships the data is not installed
 │   ├── UnreadableDataError   6   a file, or a line of it, cannot be read
-│   ├── EmptyClientError      7   a client holds too few rows to train and to be tested
-│   └── SingleClassError      8   there is only one class to learn
+│   ├── EmptyClientError      7   a client has too few rows for training and testing
+│   └── SingleClassError      8   the labels have only one class
 ├── ModelError                9   the model does not fit the data or the task
-├── TrainingError            10   the training itself went wrong
+├── TrainingError            10   training failed
 │   ├── NonFiniteError       11   a loss or an update is not finite
-│   └── TooFewRepliesError   12   too few clients answered to apply a round
-├── WorkerError              13   a worker process could not be started or kept
-├── DisclosureError          14   a message held something that may not leave the client
-├── BudgetError              19   the privacy budget does not allow what was asked
-├── RunError                 15   a run folder is missing, damaged or not what was expected
-│   ├── CheckpointError      16   a checkpoint cannot be written, or none can be used
+│   └── TooFewRepliesError   12   too few clients replied to complete a round
+├── WorkerError              13   a worker process could not be started, or kept dying
+├── DisclosureError          14   a client's message held something that it may not send
+├── BudgetError              19   the privacy budget does not allow the request
+├── RunError                 15   a run folder is missing, damaged or unsuitable
+│   ├── CheckpointError      16   a checkpoint cannot be written, or none is usable
 │   ├── StorageError         18   a file of a run cannot be written
-│   └── IntegrityError       24   a log or a bundle is not as it was written, or of another key
-└── TransportError           17   server and client cannot talk to each other, or one said what it may not
-    └── MessageError         20   a request holds what its type does not have, or a value out of range
+│   └── IntegrityError       24   a log or bundle was changed, or is not signed with the expected key
+└── TransportError           17   server and client cannot communicate, or one broke the protocol
+    └── MessageError         20   a request does not fit its type: an unknown, missing or out-of-range key
         └── FrozenWeightsError 21   a client lacks the frozen weights that a request names
 
-Exit code 2 is the command line's own (an unknown option), 130 is Ctrl-C.
+Exit code 2 means wrong usage of the command line (an unknown option), 130 means Ctrl-C.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class ShoalError(Exception):
 
     Args:
         message: what happened and what was expected, with values.
-        hint: how to mend it; `None` where the message already says so.
+        hint: how to fix it; `None` where the message already says so.
     """
 
     exit_code: ClassVar[int] = 1
-    help: ClassVar[str] = "Something was refused; the message says what and why."
+    help: ClassVar[str] = "The message says what happened and how to fix it."
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message}\n  → {hint}")
@@ -50,7 +50,7 @@ class ShoalError(Exception):
 
 
 class ConfigError(ShoalError):
-    """The scenario is wrong; `problems` holds one line a problem, each with its place."""
+    """The scenario has problems; each is listed with its line or option."""
 
     exit_code = 3
     help = "Run `shoal validate FILE` to see all problems at once; docs/config.md lists every key."
@@ -74,25 +74,25 @@ class MissingPackageError(DataError):
     """An optional package that ships a data set is not installed."""
 
     exit_code = 5
-    help = "Install the extra that the message names."
+    help = "Run the installation command in the message."
 
 
 class UnreadableDataError(DataError):
     """A data file, or a line of it, cannot be read."""
 
     exit_code = 6
-    help = "Mend the file at the place that the message names; no row's content is shown."
+    help = "Fix the file at the place in the message. Messages never show the content of a row."
 
 
 class EmptyClientError(DataError):
-    """A client holds too few rows to train and to be tested."""
+    """A client has too few rows for training and testing."""
 
     exit_code = 7
-    help = "Use fewer clients, another partition, or raise partition.min_rows to drop such clients."
+    help = "Use fewer clients or another partition, or raise partition.min_rows to leave such clients out."
 
 
 class SingleClassError(DataError):
-    """The labels hold a single class, so there is nothing to learn."""
+    """The labels have only one class, so there is nothing to learn."""
 
     exit_code = 8
     help = "Check data.label and data.positive: at least two classes are needed."
@@ -106,102 +106,102 @@ class ModelError(ShoalError):
 
 
 class TrainingError(ShoalError):
-    """The training went wrong."""
+    """Training failed."""
 
     exit_code = 10
-    help = "The run folder keeps all results up to this round."
+    help = "The run folder holds all results up to the last completed round."
 
 
 class NonFiniteError(TrainingError):
-    """A loss or an update holds NaN or infinity."""
+    """A loss or an update contains NaN or infinity."""
 
     exit_code = 11
     help = "Lower training.learning_rate, scale the inputs, or clip (training.optimizer_args.clipnorm)."
 
     @classmethod
     def after_training(cls, loss: float, steps: int, learning_rate: float) -> NonFiniteError:
-        """Return the error of a local training that diverged."""
+        """Return the error for local training that diverged."""
         return cls(
-            f"local training gave a loss of {loss} after {steps} steps with learning rate "
-            f"{learning_rate:g}; expected finite loss and weights",
+            f"local training reached a loss of {loss} after {steps} steps with learning rate "
+            f"{learning_rate:g}; expected a finite loss and finite weights",
             hint="lower training.learning_rate, or set training.optimizer_args.clipnorm",
         )
 
     @classmethod
     def after_update(cls) -> NonFiniteError:
-        """Return the error of an update that does not fit into what it is sent in."""
+        """Return the error for an update that its compressed type cannot represent."""
         return cls(
-            "the update holds numbers beyond 65,504, the largest that float16 has",
+            "the update contains values above 65,504, the largest float16 number",
             hint='set update.clip_norm, lower training.learning_rate, or use update.compress = "int8"',
         )
 
     @classmethod
     def forged(cls) -> NonFiniteError:
-        """Return the error of a malicious client's update that the model's type cannot hold."""
-        return cls("the forged update is not finite", hint="lower the numbers in attack.args")
+        """Return the error for a malicious client's update that the model's dtype cannot represent."""
+        return cls("the forged update is not finite", hint="use smaller values in attack.args")
 
 
 class TooFewRepliesError(TrainingError):
-    """Fewer clients than server.min_success answered, so the round was not applied."""
+    """Fewer clients replied than server.min_success requires, so the round was not applied."""
 
     exit_code = 12
-    help = "See the failures listed; lower server.min_success only if the rest may stand for all."
+    help = "The message lists the failures. Lower server.min_success only if the others represent all."
 
 
 class WorkerError(ShoalError):
     """A worker process could not be started, or died more often than allowed."""
 
     exit_code = 13
-    help = "Lower resources.workers or the model's size; the log holds the worker's last words."
+    help = "Use fewer workers or a smaller model; run.log has the worker's last output."
 
 
 class DisclosureError(ShoalError):
-    """A message from a client held something that is not on the list of what may leave."""
+    """A client's message contained something that is not on the list of what it may send."""
 
     exit_code = 14
-    help = "common/records.py lists what each kind of message may carry."
+    help = "common/records.py lists what each kind of message may contain."
 
 
 class BudgetError(ShoalError):
-    """The privacy budget does not allow what was asked."""
+    """The privacy budget does not allow the request."""
 
     exit_code = 19
-    help = "docs/privacy.md tells what spends a budget: rounds, noise, sampling and statistics."
+    help = "docs/privacy.md explains what spends the budget: rounds, noise, sampling and statistics."
 
 
 class RunError(ShoalError):
-    """A run folder is missing, damaged or not what was expected."""
+    """A run folder is missing, damaged or unsuitable."""
 
     exit_code = 15
-    help = "`shoal list` shows the runs there are."
+    help = "`shoal list` shows all runs."
 
 
 class CheckpointError(RunError):
-    """A checkpoint cannot be written, or there is none that a run can go on from."""
+    """A checkpoint cannot be written, or there is no usable checkpoint to resume from."""
 
     exit_code = 16
-    help = "docs/reliability.md tells what a checkpoint holds and when one is refused."
+    help = "docs/reliability.md explains what a checkpoint holds and when it is refused."
 
 
 class StorageError(RunError):
-    """A file of a run cannot be written: the disk is full, or has failed."""
+    """A file of a run cannot be written: the disk is full or has failed."""
 
     exit_code = 18
-    help = "What was written before is kept. Make room or mend the disk, then `shoal resume RUN`."
+    help = "Everything written before is kept. Free space or repair the disk, then run `shoal resume RUN`."
 
 
 class IntegrityError(RunError):
-    """A log or a bundle is not as it was written, or not signed with the expected key."""
+    """A log or a bundle was changed, or is not signed with the expected key."""
 
     exit_code = 24
-    help = "docs/handover.md tells what each check proves. Ask the other side for its copy and compare."
+    help = "docs/handover.md explains what each check proves. Ask the other side for its copy and compare."
 
 
 class TransportError(ShoalError):
-    """Server and client cannot talk to each other, or one of them said what it may not."""
+    """Server and client cannot communicate, or one of them broke the protocol."""
 
     exit_code = 17
-    help = "docs/transport.md tells what each side needs, and what the other side checks."
+    help = "docs/transport.md explains what each side needs, and what each side checks."
 
 
 class MessageError(TransportError):
@@ -226,7 +226,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is no known `what`, with the nearest known name and all of them."""
+    """Return the message for an unknown name: the nearest known name, and all known names."""
     names = sorted(known)
     near = nearest(name, names)
     guess = f' Did you mean "{near}"?' if near else ""

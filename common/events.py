@@ -1,7 +1,7 @@
-"""What a run tells while it goes on: one row a round, a client in a round, and a site at the end.
+"""Events of a run: one row per round, per message to a client, and per site in the final test.
 
-The rows are aggregates only (metrics, counts, seconds, bytes). They are what the results files, the
-progress display and the report are made of.
+The rows hold aggregates only (metrics, counts, seconds, bytes). Result files, progress display and
+report are made from them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class RoundRow:
         train_loss: example-weighted mean of the clients' mean loss while training; NaN in round 0.
         metrics: validation metric → example-weighted mean over clients, of the model after this
             round; empty where the round was not evaluated.
-        best: whether this is the best round so far by the monitored metric; under a promise of privacy,
-            where nothing is chosen by it, the last one evaluated.
-        bytes_up: payload from clients to server, single updates by the length of their encodings, also where a
-            sum travelled in their place; bytes_down: from server to clients.
-        bytes_moved: payload of the replies that processes handed to each other; 0 where all is one process.
-        seconds: wall time from the end of the last round; phases: the same by phase of
+        best: whether this is the best round so far by the monitored metric; with differential privacy,
+            where the metric must not select a round, the last round that was evaluated.
+        bytes_up: payload from clients to server; an update counts by the length of its encoding, also where
+            a process sent the mean over its clients instead; bytes_down: from server to clients.
+        bytes_moved: payload of the replies that crossed processes; 0 if everything ran in one process.
+        seconds: wall time since the end of the previous round; phases: the same per phase of
             `common/profiling.py`.
-        epsilon: of the privacy budget that is spent after this round; NaN where nothing is promised.
+        epsilon: privacy budget spent after this round; NaN without differential privacy.
     """
 
     round: int
@@ -60,9 +60,9 @@ class ClientRow:
 
     Attributes:
         round: as in `RoundRow`; client: index starting at 0; name: its display name.
-        phase: what the client was asked for.
+        phase: what the client was asked to do.
         examples: rows used; seconds: time in the client; bytes_up and bytes_down: payload.
-        metrics: numbers that the client reported.
+        metrics: values that the client reported.
         error: why there is no result, or "".
     """
 
@@ -93,9 +93,9 @@ class SiteRow:
 
     Attributes:
         client, name: as in `ClientRow`.
-        train_rows, test_rows: sizes of its splits; -1 where it has not told them.
-        positives: test rows of the positive class (binary task); -1 for other tasks, or where
-            fewer than preprocessing.min_count rows stand behind the number.
+        train_rows, test_rows: sizes of its splits; -1 if the client did not report them.
+        positives: test rows of the positive class (binary task); -1 for other tasks, or if the count
+            is based on fewer than preprocessing.min_count rows.
         tests: model → metric → value on this client's test rows. Always has "federated"; "local"
             and "centralised" only with `--compare`.
     """
@@ -109,16 +109,16 @@ class SiteRow:
 
 
 class Observer(Protocol):
-    """Something that is told of each row as it falls. Called from the driver's main thread."""
+    """Receives each row as it is produced. Called from the driver's main thread."""
 
     def on_message(self, text: str) -> None:
-        """Tell a step outside rounds, e.g. "statistics from 6 clients"."""
+        """Called with a step outside the rounds, e.g. "statistics from 6 clients"."""
         ...
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
-        """Tell a finished round (round 0: the initial model) and its messages."""
+        """Called after each round (round 0: the initial model) with the messages of that round."""
         ...
 
     def on_sites(self, rows: Sequence[SiteRow]) -> None:
-        """Tell the final test of all clients, once."""
+        """Called once with the final test of all clients."""
         ...

@@ -1,7 +1,7 @@
-"""The shape of data on its way to a model: raw columns, a client's shard, the encoded input.
+"""The shapes of data from raw columns to the model: schema, a client's shard, the encoded input.
 
-A `Schema` holds names and kinds only, never a value of a row, except the names of the classes, which
-all sites of a federation must agree on before they can train together.
+A `Schema` contains names and kinds of columns and the names of the classes, which all sites of a
+federation must agree on before they can train together. It never contains any other value of a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Column:
 
     Attributes:
         name: unique within the schema.
-        kind: what the values are. In a `Shard` the column is then an array of
+        kind: type of the values. In a `Shard` the column is then an array of
             numeric: float64 (rows,), NaN where missing;
             categorical: object (rows,) of `str`, `None` where missing;
             text: object (rows,) of `str`;
@@ -46,7 +46,7 @@ class Schema:
     Attributes:
         columns: the inputs, in a fixed order. Either any mix of numeric and categorical columns, or
             exactly one text, image or sequence column.
-        task: what is learnt.
+        task: type of the learning task.
         classes: the class names, by class index; empty for regression. For a binary task the
             positive class is `classes[1]`.
         label: name of the label column.
@@ -73,12 +73,12 @@ class Schema:
         return tuple(c.name for c in self.columns if c.kind == kind)
 
     def to_json(self) -> str:
-        """Serialise to a JSON text that `from_json` reads back."""
+        """Serialise to JSON; `from_json` reads it back."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Schema:
-        """Read what `to_json` wrote."""
+        """Read JSON that `to_json` wrote."""
         raw: dict[str, Any] = json.loads(text)
         columns = tuple(Column(c["name"], c["kind"], tuple(c["shape"])) for c in raw["columns"])
         return cls(columns, raw["task"], tuple(raw["classes"]), raw["label"])
@@ -86,7 +86,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Raw rows of one client (or of one split of it). Never leaves the client.
+    """Raw rows of one client, or of one of its splits. A shard never leaves the client.
 
     Attributes:
         columns: column name → array, as `Column.kind` describes; equal first dimension.
@@ -108,7 +108,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The encoded input that a model gets: one array of shape (rows, *shape).
+    """The encoded input of a model: one array of shape (rows, *shape).
 
     Attributes:
         kind: vector (float32 features), tokens (int32 ids, 0 is padding, 1 is unknown),
@@ -128,7 +128,7 @@ class InputSpec:
 
 
 class Population(Protocol):
-    """All clients of a simulation. A client costs nothing until its shard is asked for."""
+    """All clients of a simulation. A client uses no memory until its shard is loaded."""
 
     @property
     def schema(self) -> Schema:
@@ -154,7 +154,7 @@ class Population(Protocol):
 
 @runtime_checkable
 class OwnSplits(Protocol):
-    """A population that says itself which rows train; others are divided by `clients/shard.py`."""
+    """A population that defines its own splits; otherwise `clients/shard.py` splits the rows."""
 
     def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
         """Return split → row indices of a client's shard; disjoint, validation and test may be empty."""

@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception:
         sys.stdout.flush()
         traceback.print_exc()
-        _fail("\nThis is a fault in shoal, or in a package or plug-in that it called.", 1)
+        _fail("\nThis is a bug in shoal, or in a package or plug-in that it called. Please report it.", 1)
 
 
 def _app(arguments: list[str]) -> typer.Typer:
-    """Return the commands: a site's own where it takes part, which loads nothing of the simulator."""
+    """Return the commands; `shoal client` has its own app, which loads nothing of the simulator."""
     if arguments[:1] == ["client"]:
         from shoal.clients.pilot.command import app as site
 
@@ -41,7 +41,7 @@ def _app(arguments: list[str]) -> typer.Typer:
 
 
 def _fail(text: str, code: int) -> None:
-    """Let what was printed before an error stand before it, then exit."""
+    """Flush what was printed before the error, print the error, and exit."""
     sys.stdout.flush()
     print(text, file=sys.stderr)
     sys.exit(code)

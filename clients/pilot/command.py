@@ -1,4 +1,4 @@
-"""`shoal client`: takes part in a federation as one site. It imports neither server nor simulations."""
+"""`shoal client`: take part in a federation as one site. It imports neither server nor simulations."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ app = typer.Typer(name="shoal", add_completion=False, rich_markup_mode="rich", p
 
 @app.callback()
 def _group() -> None:
-    """Keep the command's name: typer drops it where there is a single command."""
+    """Keep the name of the command, which typer drops if there is only one."""
 
 
 @app.command()
 def client(
     scenario: ScenarioArgument,
-    server: Annotated[str, typer.Option("--server", metavar="HOST:PORT", help="Where the server listens.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="This site's rows, CSV or Parquet.")],
+    server: Annotated[str, typer.Option("--server", metavar="HOST:PORT", help="Address of the server.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="This site's rows (CSV or Parquet).")],
     schema: SchemaOption,
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Who we are; only with --insecure.")] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of this client; only with --insecure.")
+    ] = "",
     log: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Audit log: an entry for each message that comes or leaves."),
+        typer.Option(metavar="FILE", help="Audit log, with an entry for each message received or sent."),
     ] = Path("messages.jsonl"),
     patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long a server that is away is tried.")
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to keep trying an unreachable server.")
     ] = 600.0,
     refuse: Annotated[
         list[str] | None,
@@ -57,17 +59,20 @@ def client(
             click_type=click.Choice(
                 ["statistics", "train", "evaluate", "test", "local", "secure-train", "secure-vector"]
             ),
-            help="Do not answer this kind of message; may be repeated.",
+            help="Refuse messages of this kind; may be repeated.",
         ),
     ] = None,
     least_clients: Annotated[
-        int, typer.Option("--least-clients", min=1, metavar="N", help="Take no part among fewer clients.")
+        int,
+        typer.Option(
+            "--least-clients", min=1, metavar="N", help="Refuse to take part with fewer clients than this."
+        ),
     ] = 1,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask the operator before anything leaves.")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask for confirmation before anything is sent.")] = False,
     insecure: InsecureOption = False,
     set_: SetOption = None,
 ) -> None:
-    """Take part in a federation as one site, until the server says goodbye.
+    """Take part in a federation as one site, until the server ends it.
 
     \b
       shoal client my.toml --server fl.example.org:9443 --data north.csv --schema schema.json \\
@@ -85,12 +90,12 @@ def client(
     from shoal.common.certificates import client_credentials
 
     def agree(statement: str) -> bool:
-        typer.echo(f"\n{statement}\n\nEach message that comes or leaves is noted in {log}.\n")
+        typer.echo(f"\n{statement}\n\nEach message received or sent is recorded in {log}.\n")
         return not ask or typer.confirm("Take part?")
 
     agreed = read_schema(schema)
     shard = load_site(data, agreed, loaded)
-    typer.echo(f"{data}: {shard.rows} rows; dialling {server}")
+    typer.echo(f"{data}: {shard.rows} rows; connecting to {server}")
     credentials = None if files is None else client_credentials(*files)
     root = run_client(
         loaded,
@@ -104,14 +109,14 @@ def client(
         terms=Terms(frozenset(refuse or ()), least_clients),
         agree=agree,
     )
-    typer.echo(f"The server is done. What came and left: {log}, with the root {root}")
+    typer.echo(f"The server has finished. All messages are recorded in {log}, root hash {root}")
 
 
 def _refuse(scenario: Scenario, source: str) -> None:
-    """Refuse a scenario that is wrong in itself.
+    """Raise if the scenario has problems.
 
     Raises:
-        ConfigError: with all its problems.
+        ConfigError: it lists all problems.
     """
     from shoal.common.models import scenario_problems
 

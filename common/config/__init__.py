@@ -1,4 +1,4 @@
-"""The scenario: its typed sections, how a file becomes one, and how problems name their place."""
+"""The scenario: its typed sections, how it is read from a file, and how problems are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a scenario's sections against each other; they need neither data nor any registry."""
+"""Checks across the sections of a scenario that need neither the data nor a registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shoal.common.errors import nearest
 
 
 def cross_problems(scenario: Scenario) -> list[str]:
-    """Return one line for each problem between keys of different sections."""
+    """Return one line for each conflict between keys of different sections."""
     return [
         *_path_problems(scenario),
         *_column_problems(scenario),
@@ -23,12 +23,12 @@ def cross_problems(scenario: Scenario) -> list[str]:
 
 
 def pilot_problems(scenario: Scenario) -> list[str]:
-    """Return one line for each thing that a scenario may ask of a simulation only, not of real sites."""
+    """Return one line for each setting that is allowed in a simulation but not with real sites."""
     if scenario.attack.kind == "none":
         return []
     return [
-        f'attack.kind = "{scenario.attack.kind}": an attack is for simulations, never for a real site: '
-        "take [attack] out of the scenario"
+        f'attack.kind = "{scenario.attack.kind}": attacks run in simulations only, never at a real site: '
+        "remove [attack] from the scenario"
     ]
 
 
@@ -38,9 +38,9 @@ def _transport_problems(scenario: Scenario) -> list[str]:
         return []
     problems = []
     if resources.backend == "serial":
-        problems.append('resources.transport: "grpc" has its clients in Ray: set resources.backend to "ray"')
+        problems.append('resources.transport: "grpc" runs clients in Ray: set resources.backend to "ray"')
     if resources.gpus_per_worker:
-        problems.append('resources.gpus_per_worker: not to be had with transport = "grpc" yet: set it to 0')
+        problems.append('resources.gpus_per_worker: not supported with transport = "grpc" yet: set it to 0')
     return problems
 
 
@@ -51,10 +51,10 @@ def _cluster_problems(scenario: Scenario) -> list[str]:
     problems = []
     if backend == "serial":
         problems.append(
-            'resources.ray_address: backend = "serial" has no Ray: set resources.backend to "ray"'
+            'resources.ray_address: backend = "serial" does not use Ray: set resources.backend to "ray"'
         )
     if address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", address):
-        problems.append(f'resources.ray_address: "{address}" is neither host:port nor auto')
+        problems.append(f'resources.ray_address: expected host:port or auto, got "{address}"')
     return problems
 
 
@@ -77,14 +77,14 @@ def _column_problems(scenario: Scenario) -> list[str]:
         problems.append(f"data.include and data.exclude both name {', '.join(both)}")
     for key, column in (("label", data.label), ("client_column", data.client_column)):
         if column is not None and column in data.include:
-            problems.append(f'data.include names "{column}", which is data.{key} and never an input')
+            problems.append(f'data.include names "{column}", which is data.{key}: remove it, it is no input')
     if data.label is not None and data.label == data.client_column:
         problems.append(f'data.label and data.client_column are both "{data.label}"')
     if data.text_column is not None and data.text_column in (*data.exclude, data.label):
         problems.append(f'data.text_column "{data.text_column}" is excluded or is the label')
     if data.positive is not None and data.task in ("multiclass", "regression"):
         problems.append(
-            f'data.positive makes the task binary, but data.task is "{data.task}": drop one of them'
+            f'data.positive makes the task binary, but data.task is "{data.task}": remove one of them'
         )
     return problems
 
@@ -98,12 +98,13 @@ def _metric_problems(scenario: Scenario) -> list[str]:
         "binary": {"accuracy", "auc", "f1", "loss"},
         "multiclass": {"accuracy", "f1", "loss"},
         "regression": {"loss", "mae", "mse"},
-    }.get(task)  # None while the task is "auto": only the data tells
+    }.get(task)  # None while the task is "auto": it then depends on the data
     named = [*(("metrics", name) for name in training.metrics), ("monitor", training.monitor)]
     for key, name in named:
         if fitting is not None and name != "auto" and name not in fitting:
             problems.append(
-                f'training.{key}: "{name}" does not fit a {task} task; these do: {", ".join(sorted(fitting))}'
+                f'training.{key}: "{name}" does not fit a {task} task; use one of '
+                f"{', '.join(sorted(fitting))}"
             )
     if training.metrics and training.monitor not in (*training.metrics, "auto"):
         problems.append(
@@ -124,12 +125,12 @@ def _training_problems(scenario: Scenario) -> list[str]:
     if "learning_rate" in training.optimizer_args:
         problems.append(
             "training.optimizer_args.learning_rate: set training.learning_rate instead, "
-            "which the schedule starts from"
+            "the start of the schedule"
         )
     if training.early_stopping.patience and not scenario.data.validation_fraction:
         problems.append(
             f"training.early_stopping.patience = {training.early_stopping.patience} needs "
-            "validation rows, but data.validation_fraction is 0"
+            "validation rows, but data.validation_fraction is 0: raise it"
         )
     if training.class_weights == "balanced" and scenario.data.task == "regression":
         problems.append('training.class_weights = "balanced" needs classes, but the task is regression')
@@ -152,6 +153,6 @@ def _cohort_problems(scenario: Scenario) -> list[str]:
     if scenario.preprocessing.min_sites > clients:
         problems.append(
             f"preprocessing.min_sites = {scenario.preprocessing.min_sites} is more than "
-            f"partition.clients = {clients}, so no statistic could ever be kept: lower it or add clients"
+            f"partition.clients = {clients}, so every statistic would be discarded: lower it or add clients"
         )
     return problems

@@ -1,7 +1,8 @@
-"""Scenario files: TOML read into a `Scenario`, with all problems told at once, and written back."""
+"""Scenario files: read TOML into a `Scenario`, report all problems at once, and write it back."""
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,34 +15,41 @@ from pydantic import BaseModel, ValidationError
 from shoal.common.config import Scenario
 from shoal.common.config.places import Keys, key_lines, key_parts, line_of
 from shoal.common.config.problems import accepts_text, describe, sequence_fields
+from shoal.common.config.renamed import rename_keys, warning_text
 from shoal.common.errors import ConfigError, nearest
 
 BUILTIN_SCENARIOS = Path(__file__).parents[1] / "scenarios"
+
+_log = logging.getLogger("shoal.config")
 
 
 def load_scenario(
     source: str | Path, overrides: Sequence[str] = (), *, builtin: Path = BUILTIN_SCENARIOS
 ) -> Scenario:
-    """Read a scenario and check all that its sections can check by themselves.
+    """Read a scenario and run every check that needs one section only.
 
     Args:
-        source: path of a TOML file, or the name of a built-in scenario. What looks like a path (a
-            `.toml` ending or a separator) is only tried as one; another name is tried as a built-in
-            one first, so that a folder of the same name does not hide it.
-        overrides: `key=value` texts, e.g. `training.rounds=5`. The value is read as TOML, and as
-            text where it is not TOML or the key wants text; a relative `data.path` is relative to
-            the current folder here, and to the scenario file within it.
-        builtin: folder of the built-in scenarios, `NAME.toml` each.
+        source: path of a TOML file, or the name of a built-in scenario. Anything with a `.toml`
+            suffix or a path separator is a path. Any other name is looked up among the built-in
+            scenarios first, so that a folder of the same name does not hide one.
+        overrides: `key=value` texts, e.g. `training.rounds=5`. The value is parsed as TOML; it is
+            taken as text if it is not valid TOML or if the key holds text. A relative `data.path` is
+            relative to the current directory in an override, and to the scenario file in the file.
+        builtin: folder of the built-in scenarios, with one `NAME.toml` each.
+
+    A key that was renamed is read under its new name, and a warning says so.
 
     Raises:
-        ConfigError: with one line a problem, each with its place.
+        ConfigError: with one line per problem, which names the line or the override.
     """
     path = _find(str(source), builtin)
     text = _read(path)
     table = _parse(text, path)
     _make_path_absolute(table, path.parent)
-    places, problems = _apply(table, overrides)
     lines = key_lines(text)
+    renaming_problems = _rename_in_file(table, lines, path)
+    places, problems = _apply(table, overrides)
+    problems = renaming_problems + problems
 
     def place(keys: Keys) -> str:
         for length in range(len(keys), 0, -1):
@@ -62,15 +70,15 @@ def load_scenario(
 
 
 def dump_toml(scenario: Scenario) -> str:
-    """Write a scenario as TOML that `load_scenario` reads back to an equal one.
+    """Return a scenario as TOML text; `load_scenario` reads it back to an equal scenario.
 
-    TOML has no null, so what is `None` is left out.
+    TOML has no null, so keys that are `None` are omitted.
     """
     return tomli_w.dumps(_without_none(scenario.model_dump()))
 
 
 def builtin_names(builtin: Path = BUILTIN_SCENARIOS) -> list[str]:
-    """Return the names of the scenarios in a folder, sorted."""
+    """Return the sorted names of the scenarios in a folder."""
     return sorted(path.stem for path in builtin.glob("*.toml"))
 
 
@@ -99,7 +107,7 @@ def _files(folder: Path) -> list[str]:
 
 def _folder_hint(folder: Path) -> str | None:
     files = _files(folder)
-    return f"It holds {', '.join(files[:5])}: name one of them." if files else None
+    return f"It contains {', '.join(files[:5])}: give the path of one of them." if files else None
 
 
 def _read(path: Path) -> str:
@@ -113,7 +121,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"line {line}: a byte is not UTF-8 text", source=str(path), hint="Save the file as UTF-8."
+            f"line {line}: not valid UTF-8", source=str(path), hint="Save the file as UTF-8."
         ) from error
 
 
@@ -130,7 +138,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _syntax_hint(text: str, found: re.Match[str] | None) -> str | None:
-    """Guess the commonest slip: a text value without quotes."""
+    """Recognise the most common mistake: a text value without quotes."""
     line = text.split("\n")[int(found[1]) - 1] if found else ""
     if unquoted := re.match(r"\s*([\w.-]+)\s*=\s*([A-Za-z][^\"'#]*?)\s*(#.*)?$", line):
         return f'Text needs quotes: {unquoted[1]} = "{unquoted[2]}"'
@@ -143,8 +151,36 @@ def _make_path_absolute(table: dict[str, Any], folder: Path) -> None:
         data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
 
 
+def _rename_in_file(table: dict[str, Any], lines: dict[Keys, int], path: Path) -> list[str]:
+    """Move renamed keys in `table`, with a warning each; return a problem where both names are set."""
+    moved, doubled = rename_keys(table)
+    for old, new in moved:
+        _log.warning("%s", warning_text(f"{path}, line {line_of(lines, old)}", old, new))
+        if old in lines:
+            lines[new] = lines[old]
+    return [
+        f"line {line_of(lines, old)}, {'.'.join(old)}: this is the old name of {'.'.join(new)}, which is set "
+        "too: remove the old one"
+        for old, new in doubled
+    ]
+
+
+def _rename_in_override(keys: Keys, value: Any, place: str) -> tuple[Keys, Any]:
+    """Return the keys and value of an override under their new names, with a warning if they changed."""
+    table: dict[str, Any] = {}
+    _put(table, keys, value)
+    moved, _ = rename_keys(table)
+    for old, new in moved:
+        _log.warning("%s", warning_text(place, old, new))
+        if keys == old:
+            keys = new
+    for key in keys:
+        table = table[key]
+    return keys, table
+
+
 def _apply(table: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[Keys, str], list[str]]:
-    """Write the overrides into `table`; return the place of each and what cannot be read."""
+    """Write the overrides into `table`; return the place of each, and the problems."""
     places: dict[Keys, str] = {}
     problems: list[str] = []
     for override in overrides:
@@ -157,7 +193,8 @@ def _apply(table: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[Keys, 
         if not equals or not keys:
             problems.append(f"{place}: write it as key=value, e.g. --set training.rounds=5")
             continue
-        if not _put(table, keys, _override_value(keys, raw.strip())):
+        keys, value = _rename_in_override(keys, _override_value(keys, raw.strip()), place)
+        if not _put(table, keys, value):
             problems.append(f"{place}: {'.'.join(keys[:-1])} is a value, not a table of keys")
             continue
         if keys == ("data", "path"):
@@ -171,7 +208,7 @@ def _override_value(keys: Keys, raw: str) -> Any:
         parsed = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return raw
-    if len(parsed) > 1:  # a newline smuggled in further keys
+    if len(parsed) > 1:  # the text has a newline and more keys after it
         return raw
     value = parsed["value"]
     return raw if accepts_text(keys) and not isinstance(value, str) else value
@@ -188,7 +225,7 @@ def _put(table: dict[str, Any], keys: Keys, value: Any) -> bool:
 
 
 def _with_tuples(table: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Copy `table` with a tuple for each TOML array that a field wants as one."""
+    """Copy `table`, turning each TOML array into a tuple where the field is one."""
     sections, sequences = sequence_fields(model)
     result = dict(table)
     for key, value in table.items():

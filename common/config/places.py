@@ -1,7 +1,7 @@
-"""Which line of a TOML text a key stands on, for messages that name a place.
+"""Finds the line of a key in a TOML text, for messages that name the place.
 
-`tomllib` gives values without positions. This scanner reads a text that `tomllib` has already
-accepted, so it only has to tell keys, tables, strings and brackets apart; it checks nothing.
+`tomllib` returns values without positions. This scanner reads a text that `tomllib` has already
+accepted, so it only has to distinguish keys, tables, strings and brackets; it checks nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tomllib
 Keys = tuple[str, ...]
 
 # A whole string of any kind (the closing quotes of a multi-line one may follow one or two more
-# quotes), a comment, or a bracket; all else in a value has no structure that matters here.
+# quotes), a comment, or a bracket; nothing else in a value matters here.
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"""+|\'\'\'.*?\'\'\'+|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
     re.DOTALL,
@@ -66,7 +66,7 @@ def key_lines(text: str) -> dict[Keys, int]:
 
 
 def line_of(lines: dict[Keys, int], keys: Keys) -> int | None:
-    """Return the line of `keys` or of the nearest table or value that holds it."""
+    """Return the line of `keys`, or of the nearest table or value that contains it."""
     for length in range(len(keys), 0, -1):
         if keys[:length] in lines:
             return lines[keys[:length]]

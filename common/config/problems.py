@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a scenario, in plain words and with a place."""
+"""Turns pydantic's validation errors into plain messages that name the place."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _TYPE_NAMES = {bool: "true/false", int: "a whole number", float: "a number", str
 
 
 def describe(error: ValidationError, place: Callable[[Keys], str]) -> list[str]:
-    """Return one line a problem, in the order of the scenario's sections.
+    """Return one line per problem, in the order of the scenario's sections.
 
     Args:
-        error: what pydantic raised for the whole scenario.
-        place: maps keys to where the user wrote them ("line 12", "--set ..."), or "".
+        error: raised by pydantic for the whole scenario.
+        place: maps keys to the place where the user set them ("line 12", "--set ..."), or "".
     """
     problems = []
     for item in error.errors(include_url=False):
@@ -57,7 +57,7 @@ def describe(error: ValidationError, place: Callable[[Keys], str]) -> list[str]:
 
 
 def accepts_text(keys: Keys) -> bool:
-    """Whether the field at `keys` is a plain text field, so that any value can be meant as text."""
+    """Whether the field at `keys` holds text, so that any value can be read as text."""
     field = _field(keys)
     if field is None:
         return False
@@ -66,7 +66,7 @@ def accepts_text(keys: Keys) -> bool:
 
 
 def sequence_fields(model: type[BaseModel]) -> tuple[dict[str, type[BaseModel]], set[str]]:
-    """Return the fields of `model` that are sections, and the names of those that are tuples."""
+    """Return the fields of `model` that are sections, and the names of the fields that are tuples."""
     sections: dict[str, type[BaseModel]] = {}
     sequences = set()
     for name, field in model.model_fields.items():
@@ -94,9 +94,9 @@ def _explain(item: Mapping[str, Any], keys: Keys) -> list[str]:
     if kind == "string_too_short":
         return ["must not be empty"]
     if kind == "string_pattern_mismatch":
-        return [f'may hold letters, digits, ".", "_" and "-" only, got "{value}"']
+        return [f'may contain only letters, digits, ".", "_" and "-", got "{value}"']
     expected = _KINDS.get(kind)
-    if expected is None:  # a kind of check that is new in common/config/sections.py
+    if expected is None:  # a kind of check that this table does not know yet
         return [f"{item['msg']}, got {_show(value)}"]
     return [f"expected {expected}, got {_show(value)}"]
 
@@ -115,7 +115,7 @@ def _show(value: object) -> str:
 
 
 def _section(keys: Keys) -> type[BaseModel] | None:
-    """The section at `keys`, or `None` where there is none."""
+    """Return the section at `keys`, or `None` if there is none."""
     model: type[BaseModel] = Scenario
     for key in keys:
         field = model.model_fields.get(key)
@@ -134,16 +134,16 @@ def _field(keys: Keys) -> FieldInfo | None:
 def _unknown_key(keys: Keys) -> str:
     section = _section(keys[:-1])
     known = list(section.model_fields) if section else []
-    where = f"[{'.'.join(keys[:-1])}]" if len(keys) > 1 else "the top level"
+    section_name = f"[{'.'.join(keys[:-1])}]" if len(keys) > 1 else "the top level"
     if homes := _homes(keys[-1]):
-        return f"there is no such key in {where}; did you mean {' or '.join(homes[:3])}?"
+        return f"there is no such key in {section_name}; did you mean {' or '.join(homes[:3])}?"
     near = nearest(keys[-1], known)
     guess = f'did you mean "{near}"? ' if near else ""
-    return f"unknown key; {guess}{where} knows: {', '.join(known)}"
+    return f"unknown key; {guess}keys of {section_name}: {', '.join(known)}"
 
 
 def _homes(key: str) -> list[str]:
-    """Dotted names of all fields called `key`."""
+    """Return the dotted names of all fields called `key`."""
     found = []
 
     def walk(model: type[BaseModel], prefix: str) -> None:
@@ -162,7 +162,7 @@ def _missing(keys: Keys) -> list[str]:
     section = _section(keys)
     if section is not None:
         required = [name for name, field in section.model_fields.items() if field.is_required()]
-        return [f"the table [{'.'.join(keys)}] is missing; it needs {', '.join(required)}"]
+        return [f"the table [{'.'.join(keys)}] is missing; it must set {', '.join(required)}"]
     field = _field(keys)
     about = f" ({field.description})" if field and field.description else ""
     return [f"this key is missing{about}"]
@@ -172,7 +172,7 @@ def _unknown_value(keys: Keys, value: object) -> str:
     choices = _choices(keys)
     if not isinstance(value, str):
         return f"expected one of {', '.join(choices)}, got {_show(value)}"
-    # An element of a list has its index as the last key.
+    # For an element of a list, the last key is its index.
     what = keys[-2] if keys[-1].isdigit() and len(keys) > 1 else keys[-1]
     return unknown_name(what.removesuffix("s") if keys[-1].isdigit() else what, value, choices)
 

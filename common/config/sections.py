@@ -1,7 +1,7 @@
 """The typed, frozen sections of a scenario; docs/config.md is generated from this file.
 
-Only what one section can check by itself is checked here. Names that a registry resolves (data
-sources, models, strategies) and whatever needs the data are checked by `simulations/checks/scenario.py`.
+The checks here need one section only. `simulations/checks/scenario.py` checks names of data sources,
+models and strategies, and everything that needs the data.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ Arguments = dict[str, Any]
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, values cannot change."""
+    """Base of all sections: unknown keys are refused, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
-    """Where the rows come from and what is learnt from them."""
+    """Where the rows come from and what to predict."""
 
     source: str = Field(
-        description="A built-in data set (`shoal data --list` names them), a format of your own "
-        "files (csv, parquet, npz, text, images), or package.module:function."
+        description="A built-in data set (see `shoal data --list`), the format of your own files "
+        "(csv, parquet, npz, text, images), or package.module:function."
     )
     path: str | None = Field(
         None, description="File or folder of your own data, relative to the scenario file."
     )
     client_column: str | None = Field(
-        None, description="Column that says which site a row belongs to; it is never an input."
+        None, description="Column that holds the site of each row; never used as an input."
     )
     label: str | None = Field(None, description="Column to predict.")
     positive: str | None = Field(
-        None, description="Makes the task binary: this label value against all others."
+        None, description="Makes the task binary: this value of the label against all others."
     )
     task: Literal["auto", "binary", "multiclass", "regression"] = Field(
-        "auto", description="What is learnt; auto reads it from the labels."
+        "auto", description="Type of the learning task; auto infers it from the labels."
     )
-    include: tuple[str, ...] = Field((), description="Input columns; empty means all the others.")
+    include: tuple[str, ...] = Field((), description="Input columns; empty means all other columns.")
     exclude: tuple[str, ...] = Field((), description="Columns that are not inputs.")
-    text_column: str | None = Field(None, description="Column that holds text to learn from.")
+    text_column: str | None = Field(None, description="Column of text to use as the input.")
     test_fraction: float = Field(
-        0.2, gt=0, lt=0.9, description="Share of each client's rows held out for the final test."
+        0.2, gt=0, lt=0.9, description="Fraction of each client's rows held out for the final test."
     )
     validation_fraction: float = Field(
         0.1,
         ge=0,
         lt=0.9,
-        description="Share of each client's rows that choose the best round; 0 uses the last round.",
+        description="Fraction of each client's rows used to select the best round; 0 keeps the last round.",
     )
     args: Arguments = Field(
-        default_factory=dict, description="Arguments of the data source, see its data card."
+        default_factory=dict, description="Arguments of the data source; see its page in docs/data."
     )
 
     @model_validator(mode="after")
@@ -74,51 +74,60 @@ class DataConfig(Section):
 
 
 class PreprocessingConfig(Section):
-    """How inputs are prepared, from statistics of which only aggregates leave a client."""
+    """How inputs are prepared; it is fitted on aggregate statistics of the clients, never on their rows."""
 
     min_sites: int = Field(
         2,
         ge=1,
-        description="A category or token is kept only if this many clients reported it; fewer "
-        "answering clients than this yields no statistics at all.",
+        description="Clients that must report a category or token for it to be kept; if fewer clients than "
+        "this answer, no statistics are used at all.",
     )
     min_count: int = Field(
         5,
         ge=1,
-        description="A client reports a category, token or statistic only if at least this many "
-        "of its rows stand behind it.",
+        description="Rows of a client that a category, token or statistic must be based on before the client "
+        "reports it.",
     )
     max_clients: int = Field(
-        10_000, ge=1, description="Clients asked for statistics at most; of more, as many are drawn."
+        10_000,
+        ge=1,
+        description="Maximum number of clients asked for statistics; if there are more, a random sample of "
+        "this size.",
     )
-    impute: Literal["mean", "median", "zero"] = Field("median", description="What replaces a missing number.")
-    missing_indicator: bool = Field(True, description="Add an input that says that a number was missing.")
+    impute: Literal["mean", "median", "zero"] = Field(
+        "median", description="Value that replaces a missing number."
+    )
+    missing_indicator: bool = Field(True, description="Add an input that is 1 where a number is missing.")
     scale: Literal["standard", "minmax", "none"] = Field("standard", description="How numbers are scaled.")
     max_categories: int = Field(
-        64, ge=1, le=10_000, description="Most one-hot inputs for one categorical column."
+        64, ge=1, le=10_000, description="Maximum number of one-hot inputs of one categorical column."
     )
-    vocabulary: int = Field(10_000, ge=3, description="Token ids at most, with padding and unknown (text).")
-    tokens: int = Field(40, ge=1, description="Tokens a row is cut or padded to (text).")
+    vocabulary: int = Field(
+        10_000, ge=3, description="Maximum size of the vocabulary, including padding and unknown (text)."
+    )
+    tokens: int = Field(40, ge=1, description="Length in tokens to which a row is cut or padded (text).")
 
 
 class PartitionConfig(Section):
-    """How rows are spread over clients."""
+    """How rows are divided among clients."""
 
     scheme: Literal["natural", "iid", "dirichlet", "shards", "quantity", "size"] = Field(
-        "natural", description="natural takes the sites that the data has."
+        "natural", description="How to divide the rows; natural uses the sites in the data."
     )
     clients: int | None = Field(
-        None, ge=1, description="Number of clients; natural splits each site further to reach it."
+        None, ge=1, description="Number of clients; natural splits sites until it reaches this number."
     )
     alpha: float = Field(0.5, gt=0, description="Dirichlet concentration: smaller means more label skew.")
-    shards_per_client: int = Field(2, ge=1, description="Label-sorted shards a client gets (scheme shards).")
+    shards_per_client: int = Field(2, ge=1, description="Label-sorted shards per client (scheme shards).")
     skew: Literal["linear", "exponential", "square"] = Field(
-        "linear", description="How sizes grow over clients (scheme quantity)."
+        "linear", description="How client sizes grow from the first to the last (scheme quantity)."
     )
     max_rows: int | None = Field(
-        None, ge=1, description="Most rows a client holds (scheme size cuts sites to it)."
+        None, ge=1, description="Maximum number of rows per client (scheme size splits larger sites)."
     )
-    min_rows: int = Field(10, ge=2, description="Clients with fewer rows are left out, and named.")
+    min_rows: int = Field(
+        10, ge=2, description="Minimum number of rows per client; smaller clients are left out, and listed."
+    )
 
     @model_validator(mode="after")
     def _scheme_has_its_keys(self) -> PartitionConfig:
@@ -139,8 +148,8 @@ class ModelConfig(Section):
     args: Arguments = Field(default_factory=dict, description="Arguments of the model.")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32",
-        description="Keras dtype policy: mixed ones compute in 16 bits and keep weights in 32, which pays "
-        "on a GPU.",
+        description="Keras dtype policy. The mixed policies compute in 16 bits and keep weights in 32, which "
+        "is faster on a GPU.",
     )
     aggregate_statistics: Literal["mean", "local"] = Field(
         "mean",
@@ -153,251 +162,262 @@ class EarlyStoppingConfig(Section):
     """When to stop before the last round."""
 
     patience: int = Field(
-        0, ge=0, description="Evaluations without improvement before stopping; 0 never stops."
+        0, ge=0, description="Evaluations without improvement before the run stops; 0 never stops early."
     )
-    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as improvement.")
+    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
 
 
 class TrainingConfig(Section):
     """How each client trains, and for how many rounds."""
 
-    rounds: int = Field(20, ge=1, description="Federated rounds.")
-    local_epochs: int = Field(1, ge=1, description="Passes over a client's rows in one round.")
+    rounds: int = Field(20, ge=1, description="Number of federated rounds.")
+    local_epochs: int = Field(1, ge=1, description="Passes over a client's rows per round.")
     local_steps: int | None = Field(
-        None, ge=1, description="Optimisation steps in one round, instead of local_epochs."
+        None, ge=1, description="Optimisation steps per round, instead of local_epochs."
     )
-    batch_size: int = Field(32, ge=1, description="Rows in an optimisation step.")
+    batch_size: int = Field(32, ge=1, description="Rows per optimisation step.")
     optimizer: Literal[OPTIMIZERS] = Field("sgd", description="Keras optimizer of the clients.")  # type: ignore[valid-type]
     learning_rate: float = Field(0.1, gt=0, description="Learning rate of the clients' optimizer.")
     optimizer_args: Arguments = Field(
-        default_factory=dict, description="Further arguments of the optimizer, e.g. momentum."
+        default_factory=dict, description="More arguments of the optimizer, e.g. momentum."
     )
     schedule: Literal["constant", "cosine", "exponential", "step"] = Field(
-        "constant", description="How the learning rate goes down over rounds."
+        "constant", description="How the learning rate decreases over rounds."
     )
     decay: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Factor a round (exponential), a step (step), or at the end (cosine).",
+        description="Decay factor per round (exponential), per step (step), or at the last round (cosine).",
     )
-    decay_rounds: int = Field(10, ge=1, description="Rounds in one step (schedule step).")
-    loss: str = Field("auto", description="Keras loss by name; auto takes the task's usual one.")
+    decay_rounds: int = Field(10, ge=1, description="Rounds per step (schedule step).")
+    loss: str = Field("auto", description="Name of a Keras loss; auto selects the usual one for the task.")
     loss_args: Arguments = Field(default_factory=dict, description="Arguments of the loss.")
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced weighs classes by the inverse of their federated counts."
+        "none", description="balanced weights each class by the inverse of its count over all clients."
     )
     metrics: tuple[Literal[METRICS], ...] = Field(  # type: ignore[valid-type]
-        (), description="Metrics to report; empty takes the task's usual ones."
+        (), description="Metrics to report; empty means the usual ones for the task."
     )
     monitor: Literal[(*METRICS, "auto")] = Field(  # type: ignore[valid-type]
-        "auto", description="Metric that chooses the best round and stops early."
+        "auto", description="Metric used to select the best round and for early stopping."
     )
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
 
 
 class UpdateConfig(Section):
-    """What each client does to its update before it leaves, in this order."""
+    """What each client does to its update before sending it, in this order."""
 
     clip_norm: float | None = Field(
-        None, gt=0, description="Largest L2 norm of a client's whole update; larger ones are scaled down."
+        None, gt=0, description="Maximum L2 norm of a client's whole update; a larger update is scaled down."
     )
     noise_stddev: float = Field(
         0.0,
         ge=0,
-        description="Standard deviation of Gaussian noise added to every number of an update. Alone it is "
-        "no promise of differential privacy.",
+        description="Standard deviation of the Gaussian noise added to every value of an update. On its own "
+        "it does not guarantee differential privacy; use [privacy].",
     )
     compress: Literal["none", "float16", "int8"] = Field(
         "none",
-        description="How an update travels: float16 rounds to 2 bytes a number, int8 at random and without "
-        "bias to 1.",
+        description="How an update is compressed: float16 rounds each value to 2 bytes; int8 rounds each to "
+        "1 byte, stochastically and without bias.",
     )
 
 
 class PrivacyConfig(Section):
-    """Differential privacy: whom the promise protects, and the noise that keeps it (docs/privacy.md)."""
+    """Differential privacy: what the guarantee protects, and the noise behind it (docs/privacy.md)."""
 
     unit: Literal["none", "client", "local", "record"] = Field(
         "none",
-        description="Whom the promise protects: client is all that one client holds, with noise at the "
-        "server; local the same, with noise at the client, against the server too; record is one row, with "
-        "noise in each step of local training (DP-SGD).",
+        description="What the guarantee protects. client: all data of one client, with noise added at the "
+        "server. local: the same, with noise added at the client, so also against the server. record: one "
+        "row, with noise in each step of local training (DP-SGD).",
     )
     epsilon: float | None = Field(
         None,
         gt=0,
-        description="Budget that all rounds together may spend; the noise is solved for, unless it is given "
-        "too.",
+        description="Privacy budget of all rounds together. The noise is calculated from it, unless "
+        "noise_multiplier is set too.",
     )
-    delta: float = Field(1e-5, gt=0, lt=1, description="Chance with which the promise may fail.")
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="The delta of (epsilon, delta): keep it well below 1 / number of rows."
+    )
     noise_multiplier: float | None = Field(
         None, gt=0, description="Standard deviation of the noise, as a multiple of clip_norm."
     )
     clip_norm: float = Field(
         1.0,
         gt=0,
-        description="Largest L2 norm of a client's update (client, local) or of a row's gradient (record).",
+        description="Maximum L2 norm of a client's update (client, local) or of a row's gradient (record).",
     )
     clipping: Literal["fixed", "adaptive"] = Field(
         "fixed", description="adaptive moves clip_norm to a quantile of the updates' norms (unit client)."
     )
     target_quantile: float = Field(
-        0.5, gt=0, lt=1, description="Share of updates that adaptive clipping leaves whole."
+        0.5, gt=0, lt=1, description="Fraction of updates that adaptive clipping leaves unclipped."
     )
     weights: Literal["uniform", "bounded"] = Field(
         "uniform",
-        description="How much a client counts (unit client): all the same, or by rows up to "
-        "full_weight_rows.",
+        description="Weight of a client in the mean (unit client): uniform, or proportional to its rows up "
+        "to full_weight_rows.",
     )
     full_weight_rows: int = Field(
-        100, ge=1, description="Training rows from which a client counts fully (weights bounded)."
+        100, ge=1, description="Training rows at which a client reaches full weight (weights bounded)."
     )
     accountant: Literal["rdp", "pld"] = Field(
         "rdp",
-        description="How epsilon is added up: by Rényi divergences, or by privacy loss distributions, which "
-        "is tighter and slower.",
+        description="How epsilon is accounted: Rényi divergences (rdp), or privacy loss distributions (pld), "
+        "which are tighter and slower.",
     )
     statistics_epsilon: float | None = Field(
         None,
         gt=0,
-        description="Part of the budget that the statistics of preprocessing may spend; without it they have "
-        "no noise, and the report says so.",
+        description="Part of the budget reserved for the preprocessing statistics; if unset, they get no "
+        "noise, and the report says so.",
     )
     microbatch: int = Field(
-        256, ge=1, description="Rows whose gradients are held at once (unit record); it changes speed only."
+        256,
+        ge=1,
+        description="Rows whose gradients are in memory at once (unit record); affects speed, not results.",
     )
 
 
 class SecureConfig(Section):
-    """Secure aggregation: the server learns sums over clients, and nothing of a single one."""
+    """Secure aggregation: the server sees sums over clients, never the update of a single one."""
 
-    aggregation: bool = Field(False, description="Whether updates and statistics are summed under masks.")
+    aggregation: bool = Field(False, description="Mask updates and statistics so that only sums are visible.")
     range: float = Field(
         1.0,
         gt=0,
-        description="Largest size of one number of an update; larger ones are cut to it. With privacy.unit = "
-        '"client" it is privacy.clip_norm.',
+        description="Maximum absolute value of one value of an update; larger ones are clipped. With "
+        'privacy.unit = "client", privacy.clip_norm is used instead.',
     )
     max_dropout: float = Field(
         0.3,
         ge=0,
         lt=0.5,
-        description="Share of a cohort that may be lost in the middle of a round without losing the round.",
+        description="Fraction of a cohort that may drop out during a round before the round fails.",
     )
     max_colluding: float = Field(
         0.3,
         ge=0,
         lt=0.5,
-        description="Share of clients that may work with the server without learning another's update.",
+        description="Fraction of clients that may collude with the server without learning another client's "
+        "update.",
     )
 
 
 class AttackConfig(Section):
-    """Clients that misbehave, to see what that does (docs/robustness.md)."""
+    """Simulated malicious clients, to measure their effect (docs/robustness.md)."""
 
-    kind: str = Field("none", description="What the malicious clients do; docs/robustness.md lists it.")
-    fraction: float = Field(0.2, gt=0, lt=1, description="Share of the clients that are malicious.")
+    kind: str = Field("none", description="The attack; docs/robustness.md lists them.")
+    fraction: float = Field(0.2, gt=0, lt=1, description="Fraction of clients that are malicious.")
     args: Arguments = Field(default_factory=dict, description="Arguments of the attack.")
 
 
 class StrategyConfig(Section):
-    """How the server turns updates into the next model."""
+    """How the server computes the next model from the clients' updates."""
 
-    name: str = Field("FedAvg", description="A strategy of Flower by name, or package.module:Class.")
+    name: str = Field(
+        "FedAvg", description="Name of a strategy (docs/strategies.md), or package.module:Class."
+    )
     args: Arguments = Field(default_factory=dict, description="Arguments of the strategy.")
-    clients_per_round: int = Field(0, ge=0, description="Clients drawn for training in a round; 0 means all.")
+    clients_per_round: int = Field(
+        0, ge=0, description="Clients sampled for training each round; 0 means all."
+    )
     sampling: Literal["fixed", "poisson"] = Field(
         "fixed",
-        description="How they are drawn: fixed takes exactly so many, poisson each client by itself, so many "
-        "in the mean.",
+        description="How they are sampled. fixed: exactly this many. poisson: each client independently, "
+        "this many on average.",
     )
     evaluate_clients: int = Field(
-        0, ge=0, description="Clients drawn for evaluation in a round; 0 means all."
+        0, ge=0, description="Clients sampled for evaluation each round; 0 means all."
     )
 
 
 class ServerConfig(Section):
-    """The round loop."""
+    """When the server evaluates, and when a round counts."""
 
     evaluate_every: int = Field(1, ge=1, description="Rounds between evaluations.")
     min_success: float = Field(
-        0.5, gt=0, le=1, description="Share of the cohort that must answer for a round to count."
+        0.5, gt=0, le=1, description="Fraction of the cohort that must reply for a round to count."
     )
     round_retries: int = Field(
         0,
         ge=0,
-        description="Times that the clients without an answer are asked again, while fewer than min_success "
-        "have answered.",
+        description="How many times to ask the clients that did not reply again, while fewer than "
+        "min_success have replied.",
     )
 
 
 class ResourcesConfig(Section):
-    """What the simulation may use of the machine."""
+    """Workers, memory and transport of a simulation."""
 
     backend: Literal["ray", "serial"] = Field(
-        "ray", description="ray spawns worker processes; serial runs clients in this process."
+        "ray", description="Where clients run. ray: in worker processes. serial: in this process."
     )
     transport: Literal["direct", "grpc"] = Field(
         "direct",
-        description="How the server reaches clients in Ray workers: directly, or each over a gRPC stream of "
-        "its own with mutual TLS, as sites of a pilot are; each then trains alone and answers alone.",
+        description="How the server reaches the clients. direct: through Ray. grpc: each client over its own "
+        "gRPC stream with mutual TLS, as in a pilot; each client then trains and replies separately.",
     )
     ray_address: str = Field(
         "",
-        description="A Ray cluster to join, host:port or auto for the one that this machine is a node of; "
-        "empty starts a Ray on this machine alone.",
+        description="Ray cluster to join: host:port, or auto for the cluster that this machine belongs to. "
+        "Empty starts Ray on this machine only.",
     )
     compression: Literal["none", "zstd"] = Field(
         "none",
-        description="How messages over gRPC are packed. zstd keeps the bits; it shrinks statistics, and "
-        "weights of which many are equal, but dense weights by a tenth at most.",
+        description="Lossless compression of gRPC messages. zstd shrinks statistics, and weights with many "
+        "equal values; dense weights shrink by a tenth at most.",
     )
     workers: int = Field(
-        0, ge=0, description="Ray workers; 0 takes one a core, fewer where memory or GPUs are short."
+        0, ge=0, description="Ray workers; 0 means one per core, or fewer if memory or GPUs are short."
     )
     threads_per_worker: int = Field(
-        1, ge=1, description="TensorFlow threads of a worker; more can change the last bits."
+        1, ge=1, description="TensorFlow threads per worker; changing it can change the last bits of results."
     )
     clients_per_chunk: int = Field(
         0,
         ge=0,
-        description="Clients a worker takes at a time; 0 cuts a phase into about 32 chunks, or 8 of stacks. "
-        "Results do not depend on the number of workers.",
+        description="Clients sent to a worker at a time. 0 splits a phase into about 32 chunks, or 8 when "
+        "stacked. Results do not depend on the number of workers.",
     )
-    path: Literal["auto", "stacked", "sequential"] = Field(
+    execution_mode: Literal["auto", "stacked", "sequential"] = Field(
         "auto",
-        description="stacked trains many clients of a small model at once; auto measures both before the "
-        "first round and writes the choice into the run's config.toml.",
+        description="stacked trains many clients of a small model in one call; sequential trains them one by "
+        "one. auto times both before the first round and records the faster one in the run's config.toml.",
     )
-    stack_mb: int = Field(256, ge=1, description="Memory in MB that a stack of clients may take in a worker.")
+    stack_mb: int = Field(256, ge=1, description="Memory limit of one stack of clients, in MB per worker.")
     gpus_per_worker: float = Field(
-        0.0, ge=0, description="Share of a GPU that a worker takes, e.g. 0.25 for four workers on one."
+        0.0, ge=0, description="Fraction of a GPU per worker, e.g. 0.25 for four workers on one GPU."
     )
     worker_memory_mb: int = Field(
         0,
         ge=0,
-        description="A worker that holds more is replaced after its chunk; 0 allows each an equal share of "
-        "four fifths of the machine's memory.",
+        description="Memory limit per worker in MB; a worker above it is replaced after its chunk. 0 divides "
+        "four fifths of the machine's memory equally.",
     )
-    max_retries: int = Field(2, ge=0, description="Times a chunk is tried again elsewhere.")
-    timeout_s: float = Field(3600.0, gt=0, description="Seconds one phase of a round may take.")
+    max_retries: int = Field(
+        2, ge=0, description="How many times a failed chunk is retried on another worker."
+    )
+    timeout_s: float = Field(3600.0, gt=0, description="Time limit of one phase of a round, in seconds.")
 
 
 class OutputConfig(Section):
-    """What is left behind."""
+    """What a run writes."""
 
-    directory: str = Field("runs", description="Folder that gets one folder for each run.")
+    directory: str = Field("runs", description="Folder in which each run creates its run folder.")
     compare: bool = Field(False, description="Also train local-only and centralised models (`--compare`).")
     bootstrap: int = Field(
-        500, ge=0, description="Resamples for the 95 % intervals of test metrics; 0 gives none."
+        500, ge=0, description="Bootstrap resamples for the 95 % intervals of test metrics; 0 computes none."
     )
     checkpoint_every: int = Field(
-        1, ge=0, description="Rounds from one checkpoint to the next (`shoal resume`); 0 writes none."
+        1, ge=0, description="Rounds between checkpoints (for `shoal resume`); 0 writes none."
     )
     audit: bool = Field(
         False,
-        description="Also write audit.jsonl, a chained log of all messages (docs/handover.md); pilots "
+        description="Also write audit.jsonl, a hash-chained log of all messages (docs/handover.md). Pilots "
         "always do.",
     )
 
@@ -406,8 +426,8 @@ class Scenario(Section):
     """One scenario file."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="Name of the scenario.")
-    description: str = Field("", description="One sentence for lists and reports.")
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="The seed of every draw.")] = 1
+    description: str = Field("", description="One sentence, shown in lists and reports.")
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="Seed of all random draws.")] = 1
     data: DataConfig
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     partition: PartitionConfig = PartitionConfig()

@@ -1,1 +1,1 @@
-"""What can be found wrong with a scenario before it is run."""
+"""Checks of a scenario that need more than its sections: registries, combinations of keys, the data."""

@@ -1,4 +1,4 @@
-"""What `[privacy]` does not go with, found before a run: each would break the promise or waste its noise."""
+"""Checks of `[privacy]` and `[secure]`: combinations that would break the guarantee or waste noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shoal.server.strategies.catalog import STRATEGIES, is_users_own, needs_ever
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:
-    """Return one line for each problem of `[privacy]` with the other sections."""
+    """Return one line for each conflict of `[privacy]` with another section."""
     if scenario.privacy.unit == "none":
         return _unused(scenario)
     problems = [*_noise_problems(scenario), *_update_problems(scenario), *_choice_problems(scenario)]
@@ -20,13 +20,13 @@ def privacy_problems(scenario: Scenario) -> list[str]:
 
 
 def _unused(scenario: Scenario) -> list[str]:
-    """Find keys that would look like a promise."""
+    """Find keys that suggest a guarantee although `privacy.unit` is "none"."""
     privacy = scenario.privacy
     names = ("epsilon", "noise_multiplier", "statistics_epsilon")
     given = [name for name in names if getattr(privacy, name) is not None]
     return [
-        f'privacy.{name} = {getattr(privacy, name):g} does nothing while privacy.unit is "none": set it to '
-        f'"client", "local" or "record"'
+        f'privacy.{name} = {getattr(privacy, name):g} has no effect while privacy.unit is "none": set unit '
+        f'to "client", "local" or "record"'
         for name in given
     ]
 
@@ -36,49 +36,49 @@ def _noise_problems(scenario: Scenario) -> list[str]:
     problems = []
     if privacy.epsilon is None and privacy.noise_multiplier is None:
         problems.append(
-            f'privacy.unit = "{privacy.unit}" needs epsilon, from which the noise is solved, or '
-            "noise_multiplier"
+            f'privacy.unit = "{privacy.unit}" needs privacy.epsilon, from which the noise is calculated, or '
+            "privacy.noise_multiplier"
         )
     share, budget = privacy.statistics_epsilon, privacy.epsilon
     if share is not None and budget is not None and share >= budget:
         problems.append(
             f"privacy.statistics_epsilon = {share:g} leaves nothing of privacy.epsilon = {budget:g} for "
-            "training: lower it"
+            "training: set it below privacy.epsilon"
         )
     if privacy.clipping == "adaptive" and privacy.unit != "client":
-        problems.append(f'privacy.clipping = "adaptive" is for unit "client", not "{privacy.unit}"')
+        problems.append(f'privacy.clipping = "adaptive" needs privacy.unit = "client", not "{privacy.unit}"')
     if privacy.weights == "bounded" and privacy.unit != "client":
-        problems.append(f'privacy.weights = "bounded" is for unit "client", not "{privacy.unit}"')
+        problems.append(f'privacy.weights = "bounded" needs privacy.unit = "client", not "{privacy.unit}"')
     return problems
 
 
 def _update_problems(scenario: Scenario) -> list[str]:
-    """Find steps of `[update]` that the unit does itself, or that would undo it."""
+    """Find steps of `[update]` that repeat or undo what the privacy unit does."""
     privacy, update = scenario.privacy, scenario.update
     problems = []
     if privacy.unit in ("client", "local"):
         for name, value in (("clip_norm", update.clip_norm), ("noise_stddev", update.noise_stddev)):
             if value:
                 problems.append(
-                    f'update.{name} = {value:g}: privacy.unit = "{privacy.unit}" does this itself: '
-                    "drop the key"
+                    f'update.{name} = {value:g}: privacy.unit = "{privacy.unit}" already does this: '
+                    "remove the key"
                 )
     if privacy.unit == "client" and update.compress != "none":
         problems.append(
             f'update.compress = "{update.compress}": rounding after clipping can make an update larger than '
-            'clip_norm, which privacy.unit = "client" counts on: set it to "none"'
+            'privacy.clip_norm, and the guarantee relies on that limit: set it to "none"'
         )
     return problems
 
 
 def _choice_problems(scenario: Scenario) -> list[str]:
-    """Find choices that would be made by looking at protected rows."""
+    """Find decisions that would be based on protected rows."""
     patience = scenario.training.early_stopping.patience
     if not patience:
         return []
     return [
-        f"training.early_stopping.patience = {patience}: when to stop would be read off rows that the "
-        "privacy budget does not cover: set it to 0"
+        f"training.early_stopping.patience = {patience}: the decision to stop would use validation rows, "
+        "which the privacy budget does not cover: set it to 0"
     ]
 
 
@@ -87,12 +87,12 @@ def _central_problems(scenario: Scenario) -> list[str]:
     problems = []
     if _looks_at_single_updates(strategy):
         problems.append(
-            f'strategy.name: {strategy.name} looks at single updates; privacy.unit = "client" gives it their '
-            f"noisy mean only; these take it: {_means()}"
+            f"strategy.name: {strategy.name} needs the update of each client, but with "
+            f'privacy.unit = "client" it gets their noisy mean only; use one of {_mean_strategies()}'
         )
     if privacy.accountant == "pld" and strategy.sampling == "fixed" and strategy.clients_per_round:
         problems.append(
-            'privacy.accountant = "pld" has no bound for samples of a fixed size: use "rdp", or '
+            'privacy.accountant = "pld" has no bound for samples of fixed size: use "rdp", or '
             'strategy.sampling = "poisson"'
         )
     return problems
@@ -101,78 +101,80 @@ def _central_problems(scenario: Scenario) -> list[str]:
 def _record_problems(scenario: Scenario) -> list[str]:
     """Check what DP-SGD at the clients needs."""
     problems = []
-    if scenario.resources.path == "stacked":
+    if scenario.resources.execution_mode == "stacked":
         problems.append(
-            'resources.path: "stacked" is not to be had with privacy.unit = "record", which needs a gradient '
-            'of each row, of all clients of a stack at once: set it to "auto"'
+            'resources.execution_mode: "stacked" is not supported with privacy.unit = "record", which would '
+            'need the gradient of each row of all clients in a stack: set it to "auto" or "sequential"'
         )
     if scenario.model.precision != "float32":
         problems.append(
-            f'model.precision: with "{scenario.model.precision}" a row\'s gradient may become infinite '
+            f'model.precision: with "{scenario.model.precision}" the gradient of a row may overflow '
             'before privacy.unit = "record" clips it: set it to "float32"'
         )
     if scenario.strategy.name == "QFedAvg":
         problems.append(
-            'strategy.name: QFedAvg weighs clients by their training loss, which privacy.unit = "record" '
-            "does not let out: set another"
+            "strategy.name: QFedAvg weights clients by their training loss, which a client does not send "
+            'with privacy.unit = "record": use another strategy'
         )
     return problems
 
 
 def secure_problems(scenario: Scenario) -> list[str]:
-    """Say what does not go with sums of which the server sees no part."""
+    """Return one line for each conflict of secure aggregation with another section."""
     if not scenario.secure.aggregation:
         return []
     name, problems = scenario.strategy.name, []
     if is_users_own(name):
         problems.append(
-            f"strategy.name: {name} is your own and may look at single updates, of which secure.aggregation "
-            "shows none: use a strategy of Flower that takes their mean, e.g. FedAvg"
+            f"strategy.name: {name} is your own strategy and may need the update of each client, which "
+            f"secure.aggregation hides: use one of {_mean_strategies()}"
         )
     elif _looks_at_single_updates(scenario.strategy):
         problems.append(
-            f"strategy.name: {name} looks at single updates, of which secure.aggregation shows none; these "
-            f"take their mean: {_means()}"
+            f"strategy.name: {name} needs the update of each client, which secure.aggregation hides; use one "
+            f"of {_mean_strategies()}"
         )
     if scenario.update.compress != "none":
         problems.append(
-            f'update.compress = "{scenario.update.compress}": a masked update has 4 bytes a number and '
-            'cannot be made smaller: set it to "none"'
+            f'update.compress = "{scenario.update.compress}": a masked update takes 4 bytes per value and '
+            'cannot be compressed: set it to "none"'
         )
     if scenario.server.round_retries:
         problems.append(
-            f"server.round_retries = {scenario.server.round_retries}: a client gives one masked update in a "
-            "round, and secure.max_dropout of them may be lost: set it to 0"
+            f"server.round_retries = {scenario.server.round_retries}: a client sends one masked update per "
+            "round and cannot be asked again (secure.max_dropout covers losses): set it to 0"
         )
     if scenario.privacy.unit == "local":
         problems.append(
-            'privacy.unit = "local" has each client hide from the server alone, for far more noise: use '
-            '"client" with secure.aggregation'
+            'privacy.unit = "local" with secure.aggregation adds far more noise than needed, because the '
+            'server sees only sums: use privacy.unit = "client"'
         )
-    if scenario.resources.path == "stacked":
+    if scenario.resources.execution_mode == "stacked":
         problems.append(
-            'resources.path = "stacked": each client masks its own update: set it to "auto" or "sequential"'
+            'resources.execution_mode: "stacked" is not supported with secure.aggregation, because each '
+            'client masks its own update: set it to "auto" or "sequential"'
         )
     if scenario.strategy.sampling == "poisson":
         problems.append(
-            'strategy.sampling = "poisson" can draw a cohort too small to hide anybody in a sum: use "fixed"'
+            'strategy.sampling = "poisson" can draw a cohort that is too small to hide a client in a sum: '
+            'use "fixed"'
         )
     size = scenario.strategy.clients_per_round or scenario.partition.clients
     return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]
 
 
 def _looks_at_single_updates(strategy: StrategyConfig) -> bool:
-    """Tell whether a strategy may; a name that is unknown is reported elsewhere."""
+    """Whether a strategy may look at single updates; unknown names are reported elsewhere."""
     return (is_users_own(strategy.name) or strategy.name in STRATEGIES) and needs_every_update(strategy)
 
 
-def _means() -> str:
-    """List the strategies that take the mean of updates only."""
+def _mean_strategies() -> str:
+    """List the strategies that need only the mean of the updates."""
     return ", ".join(name for name, entry in STRATEGIES.items() if not entry.needs_every_update)
 
 
 def secure_cohort_problems(scenario: Scenario, clients: int) -> list[str]:
-    """Say whether a round has too few clients for a sum that hides each."""
+    """Return a problem if a round has too few clients to hide each one in a sum."""
     from shoal.common.secure.graph import choose
 
     if scenario.secure.aggregation:

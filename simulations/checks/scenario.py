@@ -1,4 +1,4 @@
-"""What can be found wrong with a scenario before it is run, all at once."""
+"""Finds all problems of a scenario before it is run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CHEAP_ROWS = 200_000
 
 
 def validate(scenario: Scenario, deep: bool) -> list[str]:
-    """Return one line for each problem of a scenario; none means that it can be run.
+    """Return one line for each problem of a scenario; an empty list means that it can be run.
 
     Args:
-        scenario: whose sections are valid in themselves.
-        deep: also load the data, spread it over clients and build the model on it. Without, no
-            data is read and neither TensorFlow, Ray nor Flower is imported.
+        scenario: its sections are already valid by themselves.
+        deep: also load the data, partition it and build the model. Otherwise no data is read, and
+            TensorFlow, Ray and Flower are not imported.
     """
     problems = [
         *cross_problems(scenario),
@@ -48,7 +48,7 @@ def _registry_checks(scenario: Scenario) -> list[str]:
 
 
 def _collect(check: Callable[[Scenario], list[str]], scenario: Scenario) -> list[str]:
-    """Run a check, with an error that it raises as one more problem."""
+    """Run a check; an error that it raises becomes one more problem."""
     try:
         return list(check(scenario))
     except ConfigError as error:
@@ -58,32 +58,32 @@ def _collect(check: Callable[[Scenario], list[str]], scenario: Scenario) -> list
 
 
 def _strategy_problems(scenario: Scenario) -> list[str]:
-    """Check what single strategies need of other sections."""
+    """Check the requirements of particular strategies."""
     strategy, training = scenario.strategy, scenario.training
     problems = []
     if strategy.name == "FLTrust" and (strategy.clients_per_round or strategy.sampling == "poisson"):
         problems.append(
-            "strategy.name: FLTrust needs its trusted client in every round, but the cohort is drawn: set "
+            "strategy.name: FLTrust needs its trusted client in every round, but the cohort is sampled: set "
             'strategy.clients_per_round = 0 and strategy.sampling = "fixed"'
         )
     own_rate = "client_learning_rate" in strategy.args
     if strategy.name == "QFedAvg" and training.optimizer != "sgd" and not own_rate:
         problems.append(
             f"strategy.name: QFedAvg takes its step size from the clients' SGD, but training.optimizer is "
-            f'"{training.optimizer}", with which it would hardly move: use sgd, or set '
-            "strategy.args.client_learning_rate (1.0 is a start)"
+            f'"{training.optimizer}", with which the steps would be far too small: use sgd, or set '
+            "strategy.args.client_learning_rate (try 1.0 first)"
         )
     return problems
 
 
 def _deep_check(scenario: Scenario) -> list[str]:
-    """Load the data, spread it, and build the model on what a run would feed it."""
+    """Load the data, partition it, fit the preprocessing and build the model as a run would."""
     from shoal.simulations import datasets
 
     population = datasets.load_population(scenario)
     clients = len(population)
     problems = [
-        f"strategy.{key} = {size} is more than the {clients} clients that the data gives"
+        f"strategy.{key} = {size} is more than the {clients} clients in the data: lower it"
         for key, size in (
             ("clients_per_round", scenario.strategy.clients_per_round),
             ("evaluate_clients", scenario.strategy.evaluate_clients),
@@ -93,11 +93,11 @@ def _deep_check(scenario: Scenario) -> list[str]:
     if scenario.preprocessing.min_sites > clients:
         problems.append(
             f"preprocessing.min_sites = {scenario.preprocessing.min_sites} is more than the "
-            f"{clients} clients that the data gives, so no statistic could ever be kept: lower it, "
+            f"{clients} clients in the data, so every statistic would be discarded: lower it, "
             "or add clients"
         )
     problems += secure_cohort_problems(scenario, scenario.strategy.clients_per_round or clients)
-    protection(population.schema, scenario)  # refuses noise for columns that have to be told as they are
+    protection(population.schema, scenario)  # raises for columns whose statistics cannot take noise
     if problems or sum(population.rows(client) for client in range(clients)) > _CHEAP_ROWS:
         return problems
 
@@ -107,7 +107,7 @@ def _deep_check(scenario: Scenario) -> list[str]:
     from shoal.server.preprocessing import fit as preprocessing
     from shoal.simulations.attacks.adversary import make_adversary
 
-    make_adversary(scenario, population)  # raises where attack and data do not fit
+    make_adversary(scenario, population)  # raises if the attack does not fit the data
     schema = population.schema
     parts = (
         split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)

@@ -15,32 +15,36 @@ def leakage(
     run: RunArgument,
     attacks: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Which attacks, with commas between them."),
+        typer.Option(metavar="NAMES", help="Attacks to run, separated by commas."),
     ] = "membership,lira,inversion,canary",
     shadows: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Shadow models for LiRA: each trains the scenario once.")
+        int,
+        typer.Option(min=2, metavar="N", help="Shadow models for LiRA; each one trains the scenario once."),
     ] = 16,
     canaries: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="N",
-            help="Canaries put into training; 0 takes a tenth of the rows, at most 1,000, or 100 clients.",
+            help="Canaries to insert into training; 0: a tenth of the rows, at most 1,000, or 100 clients.",
         ),
     ] = 0,
     clients: Annotated[
-        str, typer.Option(metavar="NAMES", help="Whose rows to attack, with commas; by default all clients'.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Clients whose rows to attack, separated by commas; default: all."
+        ),
     ] = "",
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Seed of the audit; by default the run's.")
+        int | None, typer.Option(min=0, metavar="N", help="Seed of the audit; default: the run's seed.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the results only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the results.")] = False,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
-    """Attack a finished run, and measure what its model and updates tell of rows (docs/leakage.md).
+    """Attack a finished run, and measure what its model and updates reveal (docs/leakage.md).
 
-    Writes leakage.json into the run folder, and the report anew. No row, true or reconstructed, is shown or
-    kept.
+    Writes leakage.json into the run folder and updates the report. No row, true or reconstructed, is shown
+    or stored.
 
     \b
       shoal leakage medical-thyroid-20260101-120000

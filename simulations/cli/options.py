@@ -1,4 +1,4 @@
-"""The app that commands register with, and the arguments and options that several of them share."""
+"""The app that commands register with, and the arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",  # typer escapes brackets for rich even in plain help
     pretty_exceptions_enable=False,
-    help="""Train Keras models over many clients' private data: simulated by Ray, led by Flower.
+    help="""Train Keras models over many clients' private data, simulated on Ray and coordinated by Flower.
 
 \b
-  shoal scenarios                         what there is to run
-  shoal run medical-thyroid --compare     run one, and ask whether federating helped
+  shoal scenarios                         list the built-in scenarios
+  shoal run medical-thyroid --compare     run one, and compare it with local and pooled training
   shoal run my.toml --set training.rounds=5
-  shoal list                              the runs so far
+  shoal list                              list the runs
 
-`shoal COMMAND --help` shows examples of each command.""",
+`shoal COMMAND --help` shows examples.""",
 )
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a run.")]
 DirectoryOption = Annotated[
-    Path, typer.Option("--directory", metavar="FOLDER", help="The folder that holds the run folders.")
+    Path, typer.Option("--directory", metavar="FOLDER", help="The directory that contains the run folders.")
 ]

@@ -1,4 +1,4 @@
-"""The commands of a pilot over a network: serve, certs, split; and client, which is the site's own."""
+"""The commands of a pilot over a network: serve, certs and split; and client, which a site runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shoal.common.cli_options import (
     SetOption,
     tls_files,
 )
-from shoal.simulations.cli.audit import tell_root
+from shoal.simulations.cli.audit import print_root
 from shoal.simulations.cli.options import app
 from shoal.simulations.cli.running import load_valid
 
@@ -30,35 +30,42 @@ def serve(
     scenario: ScenarioArgument,
     schema: SchemaOption,
     client: Annotated[
-        list[str], typer.Option("--client", metavar="NAME", help="A client that may take part; repeat it.")
+        list[str],
+        typer.Option("--client", metavar="NAME", help="A client that may take part; repeat for each."),
     ],
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:9443",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address to listen on.")
+    ] = "127.0.0.1:9443",
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
     crl: Annotated[
         Path | None,
-        typer.Option(
-            "--crl", metavar="FILE", help="The authority's revocation list; read again when it changes."
-        ),
+        typer.Option("--crl", metavar="FILE", help="Certificate revocation list; reloaded when it changes."),
     ] = None,
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for all clients at the start.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="How long to wait for all clients before the first round."
+        ),
     ] = 600.0,
     patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long the tasks of a lost client wait for it.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="How long to wait for a client that lost its connection."
+        ),
     ] = 60.0,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with this run after its last checkpoint.")
+        Path | None, typer.Option(metavar="RUN", help="Resume this run from its last checkpoint.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Answer Prometheus there, over HTTP.")
+        str, typer.Option(metavar="HOST:PORT", help="Expose Prometheus metrics on this address.")
     ] = "",
     insecure: InsecureOption = False,
     set_: SetOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
 ) -> None:
-    """Run a scenario over clients that dial in from elsewhere; their rows stay with them.
+    """Run a scenario with clients that connect over the network and keep their rows.
 
     \b
       shoal serve my.toml --schema schema.json --client north --client south --listen 0.0.0.0:9443 \\
@@ -97,7 +104,7 @@ def serve(
         )
     typer.echo(f"Report: {folder / 'report.html'}")
     if not quiet:
-        tell_root(folder)
+        print_root(folder)
 
 
 app.command()(client)
@@ -105,21 +112,25 @@ app.command()(client)
 
 @app.command()
 def certs(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets the authority and all keys.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write the certificate authority and all keys.")
+    ],
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", metavar="HOST", help="Name or address of the server; may be repeated."),
+        typer.Option("--host", metavar="HOST", help="Host name or address of the server; may be repeated."),
     ] = None,
     client: Annotated[
-        list[str] | None, typer.Option("--client", metavar="NAME", help="A client; may be repeated.")
+        list[str] | None, typer.Option("--client", metavar="NAME", help="Name of a client; may be repeated.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="Days that the certificates are valid.")] = 365,
+    days: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Validity of the certificates in days.")
+    ] = 365,
     revoke: Annotated[
         list[str] | None,
-        typer.Option("--revoke", metavar="NAME", help="A client whose certificate counts no more."),
+        typer.Option("--revoke", metavar="NAME", help="Revoke this client's certificate; may be repeated."),
     ] = None,
 ) -> None:
-    """Make a small authority and certificates for a pilot; called again, it adds and revokes clients.
+    """Create a certificate authority and certificates for a pilot, or add and revoke clients.
 
     \b
       shoal certs keys --host fl.example.org --client north --client south
@@ -137,19 +148,22 @@ def certs(
         issue(folder, name, days=days)
     for name in revoke or ():
         certificates.revoke(folder, name)
-        typer.echo(f"{folder / AUTHORITY}.crl: the server that reads it puts {name} out")
+        typer.echo(f"{folder / AUTHORITY}.crl: {name} is revoked; a server with --crl disconnects it")
     typer.echo(
-        f"{folder}: each client gets {AUTHORITY}.crt and its own .crt and .key; nobody {AUTHORITY}.key"
+        f"{folder}: give each client {AUTHORITY}.crt and its own .crt and .key; never give anyone "
+        f"{AUTHORITY}.key"
     )
 
 
 @app.command()
 def split(
     scenario: ScenarioArgument,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets schema.json and the CSV files.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write schema.json and the CSV files.")
+    ],
     set_: SetOption = None,
 ) -> None:
-    """Write the clients of a simulation as files, to rehearse a pilot with.
+    """Write each simulated client's rows to a CSV file, to rehearse a pilot.
 
     \b
       shoal split medical-thyroid sites

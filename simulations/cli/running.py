@@ -24,35 +24,37 @@ def run(
         bool | None,
         typer.Option(
             "--compare/--no-compare",
-            help="Also train local-only and centralised models; by default as the scenario says.",
+            help="Also train local-only and centralised models; default: as set in the scenario.",
             show_default=False,
         ),
     ] = None,
     backend: Annotated[
         Literal["ray", "serial"] | None,
-        typer.Option(help="Where clients run: in Ray workers, or in this process."),
+        typer.Option(help="Where clients run: in Ray workers (ray) or in this process (serial)."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Federated rounds.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of federated rounds.")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Ray workers; 0 takes one for each core.")
+        int | None, typer.Option(min=0, metavar="N", help="Ray workers; 0 means one per core.")
     ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(
             "--ray-address",
             metavar="HOST:PORT",
-            help="Join this Ray cluster; auto: the one this machine is in.",
+            help="Join this Ray cluster; auto means the cluster that this machine belongs to.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder that gets the run folder.")
+        Path | None, typer.Option(metavar="FOLDER", help="Directory in which the run folder is created.")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Also write trace.json, where the time of each round went.")
+        bool, typer.Option("--profile", help="Also write trace.json, which shows where the time went.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
 ) -> None:
-    """Run a scenario and leave a run folder with results, models and a report.
+    """Run a scenario and write a run folder with results, models and a report.
 
     \b
       shoal run medical-thyroid --compare
@@ -90,23 +92,21 @@ def resume(
     run: RunArgument,
     backend: Annotated[
         Literal["ray", "serial"] | None,
-        typer.Option(help="Where clients run from here on; by default as before."),
+        typer.Option(help="Where clients run from now on; default: as before."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Ray workers; by default as before.")
+        int | None, typer.Option(min=0, metavar="N", help="Ray workers; default: as before.")
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(
-            "--ray-address", metavar="HOST:PORT", help="Join this Ray cluster; by default as before."
-        ),
+        typer.Option("--ray-address", metavar="HOST:PORT", help="Join this Ray cluster; default: as before."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only where the report is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
-    """Go on with a run that was stopped or killed, after its last checkpoint.
+    """Resume a run that was stopped or killed, from its last checkpoint.
 
-    The result has the same bits as that of a run which was never interrupted.
+    The result is bit-identical to that of a run that was never interrupted.
 
     \b
       shoal resume medical-thyroid-20260101-120000
@@ -134,10 +134,10 @@ def validate(
     scenario: ScenarioArgument,
     set_: SetOption = None,
     schema_only: Annotated[
-        bool, typer.Option("--schema-only", help="Do not load the data nor build the model.")
+        bool, typer.Option("--schema-only", help="Do not load the data or build the model.")
     ] = False,
 ) -> None:
-    """Check a scenario without training, and list all its problems at once.
+    """Check a scenario without training, and list all problems at once.
 
     \b
       shoal validate my.toml
@@ -158,11 +158,11 @@ def data(
     ] = None,
     set_: SetOption = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a plot as an HTML file.")
+        Path | None, typer.Option(metavar="FILE", help="Also write a plot to this HTML file.")
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the built-in data sets.")] = False,
 ) -> None:
-    """Show what each client of a scenario holds: sizes, label balance, missing values.
+    """Show each client's data in a scenario: size, label balance, missing values.
 
     \b
       shoal data --list
@@ -175,7 +175,7 @@ def data(
         typer.echo(list_datasets())
         return
     if scenario is None:
-        raise typer.BadParameter("name a SCENARIO, or use --list", param_hint="SCENARIO")
+        raise typer.BadParameter("give a SCENARIO, or use --list", param_hint="SCENARIO")
     loaded = _load(scenario, set_)
 
     from shoal.simulations.datasets import view as data_view
@@ -185,15 +185,17 @@ def data(
 
 @app.command("run-app")
 def run_app(
-    server_app: Annotated[str, typer.Argument(help="The ServerApp as module:name, from the present folder.")],
-    client_app: Annotated[str, typer.Argument(help="The ClientApp as module:name, from the present folder.")],
+    server_app: Annotated[str, typer.Argument(help="The ServerApp as module:name.")],
+    client_app: Annotated[str, typer.Argument(help="The ClientApp as module:name.")],
     clients: Annotated[int, typer.Option(min=1, metavar="N", help="Number of clients.")],
-    backend: Annotated[Literal["ray", "serial"], typer.Option(help="Where clients run.")] = "ray",
-    workers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Ray workers; 0 takes one for each core.")
-    ] = 0,
+    backend: Annotated[
+        Literal["ray", "serial"], typer.Option(help="Where clients run: in Ray workers or in this process.")
+    ] = "ray",
+    workers: Annotated[int, typer.Option(min=0, metavar="N", help="Ray workers; 0 means one per core.")] = 0,
 ) -> None:
-    """Run a Flower ServerApp and ClientApp of your own on shoal's engine.
+    """Run your own Flower ServerApp and ClientApp on shoal's engine.
+
+    Modules are imported relative to the current directory.
 
     \b
       shoal run-app server_app:app client_app:app --clients 10
@@ -233,11 +235,11 @@ def version() -> None:
 
 
 def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False) -> Scenario:
-    """Load a scenario and refuse one that is wrong in itself; its data are not looked at.
+    """Load a scenario and raise if it has problems; its data are not read.
 
     Args:
         source, overrides: as on the command line.
-        pilot: whether real sites will run it, of which less may be asked than of simulated ones.
+        pilot: whether real sites will run it, which may not be asked everything that simulated ones may.
     """
     from shoal.common.config.cross_checks import pilot_problems
 

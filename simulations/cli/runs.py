@@ -15,14 +15,17 @@ from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
 @app.command()
 def predict(
     run: RunArgument,
-    rows: Annotated[Path, typer.Argument(help="CSV or Parquet file of raw rows, as the data had them.")],
+    rows: Annotated[
+        Path,
+        typer.Argument(help="CSV or Parquet file of raw rows, with the input columns of the training data."),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV or Parquet file to write; by default CSV on the screen."),
+        typer.Option(metavar="FILE", help="CSV or Parquet file to write; default: print CSV."),
     ] = None,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
-    """Predict raw rows with the model of a run; preprocessing is inside the model.
+    """Predict raw rows with the model of a run; the model includes the preprocessing.
 
     \b
       shoal predict runs/medical-thyroid-20260101-120000 patients.csv
@@ -42,7 +45,7 @@ def predict(
 
 @app.command("list")
 def list_command(directory: DirectoryOption = Path("runs")) -> None:
-    """List the runs, newest last, with their status and main result.
+    """List all runs with their status and main result, newest last.
 
     \b
       shoal list
@@ -55,7 +58,7 @@ def list_command(directory: DirectoryOption = Path("runs")) -> None:
 
 @app.command()
 def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
-    """Show a run: what was run, how it went and how each site fared.
+    """Show a run: its settings, its course, and the result of each site.
 
     \b
       shoal show medical-thyroid-20260101-120000
@@ -68,7 +71,7 @@ def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
 
 @app.command()
 def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
-    """Write the report of a run again, also of one that was killed.
+    """Write the report of a run again, even if the run was killed.
 
     \b
       shoal report medical-thyroid-20260101-120000
@@ -80,11 +83,11 @@ def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its name.")],
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a run.")],
     second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     directory: DirectoryOption = Path("runs"),
 ) -> None:
-    """Compare two runs: what was configured differently, and what came of it.
+    """Compare two runs: differences in the configuration and in the results.
 
     \b
       shoal compare digits-20260101-120000 digits-20260101-130000

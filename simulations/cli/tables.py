@@ -1,4 +1,4 @@
-"""The commands that run one scenario many times and set the runs side by side."""
+"""The commands that run one scenario many times and compare the runs in a table."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _UNITS = ("record", "client", "local")
 def privacy_table(
     scenario: ScenarioArgument,
     units: Annotated[
-        str, typer.Option(metavar="UNIT,…", help="Whom the promises protect: record, client, local.")
+        str, typer.Option(metavar="UNIT,…", help="Units of privacy to try: record, client, local.")
     ] = "record,client",
     epsilons: Annotated[
-        str, typer.Option(metavar="NUMBER,…", help="The budgets; 1 is a strong promise, 8 a weak one.")
+        str, typer.Option(metavar="NUMBER,…", help="Budgets to try: 1 is a strong guarantee, 8 a weak one.")
     ] = "8,3,1",
     set_: SetOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Folder of the runs and the table; by default one a scenario in runs/."
+            metavar="FOLDER", help="Directory for the runs and the table; default: one per scenario in runs/."
         ),
     ] = None,
 ) -> None:
-    """Run a scenario without and with differential privacy, and show what each budget costs every site.
+    """Run a scenario with and without differential privacy, and show what each budget costs each site.
 
-    Runs that are finished in the folder are not run again.
+    Runs in the output folder that are already finished are not repeated.
 
     \b
       shoal privacy-table medical-thyroid
@@ -57,32 +57,30 @@ def attack_table(
     scenario: ScenarioArgument,
     attacks: Annotated[
         str,
-        typer.Option(
-            metavar="A,B", help="Attacks by name, with arguments in brackets; by default the usual ones."
-        ),
+        typer.Option(metavar="A,B", help="Attacks, with arguments in parentheses; default: the usual ones."),
     ] = "",
     defences: Annotated[
         str,
         typer.Option(
-            metavar="X,Y", help="Strategies by name, with arguments in brackets; by default all robust ones."
+            metavar="X,Y", help="Strategies, with arguments in parentheses; default: all robust ones."
         ),
     ] = "",
-    rounds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Federated rounds of a cell.")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Federated rounds per cell.")] = None,
     backend: Annotated[
         Literal["ray", "serial"] | None,
-        typer.Option(help="Where clients run; serial is quicker for small models, Ray starts for each cell."),
+        typer.Option(
+            help="Where clients run; serial is faster for small models, as Ray starts once per cell."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Gets the table and all runs; by default in the folder of runs."),
+        typer.Option(metavar="FOLDER", help="Directory for the table and all runs; default: inside runs/."),
     ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Run every attack against every defence, and tell what is left of the model.
+    """Run every attack against every defence, and show how well the model still works.
 
-    Each cell is a run of its own. A table that was stopped goes on where it was, if it is called again.
+    Each cell is a separate run. Call the command again to continue a table that was stopped.
 
     \b
       shoal attack-table digits --backend serial --rounds 10
@@ -100,7 +98,7 @@ def attack_table(
 
     failed = make_table(loaded, attacks, defences, output, typer.echo)
     if failed:
-        typer.echo(f"{failed} cells have no numbers; the page says why", err=True)
+        typer.echo(f"{failed} cells failed; the page says why", err=True)
         raise typer.Exit(1)
 
 
@@ -116,7 +114,7 @@ def _numbers(text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise ConfigError(f'--epsilons: expected numbers with "," between them, got "{text}"') from error
+        raise ConfigError(f'--epsilons: expected numbers separated by commas, got "{text}"') from error
     if not found or min(found) <= 0:
         raise ConfigError(f'--epsilons: expected numbers above 0, got "{text}"')
     return found

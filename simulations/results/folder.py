@@ -63,7 +63,7 @@ class RunFolder:
 
     def resolve_path(self, path: Literal["stacked", "sequential"]) -> None:
         """Write the training path that a trial chose into config.toml, so that a rerun takes it too."""
-        resources = self.scenario().resources.model_copy(update={"path": path})
+        resources = self.scenario().resources.model_copy(update={"execution_mode": path})
         self._scenario = self.scenario().model_copy(update={"resources": resources})
         write_atomically(self.path / "config.toml", dump_toml(self._scenario))
 

@@ -109,11 +109,11 @@ def linear(*overrides: str) -> Scenario:
 CASES = {  # workers, and what is run on them
     "stacked, summed by the workers": (
         (1, 2),
-        ("resources.path=stacked", "attack.kind=alie", "attack.args={z=1.5}"),
+        ("resources.execution_mode=stacked", "attack.kind=alie", "attack.args={z=1.5}"),
     ),
     "one by one, every update": (
         (2,),
-        ("resources.path=sequential", "attack.kind=gaussian", "strategy.name=FedMedian"),
+        ("resources.execution_mode=sequential", "attack.kind=gaussian", "strategy.name=FedMedian"),
     ),
 }
 
@@ -136,7 +136,7 @@ def test_attackers_play_over_grpc_too(ray_session: None) -> None:
         "attack.kind=min-max",
         "attack.fraction=0.4",
     )
-    alone = ("resources.path=sequential", "resources.clients_per_chunk=1")
+    alone = ("resources.execution_mode=sequential", "resources.clients_per_chunk=1")
     over = ("resources.backend=ray", "resources.transport=grpc", "resources.workers=2")
     serial, wire = run(linear(*given, *alone))[0], run(linear(*given, *over))[0]
     assert all(np.array_equal(a, b) for a, b in zip(serial, wire, strict=True))
@@ -144,7 +144,9 @@ def test_attackers_play_over_grpc_too(ray_session: None) -> None:
 
 def test_stacked_attackers_do_what_single_ones_do() -> None:
     given = ("attack.kind=min-max", "strategy.name=FedMedian")
-    stacked, alone = (run(linear(*given, f"resources.path={path}"))[0] for path in ("stacked", "sequential"))
+    stacked, alone = (
+        run(linear(*given, f"resources.execution_mode={path}"))[0] for path in ("stacked", "sequential")
+    )
     for a, b in zip(stacked, alone, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

@@ -106,7 +106,7 @@ def run(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "training.rounds": ROUNDS,
         "partition.clients": 24,
         "output.bootstrap": 10,
-        "resources.path": "sequential",
+        "resources.execution_mode": "sequential",
     }
     settings = [text for key, value in given.items() for text in ("--set", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "shoal", "run", "linear", *settings, *arguments]

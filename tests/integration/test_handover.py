@@ -309,7 +309,7 @@ def test_the_command_exports_and_checks(
     assert code == 0
     assert "all 16 files are as they were" in said
     assert "signed with the expected key" in said
-    assert "Whose that is, the bundle cannot say" in shoal("--verify", str(path))[1]
+    assert "The bundle cannot prove whose key that is" in shoal("--verify", str(path))[1]
     rewritten(path, path, model__keras=b"another")
     code, said = shoal("--verify", str(path))
     assert code == IntegrityError.exit_code

@@ -261,8 +261,8 @@ def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--listen", "127.0.0.1:0"], "--ca, --cert and --key are needed"),
-        (["--listen", "0.0.0.0:9443", "--insecure"], "--insecure is for 127.0.0.1 only"),
+        (["--listen", "127.0.0.1:0"], "--ca, --cert and --key are required"),
+        (["--listen", "0.0.0.0:9443", "--insecure"], "--insecure works on 127.0.0.1 only"),
     ],
 )
 def test_a_server_without_keys_is_refused(files: Path, arguments: list[str], reason: str) -> None:

@@ -44,7 +44,7 @@ def arrays(content: object) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module", params=["sequential", "stacked"])
 def central(request: pytest.FixtureRequest) -> tuple[Scenario, Seen]:
-    asked = scenario(*CENTRAL, "privacy.noise_multiplier=0.1", f"resources.path={request.param}")
+    asked = scenario(*CENTRAL, "privacy.noise_multiplier=0.1", f"resources.execution_mode={request.param}")
     return asked, watched(asked)
 
 
@@ -85,7 +85,7 @@ def test_the_next_model_is_the_fixed_denominator_mean_with_the_seed_s_noise(
 
 def test_bounded_weights_grow_with_rows_up_to_one() -> None:
     """A client with n training rows counts n / 100, and one with more than 100 counts 1."""
-    given = ("privacy.noise_multiplier=0.1", "privacy.weights=bounded", "resources.path=sequential")
+    given = ("privacy.noise_multiplier=0.1", "privacy.weights=bounded", "resources.execution_mode=sequential")
     # every update of the cohort on its own: a strategy that looks at them is refused, so ask clients apart
     seen = watched(scenario(*CENTRAL, *given, "resources.clients_per_chunk=1", rounds=1))
     numbers = [

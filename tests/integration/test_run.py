@@ -92,7 +92,7 @@ def test_seventy_clients_over_grpc_share_two_processes(ray_session: None) -> Non
     notes = Notes()
     over = ("resources.backend=ray", "resources.transport=grpc", "resources.workers=2")
     wire = weights(scenario("digits", *given, *over))
-    alone = ("resources.path=sequential", "resources.clients_per_chunk=1")
+    alone = ("resources.execution_mode=sequential", "resources.clients_per_chunk=1")
     assert_same_bits(
         wire, record_to_weights(outcome(scenario("digits", *given, *alone), notes).progress.arrays)
     )

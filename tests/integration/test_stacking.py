@@ -45,7 +45,7 @@ def scenario(*overrides: str) -> Scenario:
         "model.name=mlp",
         "output.bootstrap=0",
         "resources.backend=serial",
-        "resources.path=stacked",
+        "resources.execution_mode=stacked",
         "resources.clients_per_chunk=16",
     )
     return load_scenario("linear", [*given, *overrides])
@@ -131,7 +131,11 @@ def test_the_order_in_which_chunks_are_done_does_not_change_the_bits(
 def test_stacked_equals_one_by_one_and_summed_equals_single_updates() -> None:
     stacked = run(scenario())
     own = f"strategy.name={__name__}:EveryUpdate"
-    for other in (("resources.path=sequential",), (own,), (own, "resources.path=sequential")):
+    for other in (
+        ("resources.execution_mode=sequential",),
+        (own,),
+        (own, "resources.execution_mode=sequential"),
+    ):
         for a, b in zip(stacked, run(scenario(*other)), strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
@@ -167,7 +171,7 @@ def test_clipped_clients_move_the_model_by_no_more_than_the_norm() -> None:
     # each path clips and adds the same noise, and so does a worker that sums
     given = ("update.clip_norm=0.01", "update.noise_stddev=0.001")
     stacked = run(scenario(*given))
-    for other in ("resources.path=sequential", f"strategy.name={__name__}:EveryUpdate"):
+    for other in ("resources.execution_mode=sequential", f"strategy.name={__name__}:EveryUpdate"):
         for a, b in zip(stacked, run(scenario(*given, other)), strict=True):
             np.testing.assert_allclose(b, a, atol=1e-6)
 
@@ -189,7 +193,7 @@ def test_a_compressed_update_counts_as_it_travels() -> None:
 def test_graphs_are_traced_once_a_phase_whatever_the_sizes_of_clients() -> None:
     notes = Notes()
     run(scenario(), notes)
-    run(scenario("resources.path=sequential"), notes)
+    run(scenario("resources.execution_mode=sequential"), notes)
     trained = [row.metrics["traces"] for row in notes.clients if row.phase == "train"]
     # the training of each path (the trial takes both); of evaluation, the forward pass with the loss for
     # one client, and without it and the losses for several
@@ -197,19 +201,21 @@ def test_graphs_are_traced_once_a_phase_whatever_the_sizes_of_clients() -> None:
 
 
 def test_the_path_that_a_trial_chose_is_in_the_run_s_config(tmp_path: Path) -> None:
-    config = scenario("resources.path=auto", f"output.directory={tmp_path}", "training.rounds=1")
+    config = scenario("resources.execution_mode=auto", f"output.directory={tmp_path}", "training.rounds=1")
     folder = run_scenario(config)
     resolved = load_scenario(folder / "config.toml")
-    assert resolved.resources.path == "stacked"  # 40 clients of a tiny model: an order of magnitude faster
+    assert (
+        resolved.resources.execution_mode == "stacked"
+    )  # 40 clients of a tiny model: an order of magnitude faster
     assert "training path: stacked" in (folder / "log.txt").read_text()
 
 
 def test_a_small_cohort_trains_one_by_one_without_a_trial() -> None:
     notes = Notes()
-    run(scenario("resources.path=auto", "strategy.clients_per_round=4", "training.rounds=1"), notes)
+    run(scenario("resources.execution_mode=auto", "strategy.clients_per_round=4", "training.rounds=1"), notes)
     assert not [text for text in notes.texts if text.startswith("training path")]
 
 
 def test_a_stack_that_cannot_be_had_is_refused_with_the_reason() -> None:
-    with pytest.raises(ConfigError, match=r'resources\.path: "stacked" cannot be had: RMSprop'):
+    with pytest.raises(ConfigError, match=r'resources\.execution_mode: "stacked" cannot be had: RMSprop'):
         run(scenario("training.optimizer=rmsprop"))

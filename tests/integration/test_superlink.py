@@ -38,7 +38,7 @@ def test_flwr_run_gives_the_results_of_the_simulation(tmp_path: Path) -> None:
     assert len(folders) == 1, said
     run = RunFolder(folders[0].parent)
     assert run.status() == "finished", said
-    resources = scenario.resources.model_copy(update={"backend": "serial", "path": "sequential"})
+    resources = scenario.resources.model_copy(update={"backend": "serial", "execution_mode": "sequential"})
     output = scenario.output.model_copy(update={"directory": str(tmp_path / "simulated")})
     simulated = simulate(sites, SITES, scenario.model_copy(update={"resources": resources, "output": output}))
     assert differences(run, simulated) == []

@@ -282,7 +282,7 @@ def test_a_pilot_has_no_attack(command: tuple[str, ...], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--insecure", "--set", "attack.kind=sign-flip"])
     assert caught.value.code == ConfigError.exit_code
-    assert "an attack is for simulations, never for a real site" in capsys.readouterr().err
+    assert "attacks run in simulations only, never at a real site" in capsys.readouterr().err
 
 
 def test_a_real_site_s_resident_plays_no_attack() -> None:

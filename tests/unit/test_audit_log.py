@@ -267,7 +267,7 @@ def test_a_message_that_one_side_lacks_is_told(tmp_path: Path, capsys: pytest.Ca
         cli.main(["audit", "verify", logs[0], "--against", logs[1]])
     assert caught.value.code == IntegrityError.exit_code
     told = capsys.readouterr()
-    assert "received, but never sent" in told.out
+    assert "received but never sent" in told.out
     assert "2 messages are in one log only" in told.err
 
 
@@ -314,12 +314,12 @@ def test_the_command_tells_root_and_first_wrong_line(
     assert code == 0
     assert "5 entries, 3 of them messages" in out
     assert f"root {root}" in out
-    assert "the noted root is the last entry" in out
+    assert "the given root is the last entry" in out
     assert verify("--root", "0" * 64)[0] == IntegrityError.exit_code
     path.write_bytes(b"".join(lines[:-1]))
     code, out, _ = verify()
     assert code == 0
-    assert "no end: its process was killed" in out
+    assert "no final entry: the process was killed" in out
     path.write_bytes(b"".join([lines[0], *lines[2:]]))
     code, _, err = verify()
     assert code == IntegrityError.exit_code

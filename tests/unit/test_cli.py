@@ -147,7 +147,7 @@ def test_unexpected_errors_show_a_traceback_and_exit_1(
     told = capsys.readouterr().err
     assert "Traceback" in told
     assert "ZeroDivisionError: a fault" in told
-    assert "fault in shoal" in told
+    assert "bug in shoal" in told
 
 
 def test_ctrl_c_is_exit_code_130() -> None:

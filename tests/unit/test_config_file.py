@@ -95,7 +95,7 @@ optimizer_args = 3
         ("line 2, seed: ", 'expected a whole number, got "7" (text)'),
         ("line 4, data.source: ", "missing"),
         ("line 5, data.task: ", 'Did you mean "binary"?'),
-        ("model: ", "table [model] is missing; it needs name"),
+        ("model: ", "table [model] is missing; it must set name"),
         ("line 13, training.rounds: ", "must be at least 1, got 0"),
         ("line 16, training.batch_size: ", "expected a whole number, got 2.5"),
         ("line 18, training.optimizer_args: ", "expected a table of keys, got 3"),
@@ -149,7 +149,7 @@ def test_toml_slips_name_their_line(tmp_path: Path, line: str, place: str, part:
 def test_bytes_that_are_no_text_name_their_line(tmp_path: Path) -> None:
     path = tmp_path / "latin.toml"
     path.write_bytes(b'name = "a"\n# caf\xe9\n')
-    assert problems_of(path) == ["line 2: a byte is not UTF-8 text"]
+    assert problems_of(path) == ["line 2: not valid UTF-8"]
 
 
 def test_windows_line_ends_and_byte_order_mark_are_read(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_missing_file_names_the_nearest(scenario_file: Path) -> None:
 
 
 def test_a_folder_is_no_scenario(scenario_file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"It holds small\.toml"):
+    with pytest.raises(ConfigError, match=r"It contains small\.toml"):
         config_file.load_scenario(scenario_file.parent)
 
 

@@ -22,33 +22,33 @@ def test_a_promise_with_noise_or_budget_alone_is_fine(unit: str) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["privacy.epsilon=3"], 'does nothing while privacy.unit is "none"'),
-        (["privacy.unit=client"], "needs epsilon"),
+        (["privacy.epsilon=3"], 'has no effect while privacy.unit is "none"'),
+        (["privacy.unit=client"], "needs privacy.epsilon"),
         (
             ["privacy.unit=record", "privacy.epsilon=3", "privacy.statistics_epsilon=3"],
             "leaves nothing of privacy.epsilon = 3",
         ),
-        (["privacy.unit=local", "privacy.epsilon=3", "privacy.clipping=adaptive"], 'is for unit "client"'),
-        (["privacy.unit=record", "privacy.epsilon=3", "privacy.weights=bounded"], 'is for unit "client"'),
-        (["privacy.unit=client", "privacy.epsilon=3", "update.clip_norm=1"], "does this itself"),
-        (["privacy.unit=local", "privacy.epsilon=3", "update.noise_stddev=1"], "does this itself"),
-        (["privacy.unit=client", "privacy.epsilon=3", "update.compress=int8"], "larger than clip_norm"),
+        (["privacy.unit=local", "privacy.epsilon=3", "privacy.clipping=adaptive"], 'needs privacy.unit'),
+        (["privacy.unit=record", "privacy.epsilon=3", "privacy.weights=bounded"], 'needs privacy.unit'),
+        (["privacy.unit=client", "privacy.epsilon=3", "update.clip_norm=1"], "already does this"),
+        (["privacy.unit=local", "privacy.epsilon=3", "update.noise_stddev=1"], "already does this"),
+        (["privacy.unit=client", "privacy.epsilon=3", "update.compress=int8"], "than privacy.clip_norm"),
         (
             ["privacy.unit=record", "privacy.epsilon=3", "training.early_stopping.patience=2"],
-            "when to stop would be read off rows",
+            "the decision to stop would use validation rows",
         ),
-        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=FedMedian"], "FedMedian looks at"),
-        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=mine:Own"], "mine:Own looks at single"),
+        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=FedMedian"], "FedMedian needs the"),
+        (["privacy.unit=client", "privacy.epsilon=3", "strategy.name=mine:Own"], "mine:Own needs the update"),
         (
             [
                 "privacy.unit=client", "privacy.epsilon=3", "privacy.accountant=pld",
                 "strategy.clients_per_round=5",
             ],
-            "no bound for samples of a fixed size",
+            "no bound for samples of fixed size",
         ),
     ],
 )  # fmt: skip
-def test_what_breaks_the_promise_is_refused(given: list[str], says: str) -> None:
+def test_what_breaks_the_guarantee_is_refused(given: list[str], says: str) -> None:
     found = problems(*given)
     assert len(found) == 1
     assert says in found[0]
@@ -59,6 +59,6 @@ def test_local_noise_leaves_the_choice_of_strategy() -> None:
     assert problems("privacy.unit=local", "privacy.epsilon=3", "strategy.name=FedMedian") == []
 
 
-def test_validate_tells_of_it() -> None:
+def test_validate_includes_the_privacy_checks() -> None:
     scenario = load_scenario("digits", ["privacy.unit=client"])
-    assert any("needs epsilon" in line for line in validate(scenario, deep=False))
+    assert any("needs privacy.epsilon" in line for line in validate(scenario, deep=False))

@@ -13,14 +13,14 @@ from shoal.simulations.checks.scenario import validate
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("strategy.name=Krum", "Krum looks at single updates.* FedAvg, FedAvgM, FedProx"),
-        ("strategy.name=FedMedian", "FedMedian looks at single updates"),
+        ("strategy.name=Krum", "Krum needs the update of each client.* FedAvg, FedAvgM, FedProx"),
+        ("strategy.name=FedMedian", "FedMedian needs the update of each client"),
         ("strategy.name=simulations.run:Mine", "simulations.run:Mine is your own"),
         ("update.compress=int8", r"update\.compress"),
         ("server.round_retries=1", r"server\.round_retries = 1"),
         ("privacy.unit=local", r'privacy\.unit = "local"'),
         ("strategy.sampling=poisson", r'strategy\.sampling = "poisson"'),
-        ("resources.path=stacked", r"resources\.path"),
+        ("resources.execution_mode=stacked", r"resources\.execution_mode"),
         ("strategy.clients_per_round=2", "of 2 clients.* at least 3"),
         ("secure.max_colluding=0.49", "of 9 clients, of whom 4 may be lost and 4 collude"),
     ],

@@ -82,7 +82,7 @@ def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The rounds of a run in which nothing happens."""
     shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path_factory.mktemp("calm"), "--set", "resources.path=sequential")
+    run = Run(tmp_path_factory.mktemp("calm"), "--set", "resources.execution_mode=sequential")
     assert run.process.wait(200) == 0, run.said()
     assert_nothing_left(run, shared)
     return untimed(run.results().path)
@@ -95,7 +95,7 @@ def test_workers_killed_at_random_instants_change_no_bit(
     """Each kill costs a chunk one of its tries, so four kills with four tries more lose no client."""
     draw = random.Random(seed)
     shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path, "--set", "resources.path=sequential", "--set", "resources.max_retries=4")
+    run = Run(tmp_path, "--set", "resources.execution_mode=sequential", "--set", "resources.max_retries=4")
     killed = 0
     for at in sorted(draw.sample(range(1, ROUNDS - 2), 4)):
         until(lambda at=at: run.rounds() >= at and bool(run.workers()), 120, run.said)  # type: ignore[misc]

@@ -262,7 +262,7 @@ def test_errors_of_users_code_say_client_round_and_where(
         "    return keras.Model(inputs, keras.layers.Dense(1)(Trouble()(inputs)))\n"
     )
     monkeypatch.chdir(tmp_path)
-    config = scenario(f"model.name={json.dumps('own_layers:make')}", "resources.path=sequential")
+    config = scenario(f"model.name={json.dumps('own_layers:make')}", "resources.execution_mode=sequential")
     with pytest.raises(TooFewRepliesError, match="round 1, training: 0 of 5") as caught:
         run(config, lambda reply: [reply])
     assert "client-0: ValueError" in str(caught.value)

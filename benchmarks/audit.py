@@ -17,7 +17,7 @@ from benchmarks import results
 from benchmarks.growth_side import Case, run
 from shoal.common.audit.check import read_chain
 from shoal.common.audit.log import AuditLog, MessageEntry
-from shoal.common.purposes import round_of
+from shoal.common.messages.table import round_of
 from shoal.common.sites import Sites
 from shoal.server.audit_grid import AuditGrid
 from shoal.server.cohort_grid import CohortGrid

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from shoal.common.origin import Origin
 from shoal.common.schema import InputSpec
 
-Weights = Sequence[NDArray[Any]]
-# client indices → the weights that those would send if they were honest; who cannot train is left out
-Honest = Callable[[Sequence[int]], Sequence[Weights]]
+Arrays = Sequence[NDArray[Any]]  # one for each shared weight
+# client indices → the updates that those would send if they were honest; who cannot train is left out
+Honest = Callable[[Sequence[int]], Sequence[Arrays]]
 
 
 class Adversary(Protocol):
@@ -27,11 +27,11 @@ class Adversary(Protocol):
         """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
         ...
 
-    def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
-        """Return the weights that a client sends: what it has learnt, unless it is malicious.
+    def altered(self, update: Arrays, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
+        """Return the update that a client sends: what it has learnt, unless it is malicious.
 
         Args:
-            start: the server's; trained: what an honest client would send; origin: who sends it.
-            honest: tells what other malicious clients would send.
+            update: what an honest client would send, before it is encoded; origin: who sends it.
+            honest: returns what other malicious clients would send.
         """
         ...

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
@@ -105,10 +106,10 @@ class ClientEvaluation:
     def _weights_of(self, weights: Arrays, client: int, states: StateBatch | None) -> Arrays:
         """Return all weights of a client's model: with its own personal ones, where it has any."""
         positions = self._runtime.weight_spec.personal
-        row = [] if states is None else [k for k, c in enumerate(states.clients) if c == client]
-        if not positions or not row or states is None:
+        if not positions or states is None or client not in states.clients:
             return weights
-        own = personal_weights(positions, {name: values[row[0]] for name, values in states.arrays.items()})
+        row = int(np.searchsorted(states.clients, client))  # they are ascending
+        own = personal_weights(positions, {name: values[row] for name, values in states.arrays.items()})
         return weights if own is None else replaced(weights, positions, own)
 
     def _enough(self, rows: Rows) -> bool:

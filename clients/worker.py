@@ -190,7 +190,7 @@ class Worker:
 
 def _with_state(state: RecordDict, client: int, states: StateBatch | None) -> RecordDict:
     """Return a client's `Context.state` with what an algorithm of ours remembers of it."""
-    row = [] if states is None else np.flatnonzero(states.clients == client)
-    if states is None or not len(row):
+    if states is None or client not in states.clients:
         return state
-    return RecordDict({**state, CLIENT_STATE: record_of(states, int(row[0]))})
+    row = int(np.searchsorted(states.clients, client))  # they are ascending
+    return RecordDict({**state, CLIENT_STATE: record_of(states, row)})

@@ -197,9 +197,9 @@ class _Server:
             after_round=lambda progress: self.after_round(progress, parts),
         )
         progress = loop.run(progress)
-        tested = FinalTest(
-            grid, self.sites, self.scenario, start, federation.pooled_node, self.say
-        ).run(progress.best_arrays)
+        tested = FinalTest(grid, self.sites, self.scenario, start, federation.pooled_node, self.say).run(
+            progress.best_arrays
+        )
         for observer in self.hooks.observers:
             observer.on_sites(tested)
         guarantee = promised(self.scenario, plan, progress.epsilon, federation.source)

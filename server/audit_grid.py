@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from shoal.common.audit.log import AuditLog, MessageEntry
 from shoal.common.messages.names import CLIENTS
-from shoal.common.purposes import round_of
+from shoal.common.messages.table import round_of
 from shoal.common.sites import Sites
 from shoal.common.wire.codec import pack
 from shoal.server.cohort_grid import CohortGrid

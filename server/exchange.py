@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Final, cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -17,6 +17,7 @@ from shoal.common.events import ClientRow, Phase
 from shoal.common.flower_shim import client_error, number_message
 from shoal.common.messages.names import ARRAYS, CLIENTS, EXAMPLES, UPDATE_BYTES
 from shoal.common.messages.replies import client_rows
+from shoal.common.messages.table import message_type
 from shoal.common.record_size import content_bytes
 from shoal.common.sites import Sites
 

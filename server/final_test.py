@@ -93,9 +93,7 @@ class FinalTest:
 
     def _tested(self, arrays: ArrayRecord, clients: Sequence[int]) -> Exchange:
         base = self.start.base
-        request = TestRequest(
-            weights=arrays, frozen_hash=base.frozen_hash, preprocessing=base.preprocessing
-        )
+        request = TestRequest(weights=arrays, frozen_hash=base.frozen_hash, preprocessing=base.preprocessing)
         return self._ask(self._messages(table.TEST, to_content(request), clients), "test")
 
     def _messages(self, kind: MessageType, content: RecordDict, clients: Sequence[int]) -> list[Message]:
@@ -107,9 +105,7 @@ class FinalTest:
         phase: Phase,
         usable: Callable[[RecordDict], None] = lambda content: None,
     ) -> Exchange:
-        return ask(
-            self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s, usable
-        )
+        return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s, usable)
 
     def _site_row(self, client: int, tests: Mapping[Model, ClientRow]) -> SiteRow:
         numbers = tests["federated"].metrics

@@ -30,9 +30,13 @@ class FrozenWeightsGrid(CohortGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send messages, once more with frozen weights where they were missing; return the last replies."""
         asked = {message.metadata.dst_node_id: message for message in messages}
-        replies = {r.metadata.src_node_id: r for r in self._grid.send_and_receive(asked.values(), timeout=timeout)}
+        replies = {
+            r.metadata.src_node_id: r for r in self._grid.send_and_receive(asked.values(), timeout=timeout)
+        }
         lacking = [asked[node] for node, reply in replies.items() if _lacks(reply)]
-        for again in self._grid.send_and_receive(self._with_frozen(lacking), timeout=timeout) if lacking else ():
+        for again in (
+            self._grid.send_and_receive(self._with_frozen(lacking), timeout=timeout) if lacking else ()
+        ):
             replies[again.metadata.src_node_id] = again
         return [replies[node] for node in sorted(replies)]
 

@@ -84,9 +84,7 @@ class StartMaker:
 
     def make(self) -> RunStart:
         """Fit the preprocessing, build the model and choose the execution mode."""
-        fitter = PreprocessingFitter(
-            self.grid, self.sites, self.scenario, self.schema, self.source, self.say
-        )
+        fitter = PreprocessingFitter(self.grid, self.sites, self.scenario, self.schema, self.source, self.say)
         fitted = fitter.fit()
         self.on_fitted(fitted)
         spec, weights = self._model(fitted)
@@ -100,7 +98,9 @@ class StartMaker:
             full_weight_rows=float(fitted.largest) if self.scenario.secure.aggregation else None,
         )
         mode = self._execution_mode(base, initial)
-        return RunStart(fitted, RequestBase(**{**asdict(base), "execution_mode": mode}), spec, initial, frozen)
+        return RunStart(
+            fitted, RequestBase(**{**asdict(base), "execution_mode": mode}), spec, initial, frozen
+        )
 
     def _model(self, fitted: FittedPreprocessing) -> tuple[WeightSpec, list[Any]]:
         """Build the model once; return the roles of its weights, and their seeded initial values."""
@@ -133,14 +133,13 @@ class StartMaker:
             learning_rate=self.scenario.training.learning_rate,
         )
         message = Message(to_content(request), self.sites.node(0), table.AUTOTUNE_TYPE.name)
-        exchange = ask(
-            self.grid, self.sites, [message], "statistics", 0, self.scenario.resources.timeout_s
-        )
+        exchange = ask(self.grid, self.sites, [message], "statistics", 0, self.scenario.resources.timeout_s)
         require_replies(exchange, 1.0, "autotune of the execution mode")
         reason = str(exchange.accepted[0].content.config_records[AUTOTUNE]["reason"])
         if wanted == "stacked" and reason:
             raise ConfigError(
-                f'resources.execution_mode: "stacked" is not supported here: {reason}', hint='set it to "auto"'
+                f'resources.execution_mode: "stacked" is not supported here: {reason}',
+                hint='set it to "auto"',
             )
         taken = exchange.rows[0].metrics
         faster = taken["stacked-seconds"] < taken["sequential-seconds"]

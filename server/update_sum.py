@@ -86,7 +86,9 @@ class UpdateReader:
         number_message(asked)
         return Message(RecordDict({**reply.content, ARRAYS: moved}), reply_to=asked)
 
-    def total(self, replies: Sequence[Message], start: ArrayRecord, cohort: Sequence[int], group: int) -> UpdateSum:
+    def total(
+        self, replies: Sequence[Message], start: ArrayRecord, cohort: Sequence[int], group: int
+    ) -> UpdateSum:
         """Add up the replies of a cohort, within groups and then over groups.
 
         Args:
@@ -112,7 +114,9 @@ class UpdateReader:
                 extra.add(beside.mean(), beside.weight)
         updates = total.sum() if total.count else [np.zeros(w.shape) for w in like]
         mean_loss = loss / total.weight if total.weight else math.nan
-        return UpdateSum(updates, total.weight, within, mean_loss, examples, extra.mean() if extra.count else [])
+        return UpdateSum(
+            updates, total.weight, within, mean_loss, examples, extra.mean() if extra.count else []
+        )
 
     def _grouped(self, replies: Sequence[Message], places: dict[int, int]) -> list[list[RecordDict]]:
         """Return the contents of replies by group, each by ascending client."""

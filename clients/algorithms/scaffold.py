@@ -74,6 +74,6 @@ def _server(request: TrainRequest, own: Arrays) -> list[NDArray[Any]]:
     return found
 
 
-def _beside(numbers: NDArray[np.float64], weights: NDArray[Any]) -> NDArray[Any]:
+def _beside(numbers: NDArray[np.floating[Any]], weights: NDArray[Any]) -> NDArray[Any]:
     """Return one number a client, (clients,), so that it divides weights (clients, ...)."""
     return numbers.reshape(-1, *[1] * (weights.ndim - 1)).astype(weights.dtype)

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.messages import table
+from shoal.common.messages.table import MESSAGES, MessageType
 from shoal.common.preprocessing.sums.noise import is_asked_for_sums
 from shoal.common.schema import Schema
 
-# What a site may refuse, by the name that its operator gives it.
-KINDS: Final = {
-    "statistics": table.STATISTICS.name,
-    "train": table.TRAIN.name,
-    "evaluate": table.EVALUATE.name,
-    "test": table.TEST.name,
-    "local": table.LOCAL.name,
-    "secure-keys": table.SECURE_KEYS.name,
-    "secure-shares": table.SECURE_SHARES.name,
-    "secure-train": table.SECURE_TRAIN.name,
-    "secure-vector": table.SECURE_VECTOR.name,
-    "secure-unmask": table.SECURE_UNMASK.name,
+# What a site may refuse, by the name that its operator gives it; where two types share one, the first.
+KINDS: Final[Mapping[str, MessageType]] = {
+    one.site_name: one for one in reversed(list(MESSAGES.values())) if one.site_name
 }
 _WIDTH: Final = 100
 _TRAINED: Final = {
-    "none": "the model's weights after training here",
-    "client": "what training here changes in the weights, cut to a largest size; the server adds noise",
-    "local": "the model's weights after training here, with noise added here that hides this site",
-    "record": "the model's weights after training here, with noise in each step that hides single rows",
+    "none": "what training here changes in the model's weights",
+    "client": "what training here changes in the weights, clipped to a largest norm; the server adds noise",
+    "local": "what training here changes in the weights, with noise added here that hides this site",
+    "record": "what training here changes in the weights, with noise in each step that hides single rows",
 }
 
 
@@ -49,8 +41,8 @@ class Terms:
 
     def refuses(self, message_type: str) -> str:
         """Return why a message is not answered, or ""."""
-        kind = table.STATISTICS.name if message_type == table.SUMS.name else message_type
-        name = next((name for name, known in KINDS.items() if known == kind), "")
+        known = MESSAGES.get(message_type)
+        name = "" if known is None else known.site_name
         if not name:
             return f'DisclosureError: this site does not answer "{message_type[:40]}"'
         return f"DisclosureError: this site does not answer {name}" if name in self.refused else ""
@@ -124,12 +116,12 @@ def _leaves(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     )
     if not scenario.output.compare:
         left_out.add("local")
-    asked = [name for name in KINDS if name not in left_out]
-    kinds = KINDS | ({"statistics": table.SUMS.name} if is_asked_for_sums(scenario) else {})
+    asked = [one.site_name for one in MESSAGES.values() if one.site_name]
+    kinds = {**KINDS, **({"statistics": table.SUMS} if is_asked_for_sums(scenario) else {})}
     return {
-        name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(records.REPLIES[kinds[name]]))]))
-        for name in asked
-        if name not in terms.refused
+        name: "; ".join(filter(None, [beside.get(name, ""), ", ".join(sorted(kinds[name].reply.metrics))]))
+        for name in dict.fromkeys(asked)
+        if name not in terms.refused and name not in left_out
     }
 
 

@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from shoal.clients.worker import Answer, Job
 from shoal.common.audit.log import Direction, MessageEntry
 from shoal.common.errors import TransportError
-from shoal.common.purposes import round_of
+from shoal.common.messages.table import round_of
 from shoal.common.sites import FIRST_NODE_ID
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import Packed, Unpacking, pack

@@ -5,10 +5,18 @@ SCAFFOLD's control variates, Ditto's personal models, the residues of error feed
 the contract; `MemoryStateStore` keeps states in memory, `DiskStateStore` in a folder (docs/client-state.md).
 """
 
-from shoal.clients.state.batch import StateBatch
+from shoal.clients.state.batch import StateBatch, joined
 from shoal.clients.state.disk import DiskStateStore
 from shoal.clients.state.layout import StateLayout
 from shoal.clients.state.memory import MemoryStateStore
 from shoal.clients.state.store import ClientStateStore, Mark
 
-__all__ = ["ClientStateStore", "DiskStateStore", "Mark", "MemoryStateStore", "StateBatch", "StateLayout"]
+__all__ = [
+    "ClientStateStore",
+    "DiskStateStore",
+    "Mark",
+    "MemoryStateStore",
+    "StateBatch",
+    "StateLayout",
+    "joined",
+]

@@ -41,6 +41,20 @@ class StateBatch:
         return len(self.clients)
 
 
+def joined(batches: Sequence[StateBatch]) -> StateBatch:
+    """Return batches of different clients as one, in ascending order.
+
+    Raises:
+        ValueError: a client is in two of them.
+    """
+    clients = np.concatenate([batch.clients for batch in batches])
+    order = np.argsort(clients, kind="stable")
+    arrays = {
+        name: np.concatenate([batch.arrays[name] for batch in batches])[order] for name in batches[0].arrays
+    }
+    return StateBatch(clients[order], arrays)
+
+
 def ascending(clients: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the indices of clients in ascending order, each once.
 

@@ -127,7 +127,7 @@ class AuditLog:
         Raises:
             OSError: it could not be written; then it is not in the log.
         """
-        from shoal.common.purposes import purpose  # imports Flower, which checking a log does not need
+        from shoal.common.messages.table import purpose  # imports Flower, which checking a log does not need
 
         fields = {
             "direction": passed.direction,

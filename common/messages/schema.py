@@ -148,9 +148,9 @@ def parse(kind: type[R], content: RecordDict) -> R:
         read = _read_arrays if "" in known[name] else _read_keys
         values |= read(kind, name, record, known[name], declared)
     missing = [
-        declared[one.name]
-        for one in fields(kind)
-        if one.name not in values and one.default is MISSING  # type: ignore[arg-type]
+        declared[name]
+        for name, one in _by_name(kind).items()
+        if name not in values and one.default is MISSING
     ]
     if missing:
         first = missing[0]
@@ -207,4 +207,3 @@ def to_config(request: Any) -> ConfigRecord:
 
 def _by_name(kind: type[Any]) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind)}
-

@@ -12,8 +12,8 @@ from shoal.common.audit.log import AuditLog
 from shoal.common.errors import TransportError
 from shoal.common.flower_shim import Run, client_error, number_message
 from shoal.common.messages.names import CLIENTS
+from shoal.common.messages.table import round_of
 from shoal.common.profiling import span
-from shoal.common.purposes import round_of
 from shoal.common.sites import Sites
 from shoal.common.wire.codec import Packed, pack
 from shoal.server.pilot.grpc_server import Answered, Asked, TransportServer

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from shoal.common.config import Scenario
 from shoal.common.events import ClientRow
 from shoal.common.messages import table
-from shoal.common.messages.names import CONFIG
+from shoal.common.messages.requests import StatisticsRequest
+from shoal.common.messages.schema import to_content
 from shoal.common.preprocessing import PreprocessingSpec, Statistics
 from shoal.common.preprocessing.statistics_records import unpack
 from shoal.common.preprocessing.sums.noise import is_asked_for_sums

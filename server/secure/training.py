@@ -15,14 +15,15 @@ from shoal.common.config import Scenario
 from shoal.common.events import Phase
 from shoal.common.messages import table
 from shoal.common.messages.names import ARRAYS, CONFIG
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.secure import layout
 from shoal.common.secure.fixed_point import FixedPoint
 from shoal.common.secure.layout import SumNoise, Totals
 from shoal.common.sites import Sites
 from shoal.common.weights import record_to_weights
-from shoal.server.aggregation import Sum
 from shoal.server.exchange import Exchange
 from shoal.server.secure.protocol import SecureSum, Task, secure_sum
+from shoal.server.update_sum import UpdateSum
 
 NO_NOISE = SumNoise()
 
@@ -37,7 +38,7 @@ class SecureRound:
         exchange: a row for each client of the cohort; no replies.
     """
 
-    sum: Sum
+    sum: UpdateSum
     survivors: Sequence[int]
     exchange: Exchange
 
@@ -68,7 +69,7 @@ def train_securely(
     """
     weights = record_to_weights(content.array_records[ARRAYS])
     largest = range or (
-        scenario.privacy.clip_norm if scenario.privacy.unit == "client" else scenario.secure.range
+        scenario.privacy.clip_norm if mechanism_of(scenario.privacy).server_noise else scenario.secure.range
     )
     fixed = _fixed(scenario, len(clients), largest, _in_ranges(noise, largest))
     asked = {"range": fixed.range, "levels": fixed.levels, "noise": list(astuple(noise))}
@@ -82,16 +83,16 @@ def train_securely(
     )
     summed = secure_sum(grid, sites, scenario, clients, number, task)
     totals = layout.decode(summed.total, weights, fixed)
-    found = _sum(totals, content, loss_is_told=scenario.privacy.unit != "record")
+    found = _sum(totals, content, loss_is_told=not mechanism_of(scenario.privacy).per_row)
     return SecureRound(found, summed.survivors, summed.exchange)
 
 
-def _sum(totals: Totals, content: RecordDict, *, loss_is_told: bool) -> Sum:
+def _sum(totals: Totals, content: RecordDict, *, loss_is_told: bool) -> UpdateSum:
     """Return the totals as any sum of updates; what was not told is NaN or 0."""
     full = content.config_records[CONFIG].get("full-weight-rows", 0.0)
     loss = totals.loss / totals.weight if totals.weight > 0 and loss_is_told else math.nan
     examples = round(totals.weight * float(full))  # type: ignore[arg-type]
-    return Sum(totals.update, totals.weight, totals.within, loss, examples)
+    return UpdateSum(totals.update, totals.weight, totals.within, loss, examples)
 
 
 def sum_vectors(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.adversary import Honest, Weights
+from shoal.clients.adversary import Arrays, Honest
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.origin import Origin
@@ -34,10 +34,9 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
-    """The honest updates of malicious fellows in one round from one model."""
+    """The honest updates of colluders in one round."""
 
     round: int
-    start: Vector
     updates: Matrix
 
 
@@ -63,29 +62,27 @@ class PlayedAdversary:
             return x, y
         return self.attack.poison(x, y, spec, self._context, origin.rng("attack"))
 
-    def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
-        """Return the weights that a client sends: what it has learnt, unless it is malicious.
+    def altered(self, update: Arrays, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
+        """Return the update that a client sends: what it has learnt, unless it is malicious.
 
         Args:
-            start: the server's; trained: what an honest client would send; origin: who sends it.
-            honest: tells what fellows would send.
+            update: what an honest client would send; origin: who sends it.
+            honest: returns what colluders would send.
         """
         if origin.client not in self.malicious:
-            return list(trained)
-        begin = _flat(start)
-        updates = (_flat(trained) - begin)[None, :]
+            return list(update)
+        updates = _flat(update)[None, :]
         if isinstance(self.attack, Colluding):
-            fellows = self._fellows(self.attack, begin, origin.round, honest)
-            updates = fellows if len(fellows) else updates
-        return _unflat(begin + self.attack.forge(updates, self._context, origin), trained)
+            colluders = self._colluders(self.attack, origin.round, honest)
+            updates = colluders if len(colluders) else updates
+        return _unflat(self.attack.forge(updates, self._context, origin), update)
 
-    def _fellows(self, attack: Colluding, begin: Vector, number: int, honest: Honest) -> Matrix:
-        """Return fellows' honest updates; the last round's are kept, because all attackers need them."""
-        known = self._learnt
-        if known is None or known.round != number or not np.array_equal(known.start, begin):
-            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
-            known = self._learnt = _Learnt(number, begin, np.reshape(found, (-1, len(begin))))
-        return known.updates
+    def _colluders(self, attack: Colluding, round_number: int, honest: Honest) -> Matrix:
+        """Return colluders' honest updates; the last round's are kept, because all attackers need them."""
+        if self._learnt is None or self._learnt.round != round_number:
+            found = [_flat(update) for update in honest(sorted(self.malicious)[: attack.colluders])]
+            self._learnt = _Learnt(round_number, np.array(found, np.float64, ndmin=2))
+        return self._learnt.updates
 
 
 def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
@@ -110,15 +107,12 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
     return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
 
 
-def _flat(weights: Weights) -> Vector:
-    return np.concatenate([np.ravel(w).astype(np.float64) for w in weights])
+def _flat(arrays: Arrays) -> Vector:
+    return np.concatenate([np.ravel(a).astype(np.float64) for a in arrays])
 
 
-def _unflat(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
-    """Return numbers as weights; integers, which have no update to speak of, are those of `like`."""
-    parts = np.split(numbers, np.cumsum([w.size for w in like])[:-1])
+def _unflat(numbers: Vector, like: Arrays) -> list[NDArray[Any]]:
+    """Return numbers as arrays shaped and typed as those of `like`."""
+    parts = np.split(numbers, np.cumsum([a.size for a in like])[:-1])
     with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
-        return [
-            part.reshape(w.shape).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
-            for part, w in zip(parts, like, strict=True)
-        ]
+        return [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, like, strict=True)]

@@ -36,10 +36,10 @@ class AttackEntry:
     note: str = ""
 
 
-_FELLOWS: Final = {"fellows": Argument(10, least=1)}
+_COLLUDERS: Final = {"colluders": Argument(10, least=1)}
 _CLASS: Final = Argument(-1, least=-1)
 _COLLUDING_NOTE: Final = (
-    "With one malicious client it sends an honest update. fellows is how many malicious clients' rows each "
+    "With one malicious client it sends an honest update. colluders is how many malicious clients' rows each "
     "attacker trains on, at most."
 )
 
@@ -89,14 +89,14 @@ ATTACKS: Final[Mapping[str, AttackEntry]] = {
     "alie": AttackEntry(
         Alie,
         "A little is enough: as far from the mean as looks usual (Baruch et al., NeurIPS 2019).",
-        {"z": Argument(None), **_FELLOWS},
+        {"z": Argument(None), **_COLLUDERS},
         note="z standard deviations; the paper's z_max unless it is set, which is 0 with few attackers. "
         + _COLLUDING_NOTE,
     ),
     "min-max": AttackEntry(
         MinMax,
         "No further from any honest update than two of them are apart (Shejwalkar, Houmansadr, NDSS 2021).",
-        _FELLOWS,
+        _COLLUDERS,
         note=_COLLUDING_NOTE,
     ),
 }

@@ -1,7 +1,7 @@
 """Attacks of malicious clients that share their rows, and so know each other's honest updates.
 
 All of them send the same update, whose rows they have worked out alike: by training on the rows of the first
-`fellows` malicious clients, from the server's weights, as those would have done honestly.
+`colluders` malicious clients, from the server's weights, as those would have done honestly.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Colluding(Attack):
     """What both attacks share.
 
     Args:
-        fellows: malicious clients at most whose honest updates are worked out; each costs a training in every
+        colluders: malicious clients at most whose honest updates are worked out; each costs a training in every
             process that has an attacker.
     """
 
-    def __init__(self, fellows: int) -> None:
-        self.fellows = fellows
+    def __init__(self, colluders: int) -> None:
+        self.colluders = colluders
 
 
 class Alie(Colluding):
@@ -39,11 +39,11 @@ class Alie(Colluding):
     Args:
         z: standard deviations to move; `None` takes the paper's z_max, which is 0 where the attackers are
             too few.
-        fellows: as for `Colluding`.
+        colluders: as for `Colluding`.
     """
 
-    def __init__(self, z: float | None = None, fellows: int = 10) -> None:
-        super().__init__(fellows)
+    def __init__(self, z: float | None = None, colluders: int = 10) -> None:
+        super().__init__(colluders)
         self._z = z
 
     def forge(self, updates: Matrix, context: AttackContext, origin: Origin) -> Vector:
@@ -74,11 +74,11 @@ class MinMax(Colluding):
     With one malicious client there is no distance, and what is sent is honest.
 
     Args:
-        fellows: as for `Colluding`.
+        colluders: as for `Colluding`.
     """
 
-    def __init__(self, fellows: int = 10) -> None:
-        super().__init__(fellows)
+    def __init__(self, colluders: int = 10) -> None:
+        super().__init__(colluders)
 
     def forge(self, updates: Matrix, context: AttackContext, origin: Origin) -> Vector:
         """Return mean + γ · (- standard deviation), with the largest γ."""

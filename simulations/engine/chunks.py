@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG
+from shoal.common.messages.table import EVALUATE, STATISTICS
+from shoal.common.update.mean import group_size
 
-_CHUNKS = 32  # enough for idle workers to even out unequal clients
-_FEW_CHUNKS = 8  # where setting up a chunk costs more than uneven workers
-_SHORT = (table.EVALUATE.name, table.STATISTICS.name)  # a pass over few rows, many clients at once
-_STACK = 50  # a stack of fewer clients costs about as much as this one, so there are fewer stacks then
+_SHORT = (EVALUATE.name, STATISTICS.name)  # a pass over few rows, many clients at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,7 @@ def cut(
     return chunks
 
 
-def _size(messages: int, chunk: Message) -> int:
-    config = chunk.content.get("config")
-    if isinstance(config, ConfigRecord) and config.get("path") == "stacked":
-        return -(-messages // min(_FEW_CHUNKS, max(1, round(messages / _STACK))))
-    return -(-messages // (_FEW_CHUNKS if chunk.metadata.message_type in _SHORT else _CHUNKS))
+def _size(messages: int, first: Message) -> int:
+    config = first.content.get(CONFIG)
+    stacked = isinstance(config, ConfigRecord) and config.get("execution-mode") == "stacked"
+    return group_size(messages, stacked=stacked, short=first.metadata.message_type in _SHORT)

@@ -10,8 +10,10 @@ from flwr.app import Message, RecordDict
 from flwr.app.user_config import UserConfigValue
 from flwr.serverapp import Grid
 
+from shoal.clients.state import ClientStateStore, MemoryStateStore, StateBatch, joined
 from shoal.clients.worker import Answer, Job
 from shoal.common.flower_shim import Run, client_error, number_message
+from shoal.common.messages.table import MESSAGES
 from shoal.common.sites import Sites
 from shoal.simulations.engine.chunks import Chunk, cut
 from shoal.simulations.engine.placement import NodeLoad
@@ -21,9 +23,18 @@ class Executor(Protocol):
     """Something that runs chunks: in this process, or on Ray workers."""
 
     def execute(
-        self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
+        self,
+        chunks: Sequence[Chunk],
+        jobs: Sequence[Sequence[Job]],
+        states: Sequence[StateBatch | None],
+        timeout_s: float | None,
     ) -> Sequence[Sequence[Answer] | None]:
-        """Return the answers of each chunk, in order; `None` for one that missed the deadline."""
+        """Return the answers of each chunk, in order; `None` for one that missed the deadline.
+
+        Args:
+            chunks: to run; jobs: of each; states: of those clients of each that have one.
+            timeout_s: seconds that all may take.
+        """
         ...
 
     def placement(self) -> list[NodeLoad]:
@@ -50,7 +61,8 @@ class EngineGrid(Grid):
         *,
         clients_per_chunk: int = 0,
         examples: Callable[[int], float] = lambda client: 1.0,
-        states: MutableMapping[int, RecordDict] | None = None,
+        contexts: MutableMapping[int, RecordDict] | None = None,
+        states: ClientStateStore | None = None,
     ) -> None:
         """Make a Grid.
 
@@ -60,14 +72,16 @@ class EngineGrid(Grid):
             run: Flower's description of the run.
             clients_per_chunk: clients that a worker takes at a time; 0 as `cut` decides.
             examples: client index → rows it has, for starting the longest first.
-            states: node id → `Context.state` to begin with; it is kept up to date.
+            contexts: node id → `Context.state` to begin with; it is kept up to date.
+            states: what our algorithms remember of clients; in memory unless it is given.
         """
         self._executor = executor
         self._sites = sites
         self._run = run
         self._clients_per_chunk = clients_per_chunk
         self._examples = examples
-        self._states = {} if states is None else states
+        self._contexts = {} if contexts is None else contexts
+        self._states: ClientStateStore = MemoryStateStore() if states is None else states
         self._waiting: dict[str, Message] = {}
         self._lock = Lock()
 
@@ -81,9 +95,9 @@ class EngineGrid(Grid):
         return self._run
 
     @property
-    def states(self) -> Mapping[int, RecordDict]:
+    def contexts(self) -> Mapping[int, RecordDict]:
         """Node id → `Context.state`, for clients that have put something into theirs."""
-        return self._states
+        return self._contexts
 
     def placement(self) -> list[NodeLoad]:
         """Return what each node has done so far."""
@@ -132,7 +146,9 @@ class EngineGrid(Grid):
         chunks = cut(messages, self._clients_per_chunk, self._of_client)
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
-            found = self._executor.execute(chunks, jobs, timeout)
+            states = [self._states_of(chunk) for chunk in chunks]
+            found = self._executor.execute(chunks, jobs, states, timeout)
+            self._remember(found)
         asked = {message.metadata.dst_node_id: message for message in messages}
         replies = [
             reply
@@ -143,18 +159,33 @@ class EngineGrid(Grid):
         ]
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
+    def _states_of(self, chunk: Chunk) -> StateBatch | None:
+        """Return what is remembered of a chunk's clients; `None` where nothing is, or it is not asked for."""
+        kind = MESSAGES.get(chunk.messages[0].metadata.message_type)
+        if kind is None or not kind.state:
+            return None
+        clients = [self._sites.client(message.metadata.dst_node_id) for message in chunk.messages]
+        batch = self._states.read(clients)
+        return batch if len(batch) else None
+
+    def _remember(self, found: Iterable[Iterable[Answer] | None]) -> None:
+        """Keep what clients' answers say is to be remembered, all of a phase in one write."""
+        new = [answer.states for answers in found for answer in answers or () if answer.states is not None]
+        if new:
+            self._states.write(joined(new))
+
     def _of_client(self, message: Message) -> float:
         return self._examples(self._sites.client(message.metadata.dst_node_id))
 
     def _job(self, message: Message) -> Job:
         meta = message.metadata
         node = meta.dst_node_id
-        return Job(node, self._sites.client(node), meta.message_type, meta.group_id, self._states.get(node))
+        return Job(node, self._sites.client(node), meta.message_type, meta.group_id, self._contexts.get(node))
 
     def _replies(self, asked: Mapping[int, Message], answer: Answer) -> list[Message]:
         """Return the replies that an answer stands for: one content, or an error for each client."""
-        if answer.state is not None and (answer.state or answer.nodes[0] in self._states):
-            self._states[answer.nodes[0]] = answer.state
+        if answer.state is not None and (answer.state or answer.nodes[0] in self._contexts):
+            self._contexts[answer.nodes[0]] = answer.state
         if answer.content is not None:
             replies = [Message(answer.content, reply_to=asked[answer.nodes[0]])]
         else:

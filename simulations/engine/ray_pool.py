@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from shoal.clients.state import StateBatch
 from shoal.clients.worker import Answer, AppFactory, Finished, Job, Worker, WorkerContext
 from shoal.common import profiling
 from shoal.common.config import ResourcesConfig
@@ -64,7 +65,8 @@ class _Piece:
 
     Attributes:
         chunk: index of the chunk; jobs: its clients; content: in Ray's store; size: its payload in bytes.
-        examples: that they have; failures: workers that died on it so far; last: no other try.
+        examples: that they have; states: of those clients that have one.
+        failures: workers that died on it so far; last: no other try.
         suspect: a worker died that had it, maybe on another: it has its next one to itself.
     """
 
@@ -73,6 +75,7 @@ class _Piece:
     content: Any
     size: int
     examples: float
+    states: StateBatch | None = None
     failures: int = 0
     last: bool = False
     suspect: bool = False
@@ -129,7 +132,11 @@ class RayExecutor:
             self._closing = opening.pop_all()
 
     def execute(
-        self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
+        self,
+        chunks: Sequence[Chunk],
+        jobs: Sequence[Sequence[Job]],
+        states: Sequence[StateBatch | None],
+        timeout_s: float | None,
     ) -> list[list[Answer] | None]:
         """Run chunks on the workers; see `Executor.execute`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -138,7 +145,7 @@ class RayExecutor:
             shared = {key: ray.put(content) for key, content in contents.items()}
         sizes = {key: content_bytes(content) for key, content in contents.items()}
         pieces = [
-            _Piece(k, jobs[k], shared[id(chunk.content)], sizes[id(chunk.content)], chunk.examples)
+            _Piece(k, jobs[k], shared[id(chunk.content)], sizes[id(chunk.content)], chunk.examples, states[k])
             for k, chunk in enumerate(chunks)
         ]
         with span("wait"):
@@ -246,7 +253,7 @@ class RayExecutor:
         if (slot.node, id(chosen.content)) not in phase.reached:
             phase.reached.add((slot.node, id(chosen.content)))
             self._load(slot).bytes_down += chosen.size
-        ref = slot.actor.run_measured.remote(chosen.content, chosen.jobs)
+        ref = slot.actor.run_measured.remote(chosen.content, chosen.jobs, chosen.states)
         slot.queue.append(ref)
         phase.running[ref] = _Running(chosen, slot, time.perf_counter())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from shoal.clients.state import StateBatch
 from shoal.clients.worker import Answer, AppFactory, Job, Worker, WorkerContext
 from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.placement import NodeLoad
@@ -17,14 +18,18 @@ class SerialExecutor:
         self._worker = Worker(make_app, federation)
 
     def execute(
-        self, chunks: Sequence[Chunk], jobs: Sequence[Sequence[Job]], timeout_s: float | None
+        self,
+        chunks: Sequence[Chunk],
+        jobs: Sequence[Sequence[Job]],
+        states: Sequence[StateBatch | None],
+        timeout_s: float | None,
     ) -> list[list[Answer] | None]:
         """Run the chunks in order; those that would start after the deadline are not run."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         answers: list[list[Answer] | None] = []
-        for chunk, chunk_jobs in zip(chunks, jobs, strict=True):
+        for chunk, chunk_jobs, known in zip(chunks, jobs, states, strict=True):
             late = deadline is not None and time.monotonic() > deadline
-            answers.append(None if late else self._worker.run(chunk.content, chunk_jobs))
+            answers.append(None if late else self._worker.run(chunk.content, chunk_jobs, known))
         return answers
 
     def placement(self) -> list[NodeLoad]:

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import keras
 import numpy as np
-from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from shoal.clients.cohort import train_cohort
 from shoal.clients.runtime import ClientRuntime
-from shoal.clients.update.protection import protect
 from shoal.common.config import Scenario
 from shoal.common.messages.names import ARRAYS
+from shoal.common.messages.requests import TrainRequest
 from shoal.common.schema import InputSpec, Shard
+from shoal.common.update.codecs import CODECS
 from shoal.common.weights import Weights, record_to_weights, weights_to_record
 from shoal.simulations.leakage.populations import TargetBatches
 from shoal.simulations.leakage.target import Target
@@ -60,13 +60,14 @@ class Updates:
         self.runtime.use_preprocessing(target.released.spec_json)
         self.model: keras.Model = self.runtime.trainer.model
         self.start: list[Weights] = [w.copy() for w in self.model.get_weights()]
-        self._config = ConfigRecord(
-            {
-                "preprocessing": target.released.spec_json,
-                "learning-rate": scenario.training.learning_rate,
-                "path": "sequential",
-                "server-round": _ROUND,
-            }
+        self._request = TrainRequest(
+            weights=weights_to_record(self.runtime.weight_spec.take_shared(self.start)),
+            frozen_hash=self.runtime.weight_spec.frozen_hash(self.start),
+            preprocessing=target.released.spec_json,
+            round_number=_ROUND,
+            learning_rate=scenario.training.learning_rate,
+            execution_mode="sequential",
+            reduce=False,
         )
 
     def gradient(self, batch: int) -> list[NDArray[Any]]:
@@ -75,16 +76,15 @@ class Updates:
         Raises:
             ShoalError: the client refuses to send it.
         """
-        part = train_cohort(self.runtime, self._config, weights_to_record(self.start), [batch])[0]
-        if part.content is None:
-            raise part.error or RuntimeError("a batch gave no update")
-        sent = record_to_weights(part.content.array_records[ARRAYS])
-        if protect(self.runtime, self._config).pipeline.as_updates:
-            sent = [old + moved for old, moved in zip(self.start, sent, strict=True)]
+        reply = train_cohort(self.runtime, self._request, [batch])[0]
+        if reply.content is None:
+            raise reply.error or RuntimeError("a batch gave no update")
+        spec, codec = self.runtime.weight_spec, CODECS[self.runtime.scenario.update.compress]
+        sent = record_to_weights(reply.content.array_records[ARRAYS])
+        update = codec.decode(sent, spec.take_shared(self.start))
         rate = self.runtime.scenario.training.learning_rate
-        found = [(old - new) / rate for old, new in zip(self.start, sent, strict=True)]
-        places = {id(weight): k for k, weight in enumerate(self.model.weights)}
-        return [found[places[id(weight)]] for weight in self.model.trainable_weights]
+        kinds = [spec.roles[k] for k in spec.shared]
+        return [-u / rate for u, kind in zip(update, kinds, strict=True) if kind == "trainable"]
 
     def at_start(self) -> keras.Model:
         """Return the model with the weights that all updates start from."""

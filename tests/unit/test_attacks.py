@@ -196,8 +196,8 @@ def test_only_malicious_clients_do_anything() -> None:
     assert sent[1] == 4  # a counter has no update
 
 
-def test_fellows_are_worked_out_once_a_round_and_process() -> None:
-    adversary, asked = PlayedAdversary(Alie(z=1.0, fellows=2), frozenset({3, 5, 9}), SCENE), []
+def test_colluders_are_worked_out_once_a_round_and_process() -> None:
+    adversary, asked = PlayedAdversary(Alie(z=1.0, colluders=2), frozenset({3, 5, 9}), SCENE), []
 
     def honest(clients: list[int]) -> list[list[np.ndarray]]:
         asked.append(list(clients))
@@ -234,7 +234,7 @@ def test_the_table_has_the_arguments_and_defaults_of_the_class(name: str) -> Non
         ("sign-flip", {"factr": 2}, 'Did you mean "factor"?'),
         ("sign-flip", {"factor": 0}, "attack.args.factor: expected a number above 0, got 0"),
         ("backdoor", {"share": 1.5}, "above 0 and at most 1, got 1.5"),
-        ("alie", {"fellows": 2.5}, "a whole number of at least 1, got 2.5"),
+        ("alie", {"colluders": 2.5}, "a whole number of at least 1, got 2.5"),
         ("gaussian", {"stddev": "much"}, "got 'much'"),
     ],
 )

@@ -21,7 +21,7 @@ from shoal.common.audit.check import compare, read_chain
 from shoal.common.audit.log import FIRST, AuditLog, MessageEntry, seal
 from shoal.common.errors import IntegrityError, RunError
 from shoal.common.messages import table
-from shoal.common.purposes import PURPOSES, UNKNOWN, purpose
+from shoal.common.messages.table import PURPOSES, UNKNOWN, purpose
 
 SERVER = {"side": "server", "clients": ["north", "south"], "run_id": "a"}
 CLIENT = {"side": "client", "client": 1, "clients": 2, "run_id": "a"}

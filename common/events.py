@@ -112,8 +112,8 @@ class Observer(Protocol):
         """Tell a step outside rounds, e.g. "statistics from 6 clients"."""
         ...
 
-    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
-        """Tell a finished round (round 0: the initial model) and its messages."""
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> object:
+        """Tell a finished round (round 0: the initial model) and its messages; a result is ignored."""
         ...
 
     def on_sites(self, rows: Sequence[SiteRow]) -> None:

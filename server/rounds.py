@@ -6,7 +6,6 @@ same public methods of the strategy one by one, so that every stock strategy run
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from shoal.common import metrics, profiling, records
 from shoal.common.config import Scenario
 from shoal.common.errors import BudgetError, TrainingError
 from shoal.common.events import ClientRow, Phase, RoundRow
+from shoal.common.memory import frozen_heap
 from shoal.common.privacy.noise import Source
 from shoal.common.profiling import span
 from shoal.common.records import CLIP_NORM, EXAMPLES, TRAIN_LOSS
@@ -100,9 +100,10 @@ class RoundLoop:
         Args:
             progress: where to start; it is changed.
         """
-        # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
-        gc.collect()
-        gc.freeze()
+        with frozen_heap():  # Bulyan and QFedAvg collect garbage for every update
+            return self._run_all(progress)
+
+    def _run_all(self, progress: LoopState) -> LoopState:
         profiling.take()
         if progress.round < 0:
             self._initial(progress)
@@ -118,7 +119,6 @@ class RoundLoop:
         unjudged = progress.best_round == 0 and math.isnan(progress.score)
         if unjudged or self.scenario.privacy.unit != "none":  # then nothing is chosen
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
-        gc.unfreeze()
         return progress
 
     def _stop_before(self, progress: LoopState) -> None:

@@ -24,6 +24,7 @@ from shoal.common.schema import Population, Schema
 from shoal.server.app import Federation, Hooks, Outcome, make_server_app
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.preprocessing.collect import FittedPreprocessing
+from shoal.simulations.callbacks import Audience
 from shoal.simulations.closed_form import closed_form
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.interrupts import Interrupts
@@ -105,9 +106,16 @@ def run_hooks(
         write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
 
-    checkpoints = Checkpoints(folder.path / CHECKPOINTS, scenario)
-    ledger = folder.path / _LEDGER
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
+    audience = Audience(folder, observers)
+    return Hooks(
+        [audience],
+        on_fitted,
+        folder.resolve_path,
+        Checkpoints(folder.path / CHECKPOINTS, scenario),
+        folder.path / _LEDGER,
+        interrupts.stop,
+        audience.enough,
+    )
 
 
 def write_results(

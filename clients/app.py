@@ -62,6 +62,11 @@ class RuntimeClientApp(ClientApp):
         super().__init__()
         self._client = client
 
+    @property
+    def runtime(self) -> ClientRuntime:
+        """The data and the model of this process."""
+        return self._client.runtime
+
     def many(
         self, name: str, content: RecordDict, clients: Sequence[int], states: StateBatch | None
     ) -> list[CohortReply] | None:

@@ -7,7 +7,7 @@ the order in which it does: every entry is rebuilt from the shard and the messag
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -158,12 +158,21 @@ class ClientRuntime:
     def weight_spec(self) -> WeightSpec:
         """Which of the model's weights travel, are personal, or never change."""
         if self._weight_spec is None:
-            local = self.scenario.model.aggregate_statistics == "local"
-            model = self.trainer.model
-            self._weight_spec = WeightSpec.of(model, local_statistics=local)
-            self._initial = model.get_weights()
-            self._frozen_hash = self._weight_spec.frozen_hash(self._initial)
+            self._trainer = self._make_trainer()
+        if self._weight_spec is None:
+            raise RuntimeError("a model has no weight spec")
         return self._weight_spec
+
+    def adopt_model(self, other: ClientRuntime) -> None:
+        """Take the compiled model of another runtime of the same model, if its initial weights do not matter.
+
+        They do where weights are frozen or personal: then only a runtime of the same seed has the same.
+        """
+        spec = other._weight_spec
+        if spec is None or (other.scenario.seed != self.scenario.seed and (spec.frozen or spec.personal)):
+            return
+        self._trainer, self._stacked, self._private = other._trainer, other._stacked, other._private
+        self._weight_spec, self._initial, self._frozen_hash = spec, other._initial, other._frozen_hash
 
     def weights(self, request: ModelRequest) -> list[NDArray[Any]]:
         """Return all weights of the model that a request sends: shared ones are the server's.
@@ -180,6 +189,10 @@ class ClientRuntime:
         if [(w.shape, w.dtype) for w in shared] != [(w.shape, w.dtype) for w in own]:
             raise MessageError("the weights in the request are not shaped as this client's model")
         return replaced(spec.with_shared(self._initial, shared), spec.frozen, self._frozen(request))
+
+    def full_weights(self, shared: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return all weights of the model: the given shared ones, others as the seed makes them."""
+        return self.weight_spec.with_shared(self._initial, shared)
 
     def _frozen(self, request: ModelRequest) -> list[NDArray[Any]]:
         spec, asked = self.weight_spec, request.frozen_hash
@@ -272,6 +285,10 @@ class ClientRuntime:
         spec = self.encoder.spec.input_spec
         model = build(self.scenario.model, spec, self.schema.num_classes, seed=self.scenario.seed)
         compile_model(model, self.scenario.training, self.schema.task)
+        local = self.scenario.model.aggregate_statistics == "local"
+        self._weight_spec = WeightSpec.of(model, local_statistics=local)
+        self._initial = model.get_weights()
+        self._frozen_hash = self._weight_spec.frozen_hash(self._initial)
         return Trainer(model)
 
 

@@ -106,6 +106,11 @@ class Worker:
         self._federation = federation
         self._app = make_app()
 
+    @property
+    def app(self) -> ClientApp:
+        """The app that answers."""
+        return self._app
+
     def run(self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None = None) -> list[Answer]:
         """Run the app for all jobs; a client's failure is that client's only.
 

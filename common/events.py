@@ -115,8 +115,8 @@ class Observer(Protocol):
         """Called with a step outside the rounds, e.g. "statistics from 6 clients"."""
         ...
 
-    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
-        """Called after each round (round 0: the initial model) with the messages of that round."""
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> object:
+        """Called after each round (round 0: the initial model) with its messages; a result is ignored."""
         ...
 
     def on_sites(self, rows: Sequence[SiteRow]) -> None:

@@ -109,6 +109,8 @@ class Hooks:
         checkpoints: take the state after rounds, and give it back; `None` for none.
         ledger: file of the privacy ledger; `None` keeps it in memory.
         stop: asked after each round whether the run shall end there; is given whether more would follow.
+        enough: asked after each round whether it was the last one that is wanted; the run then ends as if
+            patience had run out, with the final test and the models.
     """
 
     observers: Sequence[Observer]
@@ -117,6 +119,7 @@ class Hooks:
     checkpoints: Checkpoints | None = None
     ledger: Path | None = None
     stop: Callable[[bool], bool] = lambda more: False
+    enough: Callable[[], bool] = lambda: False
 
 
 def make_server_app(
@@ -276,6 +279,7 @@ class _Server:
     def after_round(self, progress: LoopState, parts: _Parts) -> None:
         """Save a checkpoint where one is due, and leave if asked to."""
         checkpoints, every = self.hooks.checkpoints, self.scenario.output.checkpoint_every
+        progress.stopped_early = progress.stopped_early or self.hooks.enough()
         over = progress.stopped_early or progress.round == self.scenario.training.rounds
         stop = self.hooks.stop(not over)
         if checkpoints is not None and every and (over or stop or progress.round % every == 0):

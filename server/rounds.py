@@ -6,12 +6,9 @@ same public methods of the strategy one by one, so that every stock strategy run
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
@@ -21,6 +18,7 @@ from shoal.common import metrics, profiling
 from shoal.common.config import Scenario
 from shoal.common.errors import BudgetError, TrainingError
 from shoal.common.events import ClientRow, Phase, RoundRow
+from shoal.common.memory import frozen_heap
 from shoal.common.messages.names import EXAMPLES, SERVER_STATE, TRAIN_LOSS
 from shoal.common.messages.requests import EvaluateRequest, ExecutionMode, TrainRequest
 from shoal.common.messages.schema import to_config
@@ -43,9 +41,6 @@ from shoal.server.schedulers.scheduler import Arrival, Dispatch, Scheduler
 from shoal.server.secure.training import train_securely
 from shoal.server.strategies.catalog import needs_every_update
 from shoal.server.update_sum import UpdateReader, UpdateSum
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
 
@@ -133,19 +128,22 @@ class RoundLoop:
         Args:
             state: where to start; it is changed.
         """
+        with frozen_heap():  # Bulyan and QFedAvg collect garbage for every update
+            return self._run_all(state)
+
+    def _run_all(self, state: LoopState) -> LoopState:
         profiling.take()
-        with _frozen_garbage():
-            if state.round < 0:
-                self._initial(state)
-                self.after_round(state)
-            patience = self.scenario.training.early_stopping.patience
-            while state.round < self.scenario.training.rounds and not state.stopped_early:
-                if not self.ledger.affords():
-                    self._stop_before(state)
-                    break
-                self._round(state, state.round + 1)
-                state.stopped_early = 0 < patience <= state.stale
-                self.after_round(state)
+        if state.round < 0:
+            self._initial(state)
+            self.after_round(state)
+        patience = self.scenario.training.early_stopping.patience
+        while state.round < self.scenario.training.rounds and not state.stopped_early:
+            if not self.ledger.affords():
+                self._stop_before(state)
+                break
+            self._round(state, state.round + 1)
+            state.stopped_early = 0 < patience <= state.stale
+            self.after_round(state)
         unjudged = state.best_round == 0 and math.isnan(state.score)
         if unjudged or self._guarantees:  # then nothing is chosen
             state.best_arrays, state.best_round = state.arrays, state.round
@@ -396,17 +394,3 @@ def _with_server_state(messages: list[Message], state: ArrayRecord | None) -> li
 
 def _numbers(record: Mapping[str, object] | None) -> dict[str, float]:
     return {k: float(v) for k, v in (record or {}).items() if isinstance(v, int | float)}
-
-
-@contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Keep the collector from looking at what is there already, until the end, however it comes.
-
-    Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -1,4 +1,4 @@
-"""What only a simulation can do: train on the pooled rows of all clients, and play malicious ones.
+"""What only a simulation can do: pool the rows of all clients, play malicious ones, and outlive a run.
 
 The pooled rows are one more client, behind the last one's index, that no strategy ever sees. Its
 training rows are the union of all clients' training rows, and likewise for validation: no client's
@@ -11,6 +11,7 @@ import numpy as np
 
 from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.common.config import Scenario
+from shoal.common.models.given import model_identity
 from shoal.common.schema import Population, Split
 from shoal.simulations.attacks.adversary import make_adversary
 
@@ -22,6 +23,40 @@ class PooledRuntime(ClientRuntime):
         super().__init__(scenario, population)
         self.pooled_client = len(population)
         self.adversary = make_adversary(scenario, population)
+        self._earlier: PooledRuntime | None = None
+
+    def adopt(self, earlier: PooledRuntime) -> None:
+        """Take over the compiled model of an earlier run of this process, where this run's is the same.
+
+        Building and tracing a model takes about a second, and every call of a trainer states the weights
+        to start from: so results are the same bits either way.
+
+        Args:
+            earlier: a runtime that no run uses any more.
+        """
+        self._earlier = earlier
+
+    def use_preprocessing(self, spec_json: str) -> None:
+        """Take the preprocessing that the server fitted; from then on it is known what the model is."""
+        super().use_preprocessing(spec_json)
+        earlier, self._earlier = self._earlier, None
+        if earlier is not None and earlier._encoder is not None and earlier._compiled == self._compiled:
+            self.adopt_model(earlier)
+
+    @property
+    def _compiled(self) -> tuple[object, ...]:
+        """All that a compiled model depends on; initial weights and learning rates come with each message."""
+        scenario = self.scenario
+        compiled = {"optimizer", "optimizer_args", "loss", "loss_args"}
+        return (
+            model_identity(scenario.model),
+            self.encoder.spec.input_spec,
+            self.schema.task,
+            self.schema.num_classes,
+            scenario.training.model_dump(include=compiled),
+            scenario.strategy.model_dump(include={"name", "args"}),
+            scenario.privacy,
+        )
 
     def rows(self, client: int) -> dict[Split, Rows]:
         """Return a client's encoded rows, or the pooled ones."""

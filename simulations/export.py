@@ -12,6 +12,7 @@ from shoal.common.models import build
 from shoal.common.preprocessing import PreprocessingSpec
 from shoal.common.preprocessing.layers import with_preprocessing
 from shoal.common.schema import Schema
+from shoal.common.update.spec import WeightSpec
 from shoal.common.weights import record_to_weights
 
 
@@ -23,7 +24,7 @@ def export_model(
     Args:
         scenario: names the model; schema: gives its outputs.
         spec: the preprocessing that goes into the file.
-        arrays: the learnt weights.
+        arrays: the learnt shared weights; others are as the seed makes them.
         path: the file; written beside itself first, so that a crash leaves no half file.
     """
     trained = load_trained(scenario, schema, spec, arrays)
@@ -35,7 +36,8 @@ def export_model(
 def load_trained(
     scenario: Scenario, schema: Schema, spec: PreprocessingSpec, arrays: ArrayRecord
 ) -> keras.Model:
-    """Build the scenario's model and give it learnt weights."""
+    """Build the scenario's model and give it learnt weights, the shared ones."""
     model = build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
-    model.set_weights(record_to_weights(arrays))
+    roles = WeightSpec.of(model, local_statistics=scenario.model.aggregate_statistics == "local")
+    model.set_weights(roles.with_shared(model.get_weights(), record_to_weights(arrays)))
     return model

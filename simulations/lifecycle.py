@@ -24,7 +24,9 @@ from shoal.common.schema import Population, Schema
 from shoal.server.app import Federation, Hooks, Outcome, make_server_app
 from shoal.server.checkpoint import Checkpoints
 from shoal.server.preprocessing.collect import FittedPreprocessing
+from shoal.simulations.callbacks import Audience
 from shoal.simulations.closed_form import closed_form
+from shoal.simulations.engine.client_states import CheckpointedStates
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.interrupts import Interrupts
 from shoal.simulations.report import write_report
@@ -42,6 +44,7 @@ RUN_ID = 1  # Flower's id of a run; a process serves one run
 CHECKPOINTS = "checkpoints"  # folder in the run folder
 
 
+CLIENT_STATES = "client-states"  # folder in the run folder: what algorithms remember of clients
 _LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 
 
@@ -84,10 +87,11 @@ def run_server_app(
     federation: Federation,
     hooks: Hooks,
     deliver: Callable[[Outcome], None],
-    states: dict[int, RecordDict],
+    contexts: dict[int, RecordDict],
+    states: CheckpointedStates | None = None,
 ) -> None:
-    """Run the ServerApp over a Grid; `deliver` is given the outcome."""
-    app = make_server_app(federation, hooks, deliver, states)
+    """Run the ServerApp over a Grid; `deliver` is given the outcome, the rest is as for `make_server_app`."""
+    app = make_server_app(federation, hooks, deliver, contexts, states)
     app(grid, Context(run_id=RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={}))
 
 
@@ -105,9 +109,16 @@ def run_hooks(
         write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
 
-    checkpoints = Checkpoints(folder.path / CHECKPOINTS, scenario)
-    ledger = folder.path / _LEDGER
-    return Hooks([folder, *observers], on_fitted, folder.resolve_path, checkpoints, ledger, interrupts.stop)
+    audience = Audience(folder, observers)
+    return Hooks(
+        [audience],
+        on_fitted,
+        folder.resolve_execution_mode,
+        Checkpoints(folder.path / CHECKPOINTS, scenario),
+        folder.path / _LEDGER,
+        interrupts.stop,
+        audience.enough,
+    )
 
 
 def write_results(

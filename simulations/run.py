@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,14 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from shoal.clients.app import make_client_app
+from shoal.clients.state import ClientStateStore
 from shoal.clients.worker import WorkerContext
 from shoal.common.config import Scenario
 from shoal.common.errors import CheckpointError, RunError
 from shoal.common.events import Observer
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.keras_loading import load_keras
+from shoal.common.models.given import GivenModelConfig
 from shoal.common.schema import Population
 from shoal.common.sites import Sites
 from shoal.server.app import Federation, Hooks, Outcome
@@ -26,11 +28,14 @@ from shoal.server.checkpoint import Checkpoints
 from shoal.simulations import datasets
 from shoal.simulations.attacks.adversary import make_adversary
 from shoal.simulations.baselines import PooledRuntime
-from shoal.simulations.engine.executors import make_executor
+from shoal.simulations.callbacks import started
+from shoal.simulations.engine.client_states import CheckpointedStates, state_store
 from shoal.simulations.engine.grid import EngineGrid
+from shoal.simulations.engine.session import Engine
 from shoal.simulations.interrupts import Interrupts
 from shoal.simulations.lifecycle import (
     CHECKPOINTS,
+    CLIENT_STATES,
     RUN_ID,
     closing,
     log_to,
@@ -63,31 +68,48 @@ class MakeApp:
         return make_client_app(PooledRuntime(self.scenario, self.population), pooled=True)
 
 
-def run_scenario(scenario: Scenario, observers: Sequence[Observer] = (), *, trace: bool = False) -> Path:
+def run_scenario(
+    scenario: Scenario,
+    observers: Sequence[Observer] = (),
+    *,
+    trace: bool = False,
+    population: Population | None = None,
+    engine: Engine | None = None,
+) -> Path:
     """Run a scenario and return its run folder.
 
     Args:
         scenario: the validated configuration.
-        observers: told of everything as it falls, beside the run folder itself.
+        observers: receive each row as it is produced, after the run folder; callbacks before it.
         trace: also write trace.json, where the time went.
+        population: the clients, where they are at hand; `None` loads what the scenario names.
+        engine: keeps its workers for the next run; `None` starts workers for this one only.
 
     Raises:
         ShoalError: what went wrong; results up to there are in the run folder.
     """
-    population = datasets.load_population(scenario)
+    if population is None:
+        population = datasets.load_population(scenario)
     folder = RunFolder.create(scenario)
-    _run(folder, scenario, population, observers, trace)
+    _run(folder, scenario, population, observers, trace, engine)
     return folder.path
 
 
-def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observer] = ()) -> None:
+def resume_run(
+    folder: RunFolder,
+    scenario: Scenario,
+    observers: Sequence[Observer] = (),
+    *,
+    population: Population | None = None,
+    engine: Engine | None = None,
+) -> None:
     """Go on with a run, to the same bits as if it had never stopped.
 
     It goes on after its last checkpoint, or from the start if it ended before its first.
 
     Args:
         folder: of the run; scenario: its own, but for where it runs.
-        observers: as in `run_scenario`.
+        observers, population, engine: as in `run_scenario`.
 
     Raises:
         CheckpointError: none of its checkpoints can be used, or the data have changed since.
@@ -96,7 +118,8 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
     if (folder.path / SERVED).exists():
         raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
     refuse_ended(folder)
-    population = datasets.load_population(scenario)
+    if population is None:
+        population = datasets.load_population(scenario)
     found = Checkpoints(folder.path / CHECKPOINTS, scenario).load()
     for client, rows in found[0]["rows"].items() if found is not None else ():
         now = population.rows(client) if client < len(population) else 0
@@ -106,11 +129,31 @@ def resume_run(folder: RunFolder, scenario: Scenario, observers: Sequence[Observ
                 hint="put the data back as they were, or start a new run",
             )
     folder.resume()
-    _run(folder, scenario, population, observers, trace=False)
+    _run(folder, scenario, population, observers, False, engine)
 
 
 def _run(
-    folder: RunFolder, scenario: Scenario, population: Population, observers: Sequence[Observer], trace: bool
+    folder: RunFolder,
+    scenario: Scenario,
+    population: Population,
+    observers: Sequence[Observer],
+    trace: bool,
+    engine: Engine | None,
+) -> None:
+    with started(observers, scenario, folder.path) as status:
+        try:
+            _run_in(folder, scenario, population, observers, trace, engine)
+        finally:
+            status.append(folder.status())
+
+
+def _run_in(
+    folder: RunFolder,
+    scenario: Scenario,
+    population: Population,
+    observers: Sequence[Observer],
+    trace: bool,
+    engine: Engine | None,
 ) -> None:
     with (
         log_to(folder.path / "run.log"),
@@ -122,7 +165,16 @@ def _run(
             observers = [*observers, stack.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = run_hooks(folder, population, observers, scenario, interrupts)
         with _watch(folder, scenario, Sites(len(population), population.name)) as wrap:
-            where = coordinate(scenario, population, hooks, outcomes.append, wrap, trace=trace)
+            where = coordinate(
+                scenario,
+                population,
+                hooks,
+                outcomes.append,
+                wrap,
+                trace=trace,
+                engine=engine,
+                state_folder=folder.path / CLIENT_STATES,
+            )
         write_results(folder, scenario, population.schema, outcomes[0], population, where)
 
 
@@ -146,16 +198,20 @@ def coordinate(
     wrap: Callable[[Grid], Grid] = lambda grid: grid,
     *,
     trace: bool = False,
+    engine: Engine | None = None,
+    state_folder: Path | None = None,
 ) -> Mapping[str, object]:
     """Run the ServerApp over the Grid that the scenario asks for, and return who did what of the work.
 
-    It leaves nothing on disk.
+    It leaves nothing on disk but clients' states, where there are any and a folder for them.
 
     Args:
         scenario: the configuration; population: its clients.
         hooks: who is told; deliver: is given the outcome.
         wrap: puts something between the server and the Grid, to watch or disturb messages.
         trace: workers keep the spans of their time.
+        engine: gives the workers; `None` for workers that end with the run.
+        state_folder: for what algorithms remember of clients; `None` keeps it in memory.
     """
     identify_process(RUN_ID)
     sites = Sites(len(population), population.name)
@@ -168,12 +224,18 @@ def coordinate(
 
     serial = scenario.resources.backend == "serial"
     worker = WorkerContext(RUN_ID, {}, sites.count, show_errors=serial, trace=trace)
-    states: dict[int, RecordDict] = {}
+    contexts: dict[int, RecordDict] = {}
     federation = Federation(scenario, population.schema, sites, pooled)
-    if scenario.resources.ray_address and ":" in scenario.model.name:
+    named = ":" in scenario.model.name and not isinstance(scenario.model, GivenModelConfig)
+    if scenario.resources.ray_address and named:
         _load_users_model(scenario.model.name)
-    with _grid(scenario, MakeApp(scenario, population), worker, sites, examples, states) as grid:
-        run_server_app(wrap(grid), federation, hooks, deliver, states)
+    make_app = MakeApp(scenario, population)
+    with (
+        nullcontext(engine) if engine is not None else Engine() as running,
+        state_store(scenario, state_folder) as store,
+        _grid(scenario, make_app, worker, sites, examples, contexts, store, running) as grid,
+    ):
+        run_server_app(wrap(grid), federation, hooks, deliver, contexts, CheckpointedStates(store))
         return work_done(grid)
 
 
@@ -205,25 +267,26 @@ def _grid(
     worker: WorkerContext,
     sites: Sites,
     examples: Callable[[int], float],
-    states: dict[int, RecordDict],
+    contexts: dict[int, RecordDict],
+    store: ClientStateStore,
+    engine: Engine,
 ) -> Iterator[EngineGrid | TransportGrid]:
     """Give the Grid that the scenario asks for, with its clients behind it."""
     resources = scenario.resources
     if resources.transport == "grpc":
         from shoal.simulations.engine.grpc_fleet import over_grpc  # Ray takes a second to import
 
+        engine.release()  # the clients that are started here need the room
         with over_grpc(make_app, worker, resources, sites, pooled=scenario.output.compare) as found:
             yield found
         return
-    executor = make_executor(make_app, worker, resources)
-    try:
+    with engine.executor(make_app, worker, resources) as executor:
         yield EngineGrid(
             executor,
             sites,
             make_run(RUN_ID),
             clients_per_chunk=resources.clients_per_chunk,
             examples=examples,
-            states=states,
+            contexts=contexts,
+            states=store,
         )
-    finally:
-        executor.close()

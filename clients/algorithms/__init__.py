@@ -8,6 +8,7 @@ from typing import Final
 from shoal.clients.algorithms.algorithm import ClientAlgorithm
 from shoal.clients.algorithms.fedprox import FedProxClient
 from shoal.clients.algorithms.scaffold import ScaffoldClient
+from shoal.common.config import Scenario
 
 _ALGORITHMS: Final[Mapping[str, type[ClientAlgorithm]]] = {
     one.name: one for one in (FedProxClient, ScaffoldClient)
@@ -17,3 +18,9 @@ _ALGORITHMS: Final[Mapping[str, type[ClientAlgorithm]]] = {
 def client_algorithm(strategy: str) -> ClientAlgorithm:
     """Return the client half of a strategy; plain averaging for one that needs nothing of clients."""
     return _ALGORITHMS.get(strategy, ClientAlgorithm)()
+
+
+def keeps_states(scenario: Scenario) -> bool:
+    """Tell whether clients of a scenario remember anything from round to round."""
+    personal = scenario.model.aggregate_statistics == "local"
+    return personal or client_algorithm(scenario.strategy.name).stateful

@@ -54,6 +54,7 @@ class ClientAlgorithm:
     """Plain federated averaging, and the base of the others: no state, no added terms, nothing extra."""
 
     name: ClassVar[str] = "plain"
+    stateful: ClassVar[bool] = False  # whether `init_state` returns anything
 
     def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
         """Return the state of one client that has none yet; empty for an algorithm without.

@@ -34,6 +34,7 @@ class ScaffoldClient(ClientAlgorithm):
     """Keeps a control variate for each trainable weight, "c0", "c1", …"""
 
     name: ClassVar[str] = "SCAFFOLD"
+    stateful: ClassVar[bool] = True
 
     def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
         """Return control variates of zero."""

@@ -14,7 +14,7 @@ from shoal.common.errors import ConfigError, ModelError
 from shoal.common.models.losses import LOSSES, USUAL_LOSS, check_loss
 from shoal.common.schema import Task
 
-_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
+KERAS_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
     "adadelta": keras.optimizers.Adadelta,
     "adafactor": keras.optimizers.Adafactor,
     "adagrad": keras.optimizers.Adagrad,
@@ -63,7 +63,7 @@ def _check_output(model: keras.Model, task: Task) -> None:
 
 
 def _optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
-    kind = _OPTIMIZERS[training.optimizer]
+    kind = KERAS_OPTIMIZERS[training.optimizer]
     return _make(kind, training.optimizer_args, "optimizer", learning_rate=training.learning_rate)
 
 

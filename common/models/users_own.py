@@ -1,4 +1,7 @@
-"""Calls the user's own `package.module:function` and checks what it returns; imports Keras."""
+"""Calls the user's own function, `package.module:function` or given in Python, and checks what it returns.
+
+Imports Keras.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from shoal.common import errors
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
 from shoal.common.models.catalog import look_up_here
+from shoal.common.models.given import PREFIX, GivenModelConfig
 from shoal.common.schema import InputSpec
 
 
@@ -23,10 +27,14 @@ def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> ke
         ConfigError: it cannot be loaded, or does not take the arguments.
         ModelError: it failed, or what it returned does not fit the input or the labels.
     """
-    function = load_users_own(model.name)
-    _check_arguments(function, model)
+    if isinstance(model, GivenModelConfig):
+        function = model.builder.function
+        wanted = _wanted(function, model)
+    else:
+        function, wanted = load_users_own(model.name), 2
+    _check_arguments(function, model, wanted)
     try:
-        built = function(spec, num_classes, **model.args)
+        built = function(*(spec, num_classes)[:wanted], **model.args)
     except Exception as error:
         raise ModelError(f"{model.name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, keras.Model):
@@ -41,6 +49,11 @@ def load_users_own(name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: it cannot be loaded.
     """
+    if name.startswith(PREFIX):
+        raise ConfigError(
+            f'model.name: "{name}" stands for a model that was given to shoal.simulate as an object',
+            hint="give it again: shoal.resume(run, model=…, data=…)",
+        )
     module, _, attribute = name.partition(":")
     look_up_here()
     try:
@@ -55,11 +68,36 @@ def load_users_own(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _check_arguments(function: Callable[..., Any], model: ModelConfig) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a function, or of what a class is initialised with."""
+    if not inspect.isclass(function):
+        return list(inspect.signature(function).parameters.values())
+    # The signature of a Keras class is that of its `__new__`, which takes anything.
+    return list(inspect.signature(function.__init__).parameters.values())[1:]  # type: ignore[misc]
+
+
+def _wanted(function: Callable[..., Any], model: ModelConfig) -> int:
+    """Return how many of (input_spec, num_classes) a given function takes: those it has no default for.
+
+    Raises:
+        ConfigError: it needs more than these.
+    """
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in _parameters(function) if p.kind in positional and p.default is p.empty]
+    needed = [name for name in names if name not in model.args]
+    if len(needed) > 2:
+        raise ConfigError(
+            f"model: {model.name} needs {', '.join(needed)}; it is called with (input_spec, num_classes), "
+            "and with what model.args holds"
+        )
+    return len(needed)
+
+
+def _check_arguments(function: Callable[..., Any], model: ModelConfig, positional: int) -> None:
+    parameters = _parameters(function)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return
-    known = list(parameters)[2:]  # the first two are input_spec and num_classes
+    known = [p.name for p in parameters][positional:]
     what = f"argument of {model.name}"
     unknown = [name for name in model.args if name not in known]
     if unknown:

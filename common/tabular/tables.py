@@ -24,7 +24,7 @@ def read_parquet(path: Path) -> pa.Table:
         raise UnreadableDataError(f"{path} cannot be read as Parquet: {without_values(error)}") from None
 
 
-def to_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+def to_numbers(column: pa.ChunkedArray, name: str, path: Path | str) -> pa.ChunkedArray:
     """Return a column as float64, missing values as nulls.
 
     Raises:

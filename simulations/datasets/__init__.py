@@ -98,8 +98,10 @@ FILES: Final[dict[str, Source]] = {
         ("size", "grayscale"),
     ),
 }
+GIVEN: Final = "python"  # data.source of a run whose data are a Python object
 SOURCES: Final[dict[str, Source]] = BUILT_IN | FILES
 _OWN_FUNCTION: Final = "shoal.simulations.datasets.own:load"
+_REFUSED: Final = "shoal.simulations.datasets.own:refuse_given"
 
 
 def load_population(scenario: Scenario) -> Population:
@@ -118,6 +120,8 @@ def load_population(scenario: Scenario) -> Population:
 def check(scenario: Scenario) -> list[str]:
     """Return what is wrong with the data section, one line each, without loading anything."""
     data = scenario.data
+    if data.source == GIVEN:
+        return []
     if ":" in data.source:
         module, _, function = data.source.partition(":")
         if all(part.isidentifier() for part in (*module.split("."), function)):
@@ -149,7 +153,8 @@ def check(scenario: Scenario) -> list[str]:
 
 
 def _loader(source: str) -> Callable[[Scenario], Population]:
-    path = SOURCES[source].loader if source in SOURCES else _OWN_FUNCTION
+    known = {name: entry.loader for name, entry in SOURCES.items()} | {GIVEN: _REFUSED}
+    path = known.get(source, _OWN_FUNCTION)
     module, _, name = path.partition(":")
     found: Callable[[Scenario], Population] = getattr(importlib.import_module(module), name)
     return found

@@ -8,14 +8,12 @@ from typing import Final
 
 import pyarrow as pa
 
-from shoal.common import errors
-from shoal.common.config import DataConfig, Scenario
-from shoal.common.errors import ConfigError, UnreadableDataError
+from shoal.common.config import Scenario
+from shoal.common.errors import UnreadableDataError
 from shoal.common.schema import Population
 from shoal.common.tabular.csv_files import Format, read_csv, without_values
-from shoal.common.tabular.tables import read_parquet, to_numbers
-from shoal.simulations.datasets.loading import existing_path, spread
-from shoal.simulations.datasets.raw import Raw
+from shoal.common.tabular.tables import read_parquet
+from shoal.simulations.datasets.loading import existing_path, spread_table
 
 __all__ = ["load_csv", "load_parquet", "read_csv", "read_parquet"]
 
@@ -48,47 +46,10 @@ def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[
     site = _FILE_COLUMN if path.is_dir() and data.client_column is None else data.client_column
     if _FILE_COLUMN in table.column_names and path.is_dir() and site != _FILE_COLUMN:
         table = table.drop_columns([_FILE_COLUMN])
-    kinds = _kinds(data)
-    problems = [
-        f"data.{key}: {errors.unknown_name('column', name, table.column_names)}"
-        for key, name in (
-            ("label", data.label),
-            ("client_column", site),
-            ("text_column", data.text_column),
-            *(("args.numeric", name) for name in kinds["numeric"]),
-            *(("args.categorical", name) for name in kinds["categorical"]),
-        )
-        if name is not None and name not in table.column_names
-    ]
-    if problems and table.num_columns == 1:
-        problems.append(
-            f"data.args.delimiter: {path} has a single column; is another sign between its fields?"
-        )
-    if problems or data.label is None:
-        raise ConfigError(problems or "data.label: needs the name of the column to predict")
-    if not table.num_rows:
-        raise UnreadableDataError(f"{path} holds no rows")
-    for name in kinds["numeric"]:
-        table = _replace(table, name, to_numbers(table[name], name, path))
-    for name in kinds["categorical"]:
-        table = _replace(table, name, table[name].cast(pa.string()))
-    return spread(Raw(table, label=data.label, site=site, text=data.text_column), scenario)
-
-
-def _kinds(data: DataConfig) -> dict[str, list[str]]:
-    kinds = {key: data.args.get(key, []) for key in ("numeric", "categorical")}
-    problems = [
-        f"data.args.{key}: expected a list of column names"
-        for key, names in kinds.items()
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names)
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return kinds
-
-
-def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, values)
+    hint = None
+    if table.num_columns == 1:
+        hint = f"data.args.delimiter: {path} has a single column; is another sign between its fields?"
+    return spread_table(table, scenario, site=site, where=path, hint=hint)
 
 
 def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> pa.Table:

@@ -83,13 +83,14 @@ class RaySession:
     """A Ray that is running.
 
     Attributes:
-        workers: how many to start in it.
+        workers: how many to start in it; most_workers: of these, for any number of clients.
         memory: bytes that they may take together.
         environment: variables of their processes.
         host: address at which they reach this process.
     """
 
     workers: int
+    most_workers: int
     memory: int
     environment: dict[str, str]
     host: str = "127.0.0.1"
@@ -125,7 +126,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
         _check_room(count, resources.threads_per_worker, there.cores)
         # Ray's own share of a cluster's memory is already off; of this machine's, nothing is.
         memory = room.memory if resources.ray_address else room.memory * 4 // 5
-        yield RaySession(count, memory, environment, host)
+        yield RaySession(count, worker_count(resources, sys.maxsize, room), memory, environment, host)
     finally:
         if owns:
             ray.shutdown()

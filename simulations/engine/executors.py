@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Protocol
 
 from shoal.clients.worker import AppFactory, WorkerContext
 from shoal.common.config import ResourcesConfig
@@ -12,7 +13,26 @@ from shoal.simulations.engine.grid import Executor
 from shoal.simulations.engine.serial import SerialExecutor
 
 
-def make_executor(make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> Executor:
+class KeptExecutor(Executor, Protocol):
+    """An executor that serves one run after another."""
+
+    def fits(self, clients: int) -> bool:
+        """Tell whether it has as many workers as one would that is started for so many clients."""
+        ...
+
+    def serve(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
+        """Begin another run; the one before may have ended in any way.
+
+        Args:
+            make_app: makes the ClientApp, once a worker; federation: what the app is told.
+            resources: as they were at the start in all that decides which workers there are.
+        """
+        ...
+
+
+def make_executor(
+    make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig
+) -> KeptExecutor:
     """Return the executor named by `resources.backend`.
 
     Args:

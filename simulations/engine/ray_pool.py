@@ -1,10 +1,10 @@
 """Runs clients on runtime Ray workers, on this machine or over a cluster.
 
-Workers stay for the whole run: TensorFlow is imported and the model is built and traced once a
-worker. Chunks wait in one queue, and idle workers take the one that will take longest. A worker that dies
-is replaced and its chunk is tried again; a chunk that misses the deadline costs its worker. A worker that
-has grown beyond its memory is replaced before the machine swaps. A worker gets work when it has started: one
-that waits for room, because a node is lost, holds nothing up.
+Workers stay for the whole run, and for the next one where an `Engine` keeps them: TensorFlow is imported
+and the model is built and traced once a worker. Chunks wait in one queue, and idle workers take the one that
+will take longest. A worker that dies is replaced and its chunk is tried again; a chunk that misses the
+deadline costs its worker. A worker that has grown beyond its memory is replaced before the machine swaps. A
+worker gets work when it has started: one that waits for room, because a node is lost, holds nothing up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from shoal.clients.state import StateBatch
-from shoal.clients.worker import Answer, AppFactory, Finished, Job, Worker, WorkerContext
+from shoal.clients.worker import Answer, AppFactory, Finished, Job, WorkerContext
 from shoal.common import profiling
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import WorkerError
@@ -30,6 +30,7 @@ from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.cluster import ray_session
 from shoal.simulations.engine.forecast import Forecast
 from shoal.simulations.engine.placement import NodeLoad
+from shoal.simulations.engine.run_worker import RunWorker
 
 # Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
 _REMEMBERED = 10_000
@@ -109,7 +110,7 @@ class _Phase:
 
 
 class RayExecutor:
-    """A pool of Ray actors that each hold a `Worker`."""
+    """A pool of Ray actors, each a `RunWorker`."""
 
     def __init__(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
         """Start or join Ray if that has not been done, and start the workers.
@@ -126,10 +127,27 @@ class RayExecutor:
         with ExitStack() as opening:
             session = opening.enter_context(ray_session(resources, federation.clients))
             self._environment = session.environment
+            self._most_workers = session.most_workers
             self._memory_limit = 1_000_000 * resources.worker_memory_mb or session.memory // session.workers
             self._factory = ray.put(make_app)
             self._slots = [self._new_slot(number) for number in range(session.workers)]
             self._closing = opening.pop_all()
+
+    def fits(self, clients: int) -> bool:
+        """Tell whether a pool that is started for so many clients would have as many workers as this one."""
+        return min(self._most_workers, clients) == len(self._slots)
+
+    def serve(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
+        """Begin another run with the same workers; see `KeptExecutor.serve`."""
+        self._resources, self._federation = resources, federation
+        self._forecasts, self._loads, self._failed_starts = {}, {}, 0
+        self._factory = ray.put(make_app)
+        for number, slot in enumerate(self._slots):
+            if slot.queue:  # the run before was left in the middle: its calls may go on for long
+                self._replace(slot)
+                continue
+            starting = slot.actor.__ray_call__.remote(_serve, self._factory, federation)
+            self._slots[number] = _Slot(slot.actor, number, starting, freed=time.perf_counter(), lag=slot.lag)
 
     def execute(
         self,
@@ -227,7 +245,7 @@ class RayExecutor:
         return self._loads.setdefault(slot.node, NodeLoad(slot.node[:8]))
 
     def _new_slot(self, number: int) -> _Slot:
-        actor = ray.remote(Worker).options(
+        actor = ray.remote(RunWorker).options(
             num_cpus=self._resources.threads_per_worker,
             num_gpus=self._resources.gpus_per_worker,
             max_restarts=0,
@@ -364,7 +382,13 @@ def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:
     return Answer(None, reason, None, [job.node_id for job in jobs])
 
 
-def _node_id(worker: Worker) -> str:
+def _serve(worker: RunWorker, make_app: AppFactory, federation: WorkerContext) -> str:
+    """Let a worker begin another run, and return the id of its node; runs there."""
+    worker.serve(make_app, federation)
+    return _node_id(worker)
+
+
+def _node_id(worker: RunWorker) -> str:
     """Return the id of the node that a worker is on; runs there."""
     node: str = ray.get_runtime_context().get_node_id()
     return node

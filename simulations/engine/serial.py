@@ -6,16 +6,26 @@ import time
 from collections.abc import Sequence
 
 from shoal.clients.state import StateBatch
-from shoal.clients.worker import Answer, AppFactory, Job, Worker, WorkerContext
+from shoal.clients.worker import Answer, AppFactory, Job, WorkerContext
+from shoal.common.config import ResourcesConfig
 from shoal.simulations.engine.chunks import Chunk
 from shoal.simulations.engine.placement import NodeLoad
+from shoal.simulations.engine.run_worker import RunWorker
 
 
 class SerialExecutor:
-    """One `Worker` in this process."""
+    """One worker in this process."""
 
     def __init__(self, make_app: AppFactory, federation: WorkerContext) -> None:
-        self._worker = Worker(make_app, federation)
+        self._worker = RunWorker(make_app, federation)
+
+    def fits(self, clients: int) -> bool:
+        """Return true: one worker serves any number of clients."""
+        return True
+
+    def serve(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
+        """Begin another run; see `KeptExecutor.serve`."""
+        self._worker.serve(make_app, federation)
 
     def execute(
         self,

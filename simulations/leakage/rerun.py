@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from shoal.common.config import Scenario
 from shoal.common.schema import Population
-from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks, Outcome
+from shoal.simulations.export import load_trained
 from shoal.simulations.leakage.target import Released
 from shoal.simulations.run import coordinate
 
@@ -21,7 +21,8 @@ def train_again(scenario: Scenario, population: Population, *, last: bool = Fals
     coordinate(scenario, population, Hooks([], lambda fitted: None), found.append)
     progress = found[0].progress
     arrays = progress.arrays if last else progress.best_arrays
-    return Released(found[0].fitted.spec.to_json(), record_to_weights(arrays))
+    spec = found[0].fitted.spec
+    return Released(spec.to_json(), load_trained(scenario, population.schema, spec, arrays).get_weights())
 
 
 def again(scenario: Scenario, seed: int) -> Scenario:

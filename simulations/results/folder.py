@@ -61,9 +61,9 @@ class RunFolder:
         """
         self._journal.append("resume", {"environment": describe(self.scenario().seed)}, sync=True)
 
-    def resolve_path(self, path: Literal["stacked", "sequential"]) -> None:
+    def resolve_execution_mode(self, mode: Literal["stacked", "sequential"]) -> None:
         """Write the training path that a trial chose into config.toml, so that a rerun takes it too."""
-        resources = self.scenario().resources.model_copy(update={"execution_mode": path})
+        resources = self.scenario().resources.model_copy(update={"execution_mode": mode})
         self._scenario = self.scenario().model_copy(update={"resources": resources})
         write_atomically(self.path / "config.toml", dump_toml(self._scenario))
 

@@ -66,9 +66,12 @@ class Judge:
         found = Checkpoints(folder.path / CHECKPOINTS, folder.scenario()).load()
         if found is None:
             raise CheckpointError(f"{folder.path} holds no checkpoint")
-        self._runtime.use_preprocessing(found[0]["config"]["preprocessing"])
+        self._runtime.use_preprocessing(found[0]["base"]["preprocessing"])
         progress = found[1]["progress"]
-        last, chosen = (record_to_weights(progress[name]) for name in ("arrays", "best_arrays"))
+        last, chosen = (
+            self._runtime.full_weights(record_to_weights(progress[name]))
+            for name in ("arrays", "best_arrays")
+        )
         success = math.nan if backdoor is None else self._success(last, backdoor)
         return Measured(self._score(last), self._score(chosen), success)
 

@@ -417,7 +417,7 @@ def test_a_function_of_the_users_own(functions: str) -> None:
         ("lengths", DataError, "different lengths: x 3, the labels 4"),
         ("mixed", DataError, "mixed or unknown types"),
         ("both", DataError, "several dimensions beside others"),
-        ("nothing", DataError, "returned NoneType; expected (inputs, labels, clients)"),
+        ("nothing", DataError, "returned NoneType; expected a data frame"),
         ("absent", ConfigError, "cannot be loaded"),
     ],
 )

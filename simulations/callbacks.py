@@ -1,0 +1,144 @@
+"""Callbacks of a run: the user's own code, called at its start, in its rounds and at its end.
+
+The server knows `Observer` only. `Audience` is the one observer that a run gives it: it asks the callbacks
+first, adds their metrics to the round, and then passes the round on to all others, the run folder among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Real
+from pathlib import Path
+
+from shoal.common.config import Scenario
+from shoal.common.errors import RunError
+from shoal.common.events import ClientRow, Observer, RoundRow, SiteRow
+
+
+class Callback:
+    """Base of callbacks; override what you need. Called in the process and thread that runs the server.
+
+    An exception that a callback raises ends the run as failed, and reaches whoever started it.
+    """
+
+    stopping = False
+
+    def stop(self) -> None:
+        """End the run after the round that goes on, with the final test and the models, as patience would."""
+        self.stopping = True
+
+    def on_start(self, scenario: Scenario, folder: Path) -> None:
+        """Do something before any client is asked.
+
+        Args:
+            scenario: what runs; folder: its run folder.
+        """
+
+    def on_message(self, text: str) -> None:
+        """Do something at a step outside rounds, e.g. "statistics: asking 5 clients"."""
+
+    def on_client(self, row: ClientRow) -> None:
+        """Do something with one message to a client and its reply, before `on_round` of its round."""
+
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> Mapping[str, float] | None:
+        """Do something after a round.
+
+        Args:
+            row: the round, 0 for the evaluation of the initial model; clients: its messages.
+
+        Returns:
+            Metrics that are added to the round in the run folder, by name; `None` for none. They never
+            choose the best round.
+        """
+        return None
+
+    def on_sites(self, rows: Sequence[SiteRow]) -> None:
+        """Do something with the final test of all clients."""
+
+    def on_end(self, status: str, folder: Path) -> None:
+        """Do something when everything is written.
+
+        Args:
+            status: "finished", "stopped early", "interrupted" or "failed"; folder: the run folder.
+        """
+
+
+class Audience:
+    """The observer of a run that passes everything on.
+
+    Args:
+        first: gets each round with the metrics that callbacks added: the run folder.
+        others: observers and callbacks; callbacks are asked before `first`, observers after it.
+    """
+
+    def __init__(self, first: Observer, others: Sequence[Observer]) -> None:
+        self._callbacks = callbacks_of(others)
+        self._observers = [first, *(other for other in others if not isinstance(other, Callback))]
+
+    def on_message(self, text: str) -> None:
+        """Pass on a step outside rounds."""
+        for observer in (*self._observers, *self._callbacks):
+            observer.on_message(text)
+
+    def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
+        """Pass on a round, with the metrics of the callbacks.
+
+        Raises:
+            RunError: a callback returned something else than numbers by name, or a name that is taken.
+        """
+        metrics = dict(row.metrics)
+        for callback in self._callbacks:
+            for client in clients:
+                callback.on_client(client)
+            for name, value in _checked(callback, callback.on_round(row, clients)).items():
+                if name in metrics:
+                    raise RunError(f'{type(callback).__name__}.on_round: there is a metric "{name}" already')
+                metrics[name] = value
+        for observer in self._observers:
+            observer.on_round(replace(row, metrics=metrics), clients)
+
+    def on_sites(self, rows: Sequence[SiteRow]) -> None:
+        """Pass on the final test."""
+        for observer in (*self._observers, *self._callbacks):
+            observer.on_sites(rows)
+
+    def enough(self) -> bool:
+        """Tell whether a callback has asked to stop."""
+        return any(callback.stopping for callback in self._callbacks)
+
+
+def callbacks_of(observers: Sequence[Observer]) -> list[Callback]:
+    """Return those observers that are callbacks."""
+    return [observer for observer in observers if isinstance(observer, Callback)]
+
+
+@contextmanager
+def started(observers: Sequence[Observer], scenario: Scenario, folder: Path) -> Iterator[list[str]]:
+    """Call `on_start` of the callbacks, and `on_end` with the last status that is put into the list."""
+    callbacks = callbacks_of(observers)
+    status: list[str] = []
+    try:
+        for callback in callbacks:
+            callback.stopping = False  # it may have stopped an earlier run
+            callback.on_start(scenario, folder)
+        yield status
+    finally:
+        for callback in callbacks:
+            callback.on_end(status[-1] if status else "failed", folder)
+
+
+def _checked(callback: Callback, told: object) -> dict[str, float]:
+    if told is None:
+        return {}
+    fits = isinstance(told, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Real) and math.isfinite(value)
+        for name, value in told.items()
+    )
+    if not fits or not isinstance(told, Mapping):
+        raise RunError(
+            f"{type(callback).__name__}.on_round returned {told!r}; expected finite numbers by name, or None"
+        )
+    return {name: float(value) for name, value in told.items()}

@@ -1,0 +1,161 @@
+"""Takes a model that was given as a Python object: what builds it elsewhere, and how it is trained."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from shoal.common.errors import ModelError
+from shoal.common.keras_loading import load_keras
+from shoal.common.models.given import PREFIX, PortableFunction
+
+if TYPE_CHECKING:
+    import keras
+
+_ACCEPTED = (
+    'expected the name of a model ("mlp"), a keras.Model, or a function or class that builds one from '
+    "(input_spec, num_classes)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenModel:
+    """A model as `shoal.simulate` takes it.
+
+    Attributes:
+        name: for model.name; builder: builds it, `None` for a model that has a name of its own.
+        training: keys of the training section that its `compile` sets.
+    """
+
+    name: str
+    builder: PortableFunction | None
+    training: Mapping[str, Any]
+
+
+def take_model(model: object) -> GivenModel:
+    """Return what builds a model in any process.
+
+    Args:
+        model: a name; a `keras.Model`, whose weights are the initial ones and whose `compile`, if it has
+            been called, says how clients train; or a function or class that returns a model.
+
+    Raises:
+        ModelError: it is something else, cannot be sent to other processes, or is compiled in a way that
+            federated training cannot keep.
+    """
+    if isinstance(model, str):
+        return GivenModel(model, None, {})
+    if "keras" in sys.modules and _is_keras_model(model):
+        from shoal.simulations.keras_settings import training_keys  # imports Keras
+
+        name = PREFIX + _plain_name(getattr(model, "name", "model"))
+        return GivenModel(name, portable(SavedModel.of(model)), training_keys(model))
+    if not callable(model):
+        raise ModelError(f"model: {type(model).__name__} is no model", hint=_ACCEPTED)
+    return GivenModel(PREFIX + _plain_name(getattr(model, "__name__", "model")), portable(model), {})
+
+
+def portable(function: Callable[..., Any]) -> PortableFunction:
+    """Pickle a function with the classes and functions of its module that it uses.
+
+    Raises:
+        ModelError: it uses something that cannot be sent to another process.
+    """
+    from ray import cloudpickle  # Ray takes a second to import
+
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    by_value = module is not None and _is_users(module)
+    if by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return PortableFunction(cloudpickle.dumps(function), function)
+    except Exception as error:  # whatever the object's own pickling raises
+        raise ModelError(
+            f"model: it cannot be sent to worker processes: {type(error).__name__}: {error}",
+            hint="build what it uses (files, locks, other models) within the function",
+        ) from error
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A Keras model as the bytes of its `.keras` file, with the classes of the user's that it is made of.
+
+    Attributes:
+        archive: the file; classes: by the name under which the file has them.
+    """
+
+    archive: bytes
+    classes: Mapping[str, type]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> SavedModel:
+        """Save a model.
+
+        Raises:
+            ModelError: it has no weights yet, or Keras cannot save it.
+        """
+        if not model.built:
+            raise ModelError(
+                f'model: "{model.name}" has no weights yet, as it does not know the shape of its input',
+                hint="start it with keras.Input, or give a function that builds it",
+            )
+        try:
+            with TemporaryDirectory(prefix="shoal-") as folder:
+                path = Path(folder) / "model.keras"
+                model.save(path)
+                saved = cls(path.read_bytes(), _users_classes(model))
+            saved()  # a class whose constructor Keras cannot call again is found here, not in a worker
+        except Exception as error:
+            raise ModelError(
+                f'model: Keras cannot save and load "{model.name}": {str(error).partition(chr(10))[0]}',
+                hint="give the function or class that builds it instead, or add get_config to its classes",
+            ) from error
+        return saved
+
+    def __call__(self) -> keras.Model:
+        """Return the model with its weights, uncompiled."""
+        load_keras()
+        import keras
+
+        # Lambda layers are the user's own code, which was given as an object and not found in a file.
+        with keras.saving.custom_object_scope(dict(self.classes)), TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            path.write_bytes(self.archive)
+            return keras.saving.load_model(path, compile=False, safe_mode=False)
+
+
+def _is_keras_model(model: object) -> bool:
+    import keras
+
+    if isinstance(model, keras.Model) and keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f'model: Keras runs on the backend "{keras.backend.backend()}", shoal on TensorFlow',
+            hint='set os.environ["KERAS_BACKEND"] = "tensorflow" before Keras is imported',
+        )
+    return isinstance(model, keras.Model)
+
+
+def _users_classes(model: keras.Model) -> dict[str, type]:
+    kinds = {type(layer) for layer in model._flatten_layers(include_self=True)}
+    return {
+        kind.__name__: kind for kind in kinds if not kind.__module__.startswith(("keras.", "tensorflow."))
+    }
+
+
+def _is_users(module: Any) -> bool:
+    """Tell whether a module is the user's own source, which workers may not find or have as it was before."""
+    file = getattr(module, "__file__", None)
+    installed = file is None or Path(file).is_relative_to(sys.prefix) or "site-packages" in file
+    return not installed and module.__name__.partition(".")[0] not in ("shoal", "__main__")
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_") or "model"

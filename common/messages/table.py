@@ -39,7 +39,7 @@ from shoal.common.messages.replies import ReplySchema
 Charge = Literal["nothing", "statistics", "round", "not covered"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a row of the table: the same only as itself
 class MessageType:
     """One type of message.
 

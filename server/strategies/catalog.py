@@ -71,6 +71,14 @@ STRATEGIES: Final[Mapping[str, StrategyEntry]] = {
         {"proximal_mu": Argument(0.0)},
         note="With proximal_mu = 0, the default, it is FedAvg.",
     ),
+    "SCAFFOLD": StrategyEntry(
+        "Control variates correct the drift of local steps (Karimireddy et al., ICML 2020).",
+        {"server_learning_rate": Argument(1.0), "server_momentum": Argument(0.0, below=1)},
+        note="Each client keeps a control variate, as large as the model, from round to round; an update travels with "
+        "another. It takes the step size from the clients' plain SGD. Clients count by examples, also for the control "
+        "variates; the paper has clients of one size.",
+        module="shoal.server.algorithms.scaffold",
+    ),
     "FedAdam": StrategyEntry(
         "Adam at the server (Reddi et al., ICLR 2021).", {**_ETA, **_MOMENTS}, note=_ETA_NOTE
     ),

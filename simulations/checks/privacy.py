@@ -159,6 +159,10 @@ def secure_problems(scenario: Scenario) -> list[str]:
             'strategy.sampling = "poisson" can draw a cohort that is too small to hide a client in a sum: '
             'use "fixed"'
         )
+    if scenario.model.aggregate_statistics == "local":
+        problems.append(
+            'model.aggregate_statistics = "local" is not supported with secure.aggregation yet: set it to "mean"'
+        )
     size = scenario.strategy.clients_per_round or scenario.partition.clients
     return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]
 

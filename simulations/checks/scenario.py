@@ -66,12 +66,36 @@ def _strategy_problems(scenario: Scenario) -> list[str]:
             "strategy.name: FLTrust needs its trusted client in every round, but the cohort is sampled: set "
             'strategy.clients_per_round = 0 and strategy.sampling = "fixed"'
         )
+    if strategy.name == "SCAFFOLD":
+        problems += _scaffold_problems(scenario)
     own_rate = "client_learning_rate" in strategy.args
     if strategy.name == "QFedAvg" and training.optimizer != "sgd" and not own_rate:
         problems.append(
             f"strategy.name: QFedAvg takes its step size from the clients' SGD, but training.optimizer is "
             f'"{training.optimizer}", with which the steps would be far too small: use sgd, or set '
             "strategy.args.client_learning_rate (try 1.0 first)"
+        )
+    return problems
+
+
+def _scaffold_problems(scenario: Scenario) -> list[str]:
+    """Check what control variates need: plain SGD, and updates that the server sees one by one."""
+    training, privacy = scenario.training, scenario.privacy
+    problems = []
+    if training.optimizer != "sgd" or training.optimizer_args.get("momentum"):
+        problems.append(
+            "strategy.name: SCAFFOLD takes the step size from the clients' plain SGD: set training.optimizer = "
+            '"sgd", without momentum'
+        )
+    if scenario.secure.aggregation:
+        problems.append(
+            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation does not "
+            "mask: use another strategy, or set it to false"
+        )
+    if privacy.unit != "none":
+        problems.append(
+            "strategy.name: SCAFFOLD sends control variates beside the updates, which have no noise, so that "
+            f'privacy.unit = "{privacy.unit}" would not hold: use another strategy'
         )
     return problems
 

@@ -1,7 +1,7 @@
 """What the server may ask of a client: one closed class for each kind of request.
 
-A field that may be absent has the default `None` and no other, so that a request which is read and written again has
-the same bytes: masks of secure aggregation depend on them.
+A field that may be absent has the default `None` and no other, so that a request which is read and written
+again has the same bytes: masks of secure aggregation depend on them.
 """
 
 from __future__ import annotations

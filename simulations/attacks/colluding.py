@@ -18,8 +18,8 @@ class Colluding(Attack):
     """What both attacks share.
 
     Args:
-        colluders: malicious clients at most whose honest updates are worked out; each costs a training in every
-            process that has an attacker.
+        colluders: malicious clients at most whose honest updates are worked out; each costs a training in
+            every process that has an attacker.
     """
 
     def __init__(self, colluders: int) -> None:

@@ -161,7 +161,7 @@ def secure_problems(scenario: Scenario) -> list[str]:
         )
     if scenario.model.aggregate_statistics == "local":
         problems.append(
-            'model.aggregate_statistics = "local" is not supported with secure.aggregation yet: set it to "mean"'
+            'model.aggregate_statistics = "local" is not supported with secure.aggregation: set it to "mean"'
         )
     size = scenario.strategy.clients_per_round or scenario.partition.clients
     return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]

@@ -289,7 +289,7 @@ class RoundLoop:
             arrays, aggregated = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise TrainingError(
-                f"round {number}: {self.scenario.strategy.name} returned no weights for {len(replies)} updates",
+                f"round {number}: {self.scenario.strategy.name} returned no weights; updates: {len(replies)}",
                 hint="some strategies need more clients in a round; see run.log",
             )
         state.arrays = with_types_of(arrays, state.arrays)

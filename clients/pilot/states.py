@@ -61,7 +61,7 @@ class SiteStates:
         if done:
             if done[0][0] != round_number and not kept:
                 raise CheckpointError(
-                    f"the server repeats round {round_number}; this site can go back to round {done[0][0]} only",
+                    f"the server repeats round {round_number}; this site goes back to {done[0][0]} at most",
                     hint="start a new run: its clients begin without a state",
                 )
             self._store.restore(done[0][1])

@@ -121,7 +121,7 @@ class TestRequest(ModelRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class AloneRequest(ModelRequest):
-    """Asks to train without a federation, for comparison: on local rows, or in a simulation on pooled ones."""
+    """Asks to train without a federation, for comparison: on local rows, or (simulated) on pooled ones."""
 
     learning_rates: tuple[float, ...] = key(
         "learning-rates", "numbers", "one for each round", low=0, high=_MOST

@@ -38,7 +38,7 @@ class Mechanism:
 
     @property
     def guarantees(self) -> bool:
-        """Whether anything is guaranteed. Then no round is chosen by looking at rows: the last one is kept."""
+        """Whether anything is guaranteed. Then no round is chosen by looking at rows: the last is kept."""
         return bool(self.member)
 
 

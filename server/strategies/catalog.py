@@ -74,9 +74,9 @@ STRATEGIES: Final[Mapping[str, StrategyEntry]] = {
     "SCAFFOLD": StrategyEntry(
         "Control variates correct the drift of local steps (Karimireddy et al., ICML 2020).",
         {"server_learning_rate": Argument(1.0), "server_momentum": Argument(0.0, below=1)},
-        note="Each client keeps a control variate, as large as the model, from round to round, and sends its change "
-        "with each update. The step size is that of the clients' plain SGD. Clients count by examples, also for "
-        "the control variates; the paper has clients of one size.",
+        note="Each client keeps a control variate, as large as the model, and sends its change with each "
+        "update. The step size is that of the clients' plain SGD. Clients count by examples, also for the "
+        "control variates; the paper has clients of one size.",
         module="shoal.server.algorithms.scaffold",
     ),
     "FedAdam": StrategyEntry(

@@ -89,8 +89,8 @@ def _scaffold_problems(scenario: Scenario) -> list[str]:
         )
     if scenario.secure.aggregation:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation does "
-            "not mask: use another strategy, or set it to false"
+            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation "
+            "does not mask: use another strategy, or set it to false"
         )
     if privacy.unit != "none":
         problems.append(

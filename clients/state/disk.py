@@ -14,7 +14,7 @@ from shoal.clients.state.batch import StateBatch, ascending
 from shoal.clients.state.layout import StateLayout
 from shoal.clients.state.slot_file import SlotFile, checksums_of
 from shoal.clients.state.slot_index import SlotIndex, entries_of
-from shoal.clients.state.slot_journal import SlotJournal
+from shoal.clients.state.slot_journal import SlotJournal, sync_folder
 from shoal.clients.state.store import START, Mark
 from shoal.common.errors import CheckpointError, StorageError
 
@@ -48,6 +48,7 @@ class DiskStateStore:
         self._index = SlotIndex()
         self._last = START
         self._oldest = 0  # position of the oldest mark that may be restored
+        self._sound = True  # whether no mark has failed
         self._tail = False  # whether the journal's file goes on behind the present
         try:
             if self._journal.layout is None and layout is not None:
@@ -74,16 +75,14 @@ class DiskStateStore:
         """See `ClientStateStore.write`."""
         if not len(batch):
             return
-        ascending(batch.clients)
         layout = self._journal.layout or StateLayout.of(batch.arrays, stacked=True)
         records = layout.pack(batch)
+        self._require_sound()
         file = self._slots or self._begin(layout)
         slots = self._index.allocate(len(batch))
         entries = entries_of(batch.clients, slots, checksums_of(records))
         with self._writing():
-            if self._tail:
-                self._journal.cut()
-                self._tail = False
+            self._cut()  # only now: merely opening a store changes nothing in its files
             file.write(slots, records)
             first = self._journal.position
             self._journal.append(entries)
@@ -91,10 +90,14 @@ class DiskStateStore:
 
     def mark(self) -> Mark:
         """See `ClientStateStore.mark`; without a write since the last mark, it is that one again."""
+        self._require_sound()
         if self._slots is not None and self._journal.position > self._last.position:
+            # After a failed sync nobody knows what the disk has, and a second one may wrongly succeed.
+            self._sound = False
             with self._writing():
                 self._slots.sync()
                 self._last = self._journal.append_mark(self._oldest)
+            self._sound = True
         return self._last
 
     def restore(self, mark: Mark) -> None:
@@ -102,13 +105,15 @@ class DiskStateStore:
         entries = self._journal.entries()
         if mark.position < self._oldest:
             raise CheckpointError(f"the client states at {mark} in {self._folder} were released")
-        if not self._journal.holds(mark, entries):
+        if mark.position > self._last.position or not self._journal.holds(mark, entries):
             raise CheckpointError(
                 f"{self._folder} does not hold the client states at {mark}",
                 hint="use the folder that belongs to this checkpoint, or an earlier checkpoint",
             )
         self._check(SlotIndex.replay(entries[: mark.position], 0))
         self._go_to(mark, entries)
+        with self._writing():
+            self._cut()
 
     def release(self, oldest: Mark) -> None:
         """See `ClientStateStore.release`; files do not shrink, but grow only when no slot is free."""
@@ -130,8 +135,10 @@ class DiskStateStore:
 
     def _begin(self, layout: StateLayout) -> SlotFile:
         with self._writing():
-            file = self._open_slots(layout)
             self._journal.begin(layout)
+            file = self._open_slots(layout)
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
         return file
 
     def _open_slots(self, layout: StateLayout) -> SlotFile:
@@ -141,9 +148,15 @@ class DiskStateStore:
     def _go_to(self, mark: Mark, entries: NDArray[np.void]) -> None:
         self._journal.go_to(mark)
         self._last = mark
-        self._oldest = int(entries["slot"][mark.position - 1]) if mark.position else 0
+        if mark.position:
+            self._oldest = max(self._oldest, int(entries["slot"][mark.position - 1]))
         self._tail = len(entries) > mark.position
         self._index = SlotIndex.replay(entries[: mark.position], self._oldest)
+
+    def _cut(self) -> None:
+        if self._tail:
+            self._journal.cut()
+            self._tail = False
 
     def _check(self, index: SlotIndex) -> None:
         clients, slots, checksums = index.live()
@@ -170,6 +183,13 @@ class DiskStateStore:
                 hint="resume from an earlier checkpoint",
             )
         return records
+
+    def _require_sound(self) -> None:
+        if not self._sound:
+            raise StorageError(
+                f"the client states in {self._folder} could not be made durable before",
+                hint="close the store, open it again and restore a mark",
+            )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

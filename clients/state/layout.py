@@ -58,12 +58,12 @@ class StateLayout:
 
     def require(self, other: StateLayout) -> None:
         """Raise `ModelError` with the first difference unless `other` is this layout."""
-        kept, given = (dict(layout._fields()) for layout in (self, other))
+        kept, given = self._described(), other._described()
         for name in sorted(kept.keys() | given.keys()):
             if kept.get(name) != given.get(name):
                 raise ModelError(
-                    f'the state "{name}" is {_told(given.get(name))}, but the states kept so far have '
-                    f"{_told(kept.get(name))}",
+                    f'the state "{name}" is {given.get(name, "absent")}; '
+                    f"expected {kept.get(name, 'absent')}, as in the states kept so far",
                     hint="states of another model or algorithm cannot be used; start a new run",
                 )
 
@@ -84,9 +84,8 @@ class StateLayout:
         fields = records.reshape(-1).view(self.record)
         return StateBatch(clients, {name: np.ascontiguousarray(fields[name]) for name, _ in self._fields()})
 
+    def _described(self) -> dict[str, str]:
+        return {name: f"{kind.base} of shape {kind.shape}" for name, kind in self._fields()}
+
     def _fields(self) -> list[tuple[str, np.dtype[Any]]]:
         return [(name, self.record[name]) for name in self.record.names or ()]
-
-
-def _told(kind: np.dtype[Any] | None) -> str:
-    return "absent" if kind is None else f"{kind.base} of shape {kind.shape}"

@@ -58,7 +58,9 @@ class MemoryStateStore:
             return
         layout = self._layout or StateLayout.of(batch.arrays, stacked=True)
         records = layout.pack(batch)
-        self._layout = layout
+        if self._layout is None:
+            self._layout = layout
+            self._records = np.empty((0, layout.bytes_per_client), np.uint8)
         clients = batch.clients
         self._grow_index(int(clients[-1]) + 1)
         has = self._row[clients] >= 0
@@ -119,6 +121,6 @@ class MemoryStateStore:
     def _grow_records(self) -> None:
         if self._used > len(self._records):
             rows = max(self._used, len(self._records) * 3 // 2)  # so that it is copied few times
-            grown = np.empty((rows, self._layout.bytes_per_client if self._layout else 0), np.uint8)
-            grown[: len(self._records)] = self._records if len(self._records) else 0
+            grown = np.empty((rows, self._records.shape[1]), np.uint8)
+            grown[: len(self._records)] = self._records
             self._records = grown

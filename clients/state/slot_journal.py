@@ -60,11 +60,11 @@ class SlotJournal:
 
     def begin(self, layout: StateLayout) -> None:
         """Write the head of a new journal."""
-        head = json.dumps({"format": FORMAT, "layout": layout.to_json()}).encode() + b"\n"
+        fields = {"format": FORMAT, "layout": layout.to_json(), "checksum": _layout_checksum(layout)}
+        head = json.dumps(fields).encode() + b"\n"
         os.ftruncate(self._file, 0)
         self._write(head, 0)
         os.fsync(self._file)
-        sync_folder(self._path.parent)
         self.layout, self._start = layout, len(head)
         self._seed = self._checksum = zlib.crc32(head)
 
@@ -145,13 +145,20 @@ class SlotJournal:
             fields = json.loads(head)
             if fields["format"] != FORMAT:
                 raise ValueError(fields["format"])
-            self.layout = StateLayout.from_json(fields["layout"])
+            layout = StateLayout.from_json(fields["layout"])
+            if fields["checksum"] != _layout_checksum(layout):
+                raise ValueError(fields["checksum"])
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{self._path} is not a journal of client states of this version"
             ) from error
-        self._start = len(head) + 1
+        self.layout, self._start = layout, len(head) + 1
         self._seed = self._checksum = zlib.crc32(head + b"\n")
+        os.fdatasync(self._file)  # a mark may be in the system's memory only, if its writer was killed
+
+
+def _layout_checksum(layout: StateLayout) -> int:
+    return zlib.crc32(json.dumps(layout.to_json()).encode())
 
 
 def sync_folder(folder: Path) -> None:

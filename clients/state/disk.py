@@ -103,13 +103,13 @@ class DiskStateStore:
     def restore(self, mark: Mark) -> None:
         """See `ClientStateStore.restore`; every state is read once, to check it."""
         entries = self._journal.entries()
-        if mark.position < self._oldest:
-            raise CheckpointError(f"the client states at {mark} in {self._folder} were released")
         if mark.position > self._last.position or not self._journal.holds(mark, entries):
             raise CheckpointError(
                 f"{self._folder} does not hold the client states at {mark}",
                 hint="use the folder that belongs to this checkpoint, or an earlier checkpoint",
             )
+        if mark.position < self._oldest:
+            raise CheckpointError(f"the client states at {mark} in {self._folder} were released")
         self._check(SlotIndex.replay(entries[: mark.position], 0))
         self._go_to(mark, entries)
         with self._writing():

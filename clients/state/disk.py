@@ -18,7 +18,8 @@ from shoal.clients.state.slot_journal import SlotJournal, sync_folder
 from shoal.clients.state.store import START, Mark
 from shoal.common.errors import CheckpointError, StorageError
 
-AT_ONCE: Final = 1 << 23  # bytes of states that `restore` checks at a time
+PACKED: Final = 1 << 20  # bytes of states that are packed at a time: they stay in the processor's cache
+CHECKED: Final = 1 << 23  # bytes of states that `restore` reads at a time
 
 
 class DiskStateStore:
@@ -75,15 +76,20 @@ class DiskStateStore:
         """See `ClientStateStore.write`."""
         if not len(batch):
             return
-        layout = self._journal.layout or StateLayout.of(batch.arrays, stacked=True)
-        records = layout.pack(batch)
+        layout = StateLayout.of(batch.arrays, stacked=True)
+        if self._journal.layout is not None:
+            self._journal.layout.require(layout)
         self._require_sound()
         file = self._slots or self._begin(layout)
         slots = self._index.allocate(len(batch))
-        entries = entries_of(batch.clients, slots, checksums_of(records))
+        checksums = np.empty(len(batch), np.uint32)
         with self._writing():
             self._cut()  # only now: merely opening a store changes nothing in its files
-            file.write(slots, records)
+            for rows in _parts(len(batch), layout.bytes_per_client, PACKED):
+                records = layout.pack(batch, rows)
+                checksums[rows] = checksums_of(records)
+                file.write(slots[rows], records)
+            entries = entries_of(batch.clients, slots, checksums)
             first = self._journal.position
             self._journal.append(entries)
         self._index.replace(entries, first, self._last.position)
@@ -162,10 +168,8 @@ class DiskStateStore:
         clients, slots, checksums = index.live()
         if self._slots is None:
             return
-        step = max(1, AT_ONCE // self._slots.size)
-        for first in range(0, len(clients), step):
-            part = slice(first, first + step)
-            self._checked(self._slots, clients[part], slots[part], checksums[part])
+        for rows in _parts(len(clients), self._slots.size, CHECKED):
+            self._checked(self._slots, clients[rows], slots[rows], checksums[rows])
 
     def _checked(
         self,
@@ -200,3 +204,8 @@ class DiskStateStore:
                 f"cannot write client states in {self._folder}: {error.strerror or error}",
                 hint="states that were marked are kept; make room or mend the disk, then resume",
             ) from error
+
+
+def _parts(count: int, size: int, at_once: int) -> Iterator[slice]:
+    step = max(1, at_once // size)
+    return (slice(first, first + step) for first in range(0, count, step))

@@ -67,17 +67,12 @@ class StateLayout:
                     hint="states of another model or algorithm cannot be used; start a new run",
                 )
 
-    def pack(self, batch: StateBatch) -> NDArray[np.uint8]:
-        """Return the batch as records, (k, bytes_per_client).
-
-        Raises:
-            ModelError: the batch has another layout.
-        """
-        self.require(StateLayout.of(batch.arrays, stacked=True))
-        records = np.empty(len(batch), self.record)
+    def pack(self, batch: StateBatch, rows: slice = slice(None)) -> NDArray[np.uint8]:
+        """Return these rows of a batch of this layout as records, (rows, bytes_per_client)."""
+        records = np.empty(len(batch.clients[rows]), self.record)
         for name, array in batch.arrays.items():
-            records[name] = array
-        return records.view(np.uint8).reshape(len(batch), -1)
+            records[name] = array[rows]
+        return records.view(np.uint8).reshape(len(records), -1)
 
     def unpack(self, clients: NDArray[np.int64], records: NDArray[np.uint8]) -> StateBatch:
         """Return the states of `clients` from their records, (k, bytes_per_client)."""

@@ -56,11 +56,12 @@ class MemoryStateStore:
         """See `ClientStateStore.write`."""
         if not len(batch):
             return
-        layout = self._layout or StateLayout.of(batch.arrays, stacked=True)
-        records = layout.pack(batch)
+        layout = StateLayout.of(batch.arrays, stacked=True)
         if self._layout is None:
             self._layout = layout
             self._records = np.empty((0, layout.bytes_per_client), np.uint8)
+        self._layout.require(layout)
+        records = layout.pack(batch)
         clients = batch.clients
         self._grow_index(int(clients[-1]) + 1)
         has = self._row[clients] >= 0

@@ -64,11 +64,11 @@ def main(*, quick: bool) -> None:
         ["case", *columns],
         [row(name, cases[name], case) for name, case in found.items()],
         notes=[
-            "Each round reads and replaces the states of a random cohort, marks the store and releases the mark "
-            "before last. A mark is two fsyncs and an entry of 20 bytes. Bare: one system call that appends the "
-            "bytes of the cohort's states to a file of its own in the same round, and an fsync. Where the bare "
-            "write is slow, the system is short of pages for its cache, and the store's write waits as well. "
-            "Disk: the states, those that two marks need, and 20 bytes for each state ever written.",
+            "Each round reads and replaces the states of a random cohort, marks the store and releases the "
+            "mark before last. A mark is two fsyncs and an entry of 20 bytes. Bare: one system call that "
+            "appends the bytes of the cohort's states to a file of its own in the same round, and an fsync. "
+            "Where the bare write is slow, the system is short of pages for its cache, and the store's write "
+            "waits too. Disk: the states, those that two marks need, and 20 bytes for each state written.",
         ],
         data={name: {"case": asdict(cases[name]), **case} for name, case in found.items()},
     )

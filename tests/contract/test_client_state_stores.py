@@ -183,6 +183,16 @@ def test_restoring_makes_the_marks_behind_it_foreign(store: ClientStateStore) ->
     assert ages(store, [0]) == {0: 3.0}
 
 
+def test_restoring_gives_space_back(store: ClientStateStore) -> None:
+    start = store.mark()
+    sizes = []
+    for number in range(10):
+        store.write(batch_of(list(range(50)), number))
+        sizes.append(store.bytes_used)
+        store.restore(start)
+    assert sizes == sizes[:1] * 10
+
+
 def test_numbers_and_shapes_of_every_kind(store: ClientStateStore) -> None:
     kinds = {
         "bool": np.array([[True], [False]]),

@@ -122,6 +122,7 @@ def test_each_byte_of_the_journal_counts(
             content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         )
         with pytest.raises(CheckpointError), closing(DiskStateStore(tmp_path / "states")) as store:
+            assert store.mark() != last
             store.restore(last)
     (tmp_path / "states" / "journal.bin").write_bytes(content[:marked])
     store = DiskStateStore(tmp_path / "states")
@@ -321,6 +322,33 @@ def test_what_was_free_is_free_after_a_new_start(tmp_path: Path) -> None:
         store.write(batch_of([0, 1], number))
         mark = store.mark()
     assert (tmp_path / "states" / "states.bin").stat().st_size == size
+    store.close()
+
+
+def test_a_state_replaced_right_after_the_oldest_mark_is_kept_over_a_new_start(tmp_path: Path) -> None:
+    store = DiskStateStore(tmp_path / "states")
+    store.write(batch_of([0], 1))
+    oldest = store.mark()
+    store.release(oldest)
+    store.write(batch_of([0], 2))  # the first entry after `oldest`
+    store.mark()
+    store.close()
+    store = DiskStateStore(tmp_path / "states")
+    store.write(batch_of([1, 2, 3], 3))
+    store.restore(oldest)
+    assert states_in(store) == {0: 1.0}
+    store.close()
+
+
+def test_the_first_write_after_a_new_start_cuts_off_what_was_not_marked(tmp_path: Path) -> None:
+    history(tmp_path / "states")
+    journal = tmp_path / "states" / "journal.bin"
+    store = DiskStateStore(tmp_path / "states")
+    before, mark = journal.stat().st_size, store.mark()
+    store.write(batch_of([1], 5))
+    # Three entries were not marked; one takes their place.
+    assert journal.stat().st_size == before - 2 * 20
+    assert store.mark().position == mark.position + 2
     store.close()
 
 

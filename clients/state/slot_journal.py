@@ -1,7 +1,7 @@
 """The journal of a store on disk: which slot was written for which client, in order.
 
 The file begins with a line of JSON that gives the layout of the states. Entries of one length follow. A mark
-is an entry too: it holds the checksum of all before it, which tells a marked tail from a torn or damaged one.
+is an entry too: it holds the checksum of all up to it, which tells a marked tail from a torn or damaged one.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class SlotJournal:
         found, checksum, first = START, self._seed, 0
         for last in np.flatnonzero(entries["client"] == MARK).tolist():
             checksum = zlib.crc32(entries[first:last].data, checksum)
-            if entries["checksum"][last] != checksum:
-                break
             first = last + 1
+            if entries["checksum"][last] != _mark_checksum(entries[last:first], checksum):
+                break
             checksum = zlib.crc32(entries[last:first].data, checksum)
             found = Mark(first, checksum)
         return found
@@ -119,7 +119,9 @@ class SlotJournal:
         Args:
             oldest: position of the oldest mark that is still wanted.
         """
-        self.append(np.array([(MARK, oldest, self._checksum)], ENTRY))
+        entry = np.array([(MARK, oldest, 0)], ENTRY)
+        entry["checksum"] = _mark_checksum(entry, self._checksum)
+        self.append(entry)
         os.fdatasync(self._file)
         return Mark(self.position, self._checksum)
 
@@ -155,6 +157,10 @@ class SlotJournal:
         self.layout, self._start = layout, len(head) + 1
         self._seed = self._checksum = zlib.crc32(head + b"\n")
         os.fdatasync(self._file)  # a mark may be in the system's memory only, if its writer was killed
+
+
+def _mark_checksum(entry: NDArray[np.void], before: int) -> int:
+    return zlib.crc32(entry.tobytes()[: -entry["checksum"].itemsize], before)
 
 
 def _layout_checksum(layout: StateLayout) -> int:

@@ -121,9 +121,14 @@ def test_each_byte_of_the_journal_counts(
         (tmp_path / "states" / "journal.bin").write_bytes(
             content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         )
-        with pytest.raises(CheckpointError), closing(DiskStateStore(tmp_path / "states")) as store:
-            assert store.mark() != last
-            store.restore(last)
+        try:
+            store = DiskStateStore(tmp_path / "states")
+        except CheckpointError:  # as in all of the first line
+            continue
+        with closing(store):
+            assert store.mark().position < last.position
+            with pytest.raises(CheckpointError):
+                store.restore(last)
     (tmp_path / "states" / "journal.bin").write_bytes(content[:marked])
     store = DiskStateStore(tmp_path / "states")
     store.restore(last)

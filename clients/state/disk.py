@@ -62,7 +62,7 @@ class DiskStateStore:
             self.close()
             raise
         entries = self._journal.entries()
-        self._go_to(self._journal.last_mark(entries), entries)
+        self._go_to(self._journal.marks(entries)[-1], entries)
 
     def read(self, clients: Sequence[int] | NDArray[np.int64]) -> StateBatch:
         """See `ClientStateStore.read`."""
@@ -109,7 +109,7 @@ class DiskStateStore:
     def restore(self, mark: Mark) -> None:
         """See `ClientStateStore.restore`; every state is read once, to check it."""
         entries = self._journal.entries()
-        if mark.position > self._last.position or not self._journal.holds(mark, entries):
+        if mark.position > self._last.position or mark not in self._journal.marks(entries):
             raise CheckpointError(
                 f"{self._folder} does not hold the client states at {mark}",
                 hint="use the folder that belongs to this checkpoint, or an earlier checkpoint",

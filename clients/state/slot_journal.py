@@ -77,28 +77,19 @@ class SlotJournal:
             rest, offset = rest[count:], offset + count
         return content
 
-    def last_mark(self, entries: NDArray[np.void]) -> Mark:
-        """Return the last mark up to which the entries are as they were written."""
-        found, checksum, first = START, self._seed, 0
+    def marks(self, entries: NDArray[np.void]) -> list[Mark]:
+        """Return `START` and the marks up to which these entries are as they were written, in order."""
+        found, checksum, first = [START], self._seed, 0
         for last in np.flatnonzero(entries["client"] == MARK).tolist():
-            checksum = zlib.crc32(entries[first:last].data, checksum)
-            first = last + 1
-            if entries["checksum"][last] != _mark_checksum(entries[last:first], checksum):
+            checksum = _mark_checksum(entries[last], zlib.crc32(entries[first:last].data, checksum))
+            if entries["checksum"][last] != checksum:
                 break
-            checksum = zlib.crc32(entries[last:first].data, checksum)
-            found = Mark(first, checksum)
+            first = last + 1
+            found.append(Mark(first, checksum))
         return found
 
-    def holds(self, mark: Mark, entries: NDArray[np.void]) -> bool:
-        """Whether these entries lead to that mark."""
-        if mark.position == 0:
-            return mark == START
-        if mark.position > len(entries) or entries["client"][mark.position - 1] != MARK:
-            return False
-        return zlib.crc32(entries[: mark.position].data, self._seed) == mark.checksum
-
     def go_to(self, mark: Mark) -> None:
-        """Let the next entry follow that mark, which the journal `holds`."""
+        """Let the next entry follow that mark, which is one of `marks`."""
         self.position = mark.position
         self._checksum = mark.checksum if mark.position else self._seed
 
@@ -120,8 +111,10 @@ class SlotJournal:
             oldest: position of the oldest mark that is still wanted.
         """
         entry = np.array([(MARK, oldest, 0)], ENTRY)
-        entry["checksum"] = _mark_checksum(entry, self._checksum)
+        checksum = _mark_checksum(entry[0], self._checksum)
+        entry["checksum"] = checksum
         self.append(entry)
+        self._checksum = checksum
         os.fdatasync(self._file)
         return Mark(self.position, self._checksum)
 
@@ -159,7 +152,8 @@ class SlotJournal:
         os.fdatasync(self._file)  # a mark may be in the system's memory only, if its writer was killed
 
 
-def _mark_checksum(entry: NDArray[np.void], before: int) -> int:
+def _mark_checksum(entry: np.void, before: int) -> int:
+    # Without its own checksum: the CRC of a text that ends with its CRC is the same for all texts.
     return zlib.crc32(entry.tobytes()[: -entry["checksum"].itemsize], before)
 
 

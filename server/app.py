@@ -309,7 +309,7 @@ class _Server:
         tests: dict[Model, Exchange] = {"federated": self.tested(best, start.config, clients)}
         if self.scenario.output.compare:
             tests |= self.baselines(start.config, start.initial, clients)
-        return [_site_row(self.sites, client, start.fitted, tests) for client in clients]
+        return site_rows(self.sites, clients, start.fitted, tests)
 
     def baselines(
         self, config: BaseConfig, initial: ArrayRecord, clients: Sequence[int]
@@ -346,10 +346,20 @@ class _Server:
         return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s)
 
 
+def site_rows(
+    sites: Sites, clients: Sequence[int], fitted: FittedPreprocessing, tests: Mapping[Model, Exchange]
+) -> list[SiteRow]:
+    """Return the final test of each client, whose rows are looked up in one pass over each exchange."""
+    found = {model: {row.client: row for row in exchange.rows} for model, exchange in tests.items()}
+    return [
+        _site_row(sites, client, fitted, {model: rows[client] for model, rows in found.items()})
+        for client in clients
+    ]
+
+
 def _site_row(
-    sites: Sites, client: int, fitted: FittedPreprocessing, tests: Mapping[Model, Exchange]
+    sites: Sites, client: int, fitted: FittedPreprocessing, rows: Mapping[Model, ClientRow]
 ) -> SiteRow:
-    rows = {model: _find(exchange, client) for model, exchange in tests.items()}
     numbers = rows["federated"].metrics
     counts = fitted.rows.get(client, {})
     return SiteRow(
@@ -360,10 +370,6 @@ def _site_row(
         positives=int(numbers.get("positives", -1)),
         tests={model: _intervals(row.metrics) for model, row in rows.items()},
     )
-
-
-def _find(exchange: Exchange, client: int) -> ClientRow:
-    return next(row for row in exchange.rows if row.client == client)
 
 
 def _intervals(numbers: Mapping[str, float]) -> dict[str, Interval]:

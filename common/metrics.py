@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.common.config import HIGHER_IS_BETTER, TrainingConfig
+from shoal.common.config import HIGHER_IS_BETTER, TASK_METRICS, TrainingConfig
 from shoal.common.errors import ConfigError
 from shoal.common.events import Interval
 from shoal.common.schema import Task
@@ -25,33 +25,27 @@ Values = NDArray[np.float64]  # (resamples,)
 
 _BLOCK = 4_000_000  # counts in memory at a time; 32 MB
 
-_USUAL: Final[dict[Task, tuple[str, ...]]] = {
-    "binary": ("auc", "f1", "accuracy", "loss"),
-    "multiclass": ("accuracy", "f1", "loss"),
-    "regression": ("mae", "mse", "loss"),
-}
-
 
 def default_metrics(task: Task) -> tuple[str, ...]:
-    """Return the usual metrics of a task, the most telling first."""
-    return _USUAL[task]
+    """Return the usual metrics of a task, the most informative first."""
+    return TASK_METRICS[task]
 
 
 def monitored(training: TrainingConfig, task: Task) -> str:
-    """Return the metric that chooses the best round.
+    """Return the metric that selects the best round.
 
     Raises:
-        ConfigError: it is not among the metrics that are measured.
+        ConfigError: it is not one of `training.metrics`.
     """
     names = training.metrics or default_metrics(task)
     name = names[0] if training.monitor == "auto" else training.monitor
     if name not in names:
-        raise ConfigError(f"training.monitor: {name} is not measured; measured are {', '.join(names)}")
+        raise ConfigError(f"training.monitor: expected one of {', '.join(names)}, got {name}")
     return str(name)
 
 
 def is_better(metric: str, new: float, old: float, min_delta: float = 0.0) -> bool:
-    """Tell whether `new` improves on `old` by more than `min_delta`; NaN never does."""
+    """Whether `new` improves on `old` by more than `min_delta`; NaN never does."""
     gain = new - old if HIGHER_IS_BETTER[metric] else old - new
     return gain > min_delta
 
@@ -62,15 +56,15 @@ def measure(
     """Measure predictions.
 
     Args:
-        task: what was learnt.
+        task: type of the learning task.
         labels: class indices or targets, (rows,).
         predictions: probabilities (rows, classes), of the positive class (rows, 1), or values (rows, 1).
-        names: the metrics wanted.
-        loss: the mean loss, for the metric of that name.
+        names: the metrics to compute.
+        loss: the mean loss, which becomes the metric "loss".
 
     Returns:
-        metric → value; NaN where it is not defined: no rows, AUC of one class, a metric of another task,
-        predictions that are not finite.
+        metric → value; NaN where the metric is undefined: no rows, AUC of a single class, a metric of another
+        task, predictions that are not finite.
     """
     once = np.ones((1, len(labels)))
     found = {}
@@ -93,9 +87,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Measure with 95 % percentile intervals (Efron, Tibshirani: An Introduction to the Bootstrap, 1993).
 
-    Rows are drawn with replacement. Resamples in which a metric is not defined are left out. A metric
-    that is not defined on the rows themselves has no limits either. The limits are those of the
-    resamples, so with very few rows the value may lie outside of them.
+    Rows are drawn with replacement. Resamples in which a metric is undefined are skipped. A metric that is
+    undefined on the rows themselves has no limits either. The limits are percentiles of the resamples, so
+    with very few rows the value itself may lie outside them.
 
     Args:
         task, labels, predictions, names: as in `measure`.
@@ -125,7 +119,7 @@ def auc(labels: Rows, predictions: Rows) -> float:
         labels: 0 or 1, (rows,); predictions: scores (rows,) or (rows, 1).
 
     Returns:
-        A value in [0, 1]; NaN if only one class is there.
+        A value in [0, 1]; NaN if there is only one class.
     """
     return float(_auc(labels, predictions)(np.ones((1, len(labels))))[0]) if len(labels) else math.nan
 
@@ -149,8 +143,8 @@ def _limits(value: float, draws: Sequence[Values]) -> tuple[float, float]:
 
 
 def _metric(task: Task, name: str, labels: Rows, predictions: Rows) -> Callable[[Counts], Values]:
-    """Return a metric of fixed rows as a function of how often each of them counts."""
-    unfit = name not in _FUNCTIONS or name not in _USUAL[task]
+    """Return a metric of fixed rows as a function of the count of each row."""
+    unfit = name not in _FUNCTIONS or name not in TASK_METRICS[task]
     if unfit or not len(labels) or not np.isfinite(predictions).all():
         return _undefined
     return _FUNCTIONS[name](labels, predictions)
@@ -161,7 +155,7 @@ def _undefined(counts: Counts) -> Values:
 
 
 def _ratio(above: Values, below: Values) -> Values:
-    """Divide, with NaN instead of a warning where there is nothing to divide by."""
+    """Divide; return NaN without a warning where the divisor is 0."""
     found: Values = np.divide(above, below, out=np.full(np.shape(above), math.nan), where=below > 0)
     return found
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from shoal.common.arrays import NumpyArray, view
 from shoal.common.config import Scenario
 from shoal.common.config.file import dump_toml
+from shoal.common.dotted import dotted
 from shoal.common.errors import CheckpointError
 from shoal.common.journal import make_folder, replacing
 
@@ -261,13 +262,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _changed_keys(before: str, now: str) -> list[str]:
     """Return the keys that differ between two configs and matter."""
-    old, new = _flat(tomllib.loads(before)), _flat(tomllib.loads(now))
+    old, new = dotted(tomllib.loads(before)), dotted(tomllib.loads(now))
     free = {f"{section}.{key}" for section, keys in _FREE.items() for key in keys}
     return sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

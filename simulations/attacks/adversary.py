@@ -15,6 +15,7 @@ from shoal.common.errors import ConfigError
 from shoal.common.origin import Origin
 from shoal.common.schema import InputSpec, Population
 from shoal.common.seeds import generator
+from shoal.common.vectors import flatten, unflatten
 from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vector
 from shoal.simulations.attacks.catalog import ATTACKS, NONE, check, check_schema
 from shoal.simulations.attacks.colluding import Colluding
@@ -72,18 +73,18 @@ class PlayedAdversary:
         """
         if origin.client not in self.malicious:
             return list(trained)
-        begin = _flat(start)
-        updates = (_flat(trained) - begin)[None, :]
+        begin = flatten(start, np.float64)
+        updates = (flatten(trained, np.float64) - begin)[None, :]
         if isinstance(self.attack, Colluding):
             fellows = self._fellows(self.attack, begin, origin.round, honest)
             updates = fellows if len(fellows) else updates
-        return _unflat(begin + self.attack.forge(updates, self._context, origin), trained)
+        return _moved(begin + self.attack.forge(updates, self._context, origin), trained)
 
     def _fellows(self, attack: Colluding, begin: Vector, number: int, honest: Honest) -> Matrix:
         """Return fellows' honest updates; the last round's are kept, because all attackers need them."""
         known = self._learnt
         if known is None or known.round != number or not np.array_equal(known.start, begin):
-            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
+            found = [flatten(w, np.float64) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
             known = self._learnt = _Learnt(number, begin, np.reshape(found, (-1, len(begin))))
         return known.updates
 
@@ -110,15 +111,10 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
     return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
 
 
-def _flat(weights: Weights) -> Vector:
-    return np.concatenate([np.ravel(w).astype(np.float64) for w in weights])
-
-
-def _unflat(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
+def _moved(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
     """Return numbers as weights; integers, which have no update to speak of, are those of `like`."""
-    parts = np.split(numbers, np.cumsum([w.size for w in like])[:-1])
     with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
-        return [
-            part.reshape(w.shape).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
-            for part, w in zip(parts, like, strict=True)
-        ]
+        weights = unflatten(numbers, like)
+    return [
+        new if np.issubdtype(old.dtype, np.floating) else old for new, old in zip(weights, like, strict=True)
+    ]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +10,7 @@ import pyarrow as pa
 from shoal.common import errors
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, DataError
+from shoal.common.plugins import load_object
 from shoal.common.schema import Population
 from shoal.simulations.datasets.arrays import to_raw
 from shoal.simulations.datasets.loading import spread
@@ -35,7 +32,7 @@ def load(scenario: Scenario) -> Population:
         ConfigError: it cannot be imported; DataError: it returned something else.
     """
     source = scenario.data.source
-    found = _function(source)(**scenario.data.args)
+    found = load_object("data.source", source)(**scenario.data.args)
     if all(hasattr(found, name) for name in ("schema", "shard", "rows", "name", "__len__")):
         population: Population = found
         return population
@@ -84,17 +81,3 @@ def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name = f"{name}_"
     return name
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'data.source: "{path}" cannot be loaded: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
-    return found

@@ -13,8 +13,9 @@ from keras import layers
 
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.catalog import MODELS, arguments, check, is_users_own
+from shoal.common.models.catalog import MODELS, arguments, check
 from shoal.common.models.users_own import build_users_own
+from shoal.common.plugins import is_users_own
 from shoal.common.schema import InputSpec, Task
 from shoal.common.seeds import integer_seed
 

@@ -5,7 +5,6 @@ Imports Keras.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,8 @@ import keras
 from shoal.common import errors
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.catalog import look_up_here
 from shoal.common.models.given import PREFIX, GivenModelConfig
+from shoal.common.plugins import load_object
 from shoal.common.schema import InputSpec
 
 
@@ -54,15 +53,7 @@ def load_users_own(name: str) -> Callable[..., Any]:
             f'model.name: "{name}" stands for a model that was given to shoal.simulate as an object',
             hint="give it again: shoal.resume(run, model=…, data=…)",
         )
-    module, _, attribute = name.partition(":")
-    look_up_here()
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's own may raise anything
-        raise ConfigError(
-            f'model.name: "{name}" cannot be loaded: {type(error).__name__}: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
+    found = load_object("model.name", name)
     if not callable(found):
         raise ConfigError(f'model.name: "{name}" is a {type(found).__name__}, expected a function')
     return found  # type: ignore[no-any-return]

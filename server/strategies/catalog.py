@@ -9,6 +9,7 @@ from typing import Any, Final
 from shoal.common import arguments, errors
 from shoal.common.arguments import Argument
 from shoal.common.config import StrategyConfig
+from shoal.common.plugins import is_users_own
 
 FLOWER: Final = "flwr.serverapp.strategy"  # the module of the stock classes
 
@@ -186,11 +187,6 @@ RESERVED: Final[Mapping[str, str]] = {
     "evaluate_metrics_aggr_fn": _FUNCTIONS,
     "selection_rule": _FUNCTIONS,
 }
-
-
-def is_users_own(name: str) -> bool:
-    """Tell whether a name is `package.module:Class` rather than one of `STRATEGIES`."""
-    return ":" in name
 
 
 def needs_every_update(strategy: StrategyConfig) -> bool:

@@ -15,7 +15,8 @@ from shoal.common.errors import ConfigError
 from shoal.common.origin import Origin
 from shoal.common.schema import InputSpec, Population
 from shoal.common.seeds import generator
-from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vector
+from shoal.common.vectors import flatten, unflatten
+from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix
 from shoal.simulations.attacks.catalog import ATTACKS, NONE, check, check_schema
 from shoal.simulations.attacks.colluding import Colluding
 
@@ -71,16 +72,17 @@ class PlayedAdversary:
         """
         if origin.client not in self.malicious:
             return list(update)
-        updates = _flat(update)[None, :]
+        updates = flatten(update, np.float64)[None, :]
         if isinstance(self.attack, Colluding):
             colluders = self._colluders(self.attack, origin.round, honest)
             updates = colluders if len(colluders) else updates
-        return _unflat(self.attack.forge(updates, self._context, origin), update)
+        with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, and its client is refused
+            return unflatten(self.attack.forge(updates, self._context, origin), update)
 
     def _colluders(self, attack: Colluding, round_number: int, honest: Honest) -> Matrix:
         """Return colluders' honest updates; the last round's are kept, because all attackers need them."""
         if self._learnt is None or self._learnt.round != round_number:
-            found = [_flat(update) for update in honest(sorted(self.malicious)[: attack.colluders])]
+            found = [flatten(one, np.float64) for one in honest(sorted(self.malicious)[: attack.colluders])]
             self._learnt = _Learnt(round_number, np.array(found, np.float64, ndmin=2))
         return self._learnt.updates
 
@@ -105,14 +107,3 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
     expected = max(1, round(len(malicious) * cohort / clients))
     context = AttackContext(cohort, expected, schema.num_classes)
     return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
-
-
-def _flat(arrays: Arrays) -> Vector:
-    return np.concatenate([np.ravel(a).astype(np.float64) for a in arrays])
-
-
-def _unflat(numbers: Vector, like: Arrays) -> list[NDArray[Any]]:
-    """Return numbers as arrays shaped and typed as those of `like`."""
-    parts = np.split(numbers, np.cumsum([a.size for a in like])[:-1])
-    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
-        return [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, like, strict=True)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shoal.common.config import Scenario, StrategyConfig
 from shoal.common.errors import ConfigError
-from shoal.server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
+from shoal.common.plugins import is_users_own
+from shoal.server.strategies.catalog import STRATEGIES, needs_every_update
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Final
 from shoal.common import errors
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
+from shoal.common.plugins import form_problems, is_users_own
 from shoal.common.schema import Population
 
 
@@ -122,11 +123,8 @@ def check(scenario: Scenario) -> list[str]:
     data = scenario.data
     if data.source == GIVEN:
         return []
-    if ":" in data.source:
-        module, _, function = data.source.partition(":")
-        if all(part.isidentifier() for part in (*module.split("."), function)):
-            return []
-        return [f'data.source: "{data.source}" should read package.module:function']
+    if is_users_own(data.source):
+        return form_problems("data.source", data.source)
     if data.source not in SOURCES:
         what = errors.unknown_name("data source", data.source, SOURCES)
         return [f"data.source: {what}, or package.module:function"]

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shoal.common import arguments
+from shoal.common.arguments import Argument
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Population
@@ -19,6 +21,8 @@ from shoal.simulations.datasets.raw import Raw
 
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _LARGEST: Final = 128  # pixels; larger images are taken only at a size that the user names
+# Of "size" the default stands for the type only: without it images keep theirs.
+_IMAGE_ARGUMENTS: Final = {"size": Argument(28, least=1, most=4096), "grayscale": Argument(False)}
 
 
 def load_text(scenario: Scenario) -> Population:
@@ -48,14 +52,11 @@ def load_images(scenario: Scenario) -> Population:
         ConfigError: bad arguments, or a size is needed; UnreadableDataError: names the file.
     """
     folder = existing_path(scenario, folder=True)
-    size, gray = scenario.data.args.get("size"), scenario.data.args.get("grayscale", False)
-    problems = []
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 4096):
-        problems.append(f"data.args.size: expected a whole number of pixels, got {size!r}")
-    if not isinstance(gray, bool):
-        problems.append(f"data.args.grayscale: expected true or false, got {gray!r}")
+    given = scenario.data.args
+    problems = list(arguments.problems("data.args", "images", given, _IMAGE_ARGUMENTS))
     if problems:
         raise ConfigError(problems)
+    size, gray = given.get("size"), given.get("grayscale", False)
     pixels, labels, sites = [], [], []
     for site, label, file in _files(folder, _IMAGES):
         pixels.append(_decode(file, size, "L" if gray else "RGB"))

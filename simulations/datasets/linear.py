@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shoal.common import arguments
+from shoal.common.arguments import Argument
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.schema import Column, Population, Schema, Shard
@@ -13,7 +15,8 @@ from shoal.common.seeds import generator
 
 LOW, HIGH = 0.0, 10.0
 INTERCEPT, SLOPE, NOISE = 2.0, 3.0, 0.5
-_DEFAULT_ROWS, _DEFAULT_WIDTH = 100, 5.0
+_ROWS, _WIDTH = 100, 5.0
+_ARGUMENTS = {"rows": Argument(_ROWS, least=10), "width": Argument(_WIDTH, positive=True, most=HIGH - LOW)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,8 @@ def load(scenario: Scenario) -> Population:
         ConfigError: values out of range.
     """
     given = scenario.data.args
-    rows, width = given.get("rows", _DEFAULT_ROWS), given.get("width", _DEFAULT_WIDTH)
-    problems = []
-    if not isinstance(rows, int) or rows < 10:
-        problems.append(f"data.args.rows: expected a whole number of at least 10, got {rows!r}")
-    if not isinstance(width, int | float) or not 0 < width <= HIGH - LOW:
-        problems.append(f"data.args.width: expected a number above 0 and at most 10, got {width!r}")
+    problems = list(arguments.problems("data.args", "linear", given, _ARGUMENTS))
     if problems:
         raise ConfigError(problems)
+    rows, width = given.get("rows", _ROWS), given.get("width", _WIDTH)
     return LinearPopulation(scenario.partition.clients or 10, scenario.seed, rows, float(width))

@@ -1,4 +1,4 @@
-"""What each client of a scenario holds, as a table and as a plot: `shoal data`."""
+"""What each client of a scenario holds, as numbers and as a table for `shoal data`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import importlib.util
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.common.config import Scenario
 from shoal.common.schema import Population, Schema, Shard
 from shoal.simulations import datasets
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ROWS_SHOWN: Final = 30  # clients in a table
-_BARS_SHOWN: Final = 60  # clients in a plot
 _SIZES_SAMPLED: Final = 10_000  # clients whose sizes are looked at for the summary
 _CLASSES_SHOWN: Final = 12  # columns of a table
 # extra of this project → the package that ships the data
@@ -93,38 +90,6 @@ def summary(population: Population) -> list[str]:
     return lines
 
 
-def plot_html(population: Population, path: Path, title: str) -> None:
-    """Write a page with what the first clients hold; it needs no network."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    views, schema = describe(population, _BARS_SHOWN), population.schema
-    names = [view.name for view in views]
-    with_missing = any(view.missing_rate for view in views)
-    titles = ["rows by class" if schema.classes else "target, mean ± standard deviation"]
-    titles += ["share of input values that are missing"] if with_missing else []
-    figure = make_subplots(rows=len(titles), cols=1, subplot_titles=titles, vertical_spacing=0.2)
-    for index, label in enumerate(schema.classes):
-        counts = [view.labels[index] for view in views]
-        figure.add_trace(go.Bar(x=names, y=counts, name=label), row=1, col=1)
-    if not schema.classes:
-        spread = {"type": "data", "array": [view.std for view in views]}
-        means = [view.mean for view in views]
-        points = go.Scatter(x=names, y=means, error_y=spread, mode="markers", name=schema.label)
-        figure.add_trace(points, row=1, col=1)
-    if with_missing:
-        rates = [view.missing_rate for view in views]
-        figure.add_trace(go.Bar(x=names, y=rates, marker_color="#8a8f98", showlegend=False), row=2, col=1)
-        figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2, col=1)
-    shown = f" (first {len(views)} of {len(population):,} clients)" if len(views) < len(population) else ""
-    figure.update_layout(
-        title=f"{title}{shown}", barmode="stack", template="plotly_white", height=420 * len(titles)
-    )
-    figure.update_xaxes(type="category")  # else names such as 01 are taken for numbers
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
-
-
 def list_datasets() -> str:
     """Return one line for each data source, and where its data card is."""
     lines = ["Built-in data sets; each has a data card in docs/data:"]
@@ -138,19 +103,15 @@ def list_datasets() -> str:
     return "\n".join(lines)
 
 
-def show(scenario: Scenario, plot: Path | None) -> None:
-    """Print what the clients of a scenario hold, and write the plot if a path is given."""
+def show(population: Population) -> None:
+    """Print what the clients of a population hold."""
     from shoal.simulations.console import make_console
 
-    population = datasets.load_population(scenario)
     console = make_console()
     console.print(table(population))
     lines = summary(population)
     if len(population) > _ROWS_SHOWN:
         lines.insert(0, f"… and {len(population) - _ROWS_SHOWN:,} more clients")
-    if plot is not None:
-        plot_html(population, plot, scenario.name)
-        lines.append(f"plot: {plot}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

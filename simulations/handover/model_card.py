@@ -15,10 +15,9 @@ from shoal.simulations.report import sentences as told
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.verdict import judge
 from shoal.simulations.results.sites import models, over_sites, tested_metrics
-from shoal.simulations.results.text import NONE, count, interval, metric_name, number
+from shoal.simulations.results.text import MODEL_NAMES, NONE, count, interval, metric_name, number
 
 TO_FILL_IN: Final = "**TO BE FILLED IN BY THE OPERATOR:**"
-_LABELS: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
 _MOST_SITES: Final = 200  # rows of a table; sites.parquet has all
 
 
@@ -93,12 +92,12 @@ def _quantitative(facts: Facts) -> list[str]:
             across = over_sites(facts.sites, model, metric)
             if across:
                 values = (across.mean, across.worst, across.std)
-                label = f"{metric_name(metric)}, {_LABELS[model]}"
+                label = f"{metric_name(metric)}, {MODEL_NAMES[model]}"
                 rows.append([label, str(across.sites), *map(number, values), across.worst_site])
     lines += table(("metric, model", "sites", "mean", "worst", "std", "worst site"), rows)
     ordered = sorted(facts.sites, key=lambda row: (-row.train_rows, row.client))[:_MOST_SITES]
     for metric in tested_metrics(facts.sites):
-        columns = ("site", "test rows", *(_LABELS[model] for model in present))
+        columns = ("site", "test rows", *(MODEL_NAMES[model] for model in present))
         lines += ["", f"{metric_name(metric)} by site:", ""]
         lines += table(
             columns,

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from shoal.simulations.results.text import MODEL_NAMES
+
 Figure = dict[str, Any]
 
 COLOURS: Mapping[str, str] = {
@@ -20,7 +22,7 @@ COLOURS: Mapping[str, str] = {
 }
 # Symbols differ as well, for those who cannot tell the colours apart and for paper.
 SYMBOLS: Mapping[str, str] = {"local": "square", "federated": "circle", "centralised": "diamond"}
-LABELS: Mapping[str, str] = {"local": "Local-only", "federated": "Federated", "centralised": "Centralised"}
+LABELS: Mapping[str, str] = {model: name.capitalize() for model, name in MODEL_NAMES.items()}
 # Blue comes late: it means "federated" everywhere else.
 CATEGORICAL = tuple(f"var(--c{number})" for number in (3, 2, 5, 4, 7, 6, 1, 8))
 MAX_POINTS = 80  # more bars or markers than this are drawn as lines

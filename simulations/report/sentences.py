@@ -13,10 +13,9 @@ from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.leakage import bound, inversion_rows, membership_rows
 from shoal.simulations.report.privacy import kept_word
 from shoal.simulations.results.sites import models, over_sites
-from shoal.simulations.results.text import count, metric_name, number, size
+from shoal.simulations.results.text import MODEL_NAMES, count, metric_name, number, size
 
 NOT_RECORDED: Final = "not recorded"  # by the run: whoever assesses has to find out
-_MODEL_NAMES: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
 
 
 def purpose_of_run(facts: Facts) -> str:
@@ -222,7 +221,7 @@ def results(facts: Facts) -> str:
         across = over_sites(facts.sites, model, metric or "")
         if across:
             worst = f"worst {number(across.worst)} at {across.worst_site}"
-            told.append(f"{_MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
+            told.append(f"{MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
     if not told or metric is None:
         return NOT_RECORDED
     return f"{metric_name(metric)} on each site's held-out test rows. {'; '.join(told)}."

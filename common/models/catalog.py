@@ -1,4 +1,4 @@
-"""The built-in models by name: what they take and which arguments they have. Free of TensorFlow."""
+"""The table of built-in models by name, with their inputs and arguments. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class ModelArgument:
     """An argument of a built-in model.
 
     Attributes:
-        default: its type is the argument's: a list of whole numbers above 0, one such number, a number
-            in [0, below), true or false, or the name of an activation.
-        below: smallest number that is too large.
+        default: the default value, which also sets the type: a list of whole numbers above 0, one such
+            number, a number in [0, below), true or false, or the name of an activation.
+        below: exclusive upper limit.
     """
 
     default: tuple[int, ...] | int | float | bool | str
     below: float = math.inf
 
     def fits(self, value: object) -> bool:
-        """Tell whether a value from a scenario may be given."""
+        """Whether a value from a scenario is valid."""
         match self.default:
             case bool():
                 return isinstance(value, bool)
@@ -50,7 +50,7 @@ class ModelArgument:
                 return value in ACTIVATIONS
 
     def wanted(self) -> str:
-        """Say which values fit."""
+        """Describe the valid values."""
         match self.default:
             case bool():
                 return "true or false"
@@ -75,9 +75,9 @@ class ModelEntry:
 
     Attributes:
         summary: one line for lists and docs.
-        kinds: the `InputSpec.kind`s that it takes.
-        arguments: what a scenario may set.
-        tasks: what it can learn.
+        kinds: the kinds of input (`InputSpec.kind`) that it accepts.
+        arguments: the arguments that a scenario can set.
+        tasks: the tasks that it supports.
     """
 
     summary: str
@@ -111,7 +111,7 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
         ("regression",),
     ),
     "cnn": ModelEntry(
-        "Convolution and pooling blocks, then Dense; with filters (32, 64), kernel 5 and dense 512 the "
+        "Convolution and pooling blocks, then Dense; filters (32, 64), kernel 5 and dense 512 give the "
         "network of McMahan et al. (AISTATS 2017).",
         ("image",),
         {
@@ -122,12 +122,12 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
         },
     ),
     "lstm-text": ModelEntry(
-        "Embedding, LSTM, Dense: reads tokens in order, padding included.",
+        "Embedding, LSTM, Dense: reads all tokens in order, including padding.",
         ("tokens",),
         {"embedding": ModelArgument(32), "units": ModelArgument(128), "dropout": _DROPOUT},
     ),
     "pooled-text": ModelEntry(
-        "Embedding, mean over the tokens that are there, Dense: fast.",
+        "Embedding, mean over the tokens without padding, Dense: fast.",
         ("tokens",),
         {"embedding": ModelArgument(32), "dense": ModelArgument(32), "dropout": _DROPOUT},
     ),
@@ -140,12 +140,12 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
 
 
 def is_users_own(name: str) -> bool:
-    """Tell whether a name is `package.module:function` rather than a built-in one."""
+    """Whether a name is `package.module:function` rather than a built-in model."""
     return ":" in name
 
 
 def check(model: ModelConfig) -> list[str]:
-    """Return what is wrong with a model's name and arguments, one line each; imports nothing heavy."""
+    """Return one line for each problem with a model's name and arguments; imports nothing heavy."""
     if is_users_own(model.name):
         return _check_users_own(model.name)
     entry = MODELS.get(model.name)
@@ -163,25 +163,25 @@ def check(model: ModelConfig) -> list[str]:
 
 
 def arguments(model: ModelConfig) -> dict[str, Any]:
-    """Return all arguments of a built-in model, defaults filled in."""
+    """Return all arguments of a built-in model, with defaults filled in."""
     defaults = {name: argument.default for name, argument in MODELS[model.name].arguments.items()}
     return {**defaults, **model.args}
 
 
 def look_up_here() -> None:
-    """Let modules be imported from the folder where shoal was started."""
+    """Make modules in the current directory importable."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def _check_users_own(name: str) -> list[str]:
-    """Check the form and that the top package is there, without running any of its code."""
+    """Check the form of the name, and that the top-level package exists, without running its code."""
     module, _, function = name.partition(":")
     parts = [*module.split("."), function]
     if not all(part.isidentifier() for part in parts):
-        return [f'model.name: "{name}" is not of the form package.module:function']
+        return [f'model.name: expected package.module:function, got "{name}"']
     look_up_here()
     top = parts[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
-        return [f'model.name: "{name}": there is no package or module "{top}" in {Path.cwd()} or installed']
+        return [f'model.name: "{name}": no package or module "{top}" in {Path.cwd()}, and none installed']
     return []

@@ -17,11 +17,11 @@ from shoal.common.schema import InputSpec
 
 
 def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
-    """Return what the user's function builds.
+    """Build the user's model.
 
     Raises:
-        ConfigError: it cannot be loaded, or does not take the arguments.
-        ModelError: it failed, or what it returned does not fit the input or the labels.
+        ConfigError: the function cannot be loaded, or does not accept the arguments.
+        ModelError: the function failed, or its model does not fit the input or the labels.
     """
     function = load_users_own(model.name)
     _check_arguments(function, model)
@@ -48,7 +48,7 @@ def load_users_own(name: str) -> Callable[..., Any]:
     except Exception as error:  # a module of the user's own may raise anything
         raise ConfigError(
             f'model.name: "{name}" cannot be loaded: {type(error).__name__}: {error}',
-            hint="it is looked up from the folder where shoal was started",
+            hint="modules are imported from the current directory and from installed packages",
         ) from error
     if not callable(found):
         raise ConfigError(f'model.name: "{name}" is a {type(found).__name__}, expected a function')
@@ -72,7 +72,7 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         found = model(keras.ops.zeros((1, *spec.shape), spec.dtype))  # also builds a subclass's weights
     except Exception as error:
         raise ModelError(
-            f"the model does not take inputs of shape {spec.shape} and type {spec.dtype}: "
+            f"the model does not accept inputs of shape {spec.shape} and dtype {spec.dtype}: "
             f"{type(error).__name__}: {error}"
         ) from error
     shape = tuple(getattr(found, "shape", ()))
@@ -80,6 +80,6 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         raise ModelError(
             f"for one row the model's output has shape {shape}; labels "
             f"{f'of {num_classes} classes' if num_classes else 'that are numbers'} need (1, {outputs})",
-            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
-            "Dense(1) for numbers",
+            hint="end the model with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
+            "or Dense(1) for numbers",
         )

@@ -1,4 +1,4 @@
-"""The malicious clients of a simulation: who they are, and what one process remembers for them."""
+"""The malicious clients of a simulation: which clients they are, and their shared state in one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
     """Return the indices of the malicious clients: ⌊fraction · clients⌋ of them, and at least one.
 
     Args:
-        seed: the run's; every set of that size is equally likely.
+        seed: the run's; each set of this size is equally likely.
         clients: in the federation; fraction: in (0, 1).
     """
     count = max(1, math.floor(fraction * clients + 1e-9))  # 0.29 · 100 is 28.999999999999996
@@ -33,8 +33,8 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
 
 
 @dataclass(frozen=True, slots=True)
-class _Learnt:
-    """The honest updates of malicious fellows in one round from one model."""
+class _ColluderUpdates:
+    """The honest updates of the colluders in one round from one model."""
 
     round: int
     start: Vector
@@ -42,10 +42,10 @@ class _Learnt:
 
 
 class PlayedAdversary:
-    """Plays the malicious clients of one process.
+    """Simulates the malicious clients of one process.
 
     Args:
-        attack: what they do; malicious: their indices.
+        attack: the attack of all of them; malicious: their indices.
         context: what they know.
     """
 
@@ -53,43 +53,45 @@ class PlayedAdversary:
         self.attack = attack
         self.malicious = malicious
         self._context = context
-        self._learnt: _Learnt | None = None
+        self._cached: _ColluderUpdates | None = None
 
     def poisoned(
         self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
+        """Return the rows that a client trains on; `spec` describes them. Honest clients keep their own."""
         if origin.client not in self.malicious:
             return x, y
         return self.attack.poison(x, y, spec, self._context, origin.rng("attack"))
 
     def altered(self, start: Weights, trained: Weights, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
-        """Return the weights that a client sends: what it has learnt, unless it is malicious.
+        """Return the weights that a client sends; an honest client sends what it trained.
 
         Args:
-            start: the server's; trained: what an honest client would send; origin: who sends it.
-            honest: tells what fellows would send.
+            start: the server's weights; trained: what an honest client would send; origin: the sender.
+            honest: returns what the given clients would honestly send.
         """
         if origin.client not in self.malicious:
             return list(trained)
         begin = _flat(start)
         updates = (_flat(trained) - begin)[None, :]
         if isinstance(self.attack, Colluding):
-            fellows = self._fellows(self.attack, begin, origin.round, honest)
-            updates = fellows if len(fellows) else updates
+            shared = self._colluders_updates(self.attack, begin, origin.round, honest)
+            updates = shared if len(shared) else updates
         return _unflat(begin + self.attack.forge(updates, self._context, origin), trained)
 
-    def _fellows(self, attack: Colluding, begin: Vector, number: int, honest: Honest) -> Matrix:
-        """Return fellows' honest updates; the last round's are kept, because all attackers need them."""
-        known = self._learnt
-        if known is None or known.round != number or not np.array_equal(known.start, begin):
-            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.fellows])]
-            known = self._learnt = _Learnt(number, begin, np.reshape(found, (-1, len(begin))))
-        return known.updates
+    def _colluders_updates(
+        self, attack: Colluding, begin: Vector, round_number: int, honest: Honest
+    ) -> Matrix:
+        """Return the colluders' honest updates; cached for the round, because all attackers need them."""
+        cached = self._cached
+        if cached is None or cached.round != round_number or not np.array_equal(cached.start, begin):
+            found = [_flat(w) - begin for w in honest(sorted(self.malicious)[: attack.colluders])]
+            cached = self._cached = _ColluderUpdates(round_number, begin, np.reshape(found, (-1, len(begin))))
+        return cached.updates
 
 
 def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
-    """Return the malicious clients that a scenario asks for, or `None`.
+    """Return the malicious clients of a scenario, or `None` if it has no attack.
 
     Raises:
         ConfigError: the attack, its arguments or the data do not fit each other.
@@ -102,7 +104,7 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
         return None
     clients = len(population)
     if clients < 2:
-        raise ConfigError("attack.kind: with one client there would be nobody honest")
+        raise ConfigError("attack.kind: needs at least 2 clients, one of them honest, but there is 1")
     malicious = malicious_clients(scenario.seed, clients, config.fraction)
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     expected = max(1, round(len(malicious) * cohort / clients))
@@ -115,9 +117,9 @@ def _flat(weights: Weights) -> Vector:
 
 
 def _unflat(numbers: Vector, like: Weights) -> list[NDArray[Any]]:
-    """Return numbers as weights; integers, which have no update to speak of, are those of `like`."""
+    """Return numbers as weights shaped like `like`; integer weights are copied from `like`."""
     parts = np.split(numbers, np.cumsum([w.size for w in like])[:-1])
-    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
+    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and is then refused
         return [
             part.reshape(w.shape).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
             for part, w in zip(parts, like, strict=True)

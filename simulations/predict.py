@@ -1,4 +1,4 @@
-"""Predicts for raw rows with the model that a run left behind."""
+"""Predicts raw rows with the model of a run."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _BATCH = 1024
 
 
 def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
-    """Predict for a table of raw rows.
+    """Predict a table of raw rows.
 
     Args:
         run: a run folder.
-        rows: CSV or Parquet with the run's input columns; further columns are ignored.
-        out: where to write the predictions, CSV or Parquet by its suffix; `None` writes nothing.
+        rows: CSV or Parquet with the run's input columns; other columns are ignored.
+        out: where to write the predictions, CSV or Parquet by its suffix; `None` means nowhere.
 
     Returns:
-        One row a row: for classes the columns "prediction" and "probability of …", else "prediction".
+        One row per input row: for classes "prediction" and "probability of …", otherwise "prediction".
 
     Raises:
-        RunError: the run left no model. DataError: a column is missing or is not a number.
+        RunError: the run has no model. DataError: a column is missing or is not numeric.
     """
     schema = _schema(run)
     if schema.kind in ("image", "sequence"):
         raise DataError(
-            f"this model takes a {schema.kind} for each row, which no table holds",
-            hint=f"load {run / 'model.keras'} with keras.models.load_model and give it arrays",
+            f"this model needs one {schema.kind} per row, which a table cannot contain",
+            hint=f"load {run / 'model.keras'} with keras.models.load_model and call it with arrays",
         )
     if not rows.exists():
         raise UnreadableDataError(f"there is no file {rows}")
     table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows, _csv_format(run))
-    load_keras()  # takes seconds: what can be refused is refused before
+    load_keras()  # takes seconds, so all checks come before
     inputs = _inputs(table, schema)
     import keras
 
@@ -62,12 +62,14 @@ def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
 def _schema(run: Path) -> Schema:
     for name in ("schema.json", "model.keras"):
         if not (run / name).exists():
-            raise RunError(f"{run} holds no {name}: the run did not get so far, or is no run")
+            raise RunError(
+                f"{run} contains no {name}: the run did not get that far, or this is not a run folder"
+            )
     return Schema.from_json((run / "schema.json").read_text(encoding="utf-8"))
 
 
 def _csv_format(run: Path) -> Format:
-    """Return the format that the run's own CSV files had: new rows will look alike."""
+    """Return the format of the run's own CSV files, which new rows are assumed to have too."""
     data = load_scenario(run / "config.toml").data
     return Format.from_args(data.args) if data.source == "csv" else Format()
 
@@ -98,7 +100,7 @@ def _numbers(values: pa.ChunkedArray, name: str) -> NDArray[np.float32]:
     try:
         return np.asarray(values.cast(pa.float64()).to_numpy(), np.float32)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise DataError(f'column "{name}" holds values that are not numbers') from None
+        raise DataError(f'column "{name}" contains values that are not numbers') from None
 
 
 def _as_table(found: NDArray[Any], schema: Schema) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The built-in models by name: what they take and which arguments they have. Free of TensorFlow."""
+"""The table of built-in models by name, with their inputs and arguments. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ModelEntry:
 
     Attributes:
         summary: one line for lists and docs.
-        kinds: the `InputSpec.kind`s that it takes.
-        arguments: what a scenario may set.
-        tasks: what it can learn.
+        kinds: the kinds of input (`InputSpec.kind`) that it accepts.
+        arguments: the arguments that a scenario can set.
+        tasks: the tasks that it supports.
     """
 
     summary: str
@@ -68,7 +68,7 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
         ("regression",),
     ),
     "cnn": ModelEntry(
-        "Convolution and pooling blocks, then Dense; with filters (32, 64), kernel 5 and dense 512 the "
+        "Convolution and pooling blocks, then Dense; filters (32, 64), kernel 5 and dense 512 give the "
         "network of McMahan et al. (AISTATS 2017).",
         ("image",),
         {
@@ -79,7 +79,7 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
         },
     ),
     "lstm-text": ModelEntry(
-        "Embedding, LSTM, Dense: reads tokens in order, padding included.",
+        "Embedding, LSTM, Dense: reads all tokens in order, including padding.",
         ("tokens",),
         {
             "embedding": _size(32),
@@ -88,7 +88,7 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
         },
     ),
     "pooled-text": ModelEntry(
-        "Embedding, mean over the tokens that are there, Dense: fast.",
+        "Embedding, mean over the tokens without padding, Dense: fast.",
         ("tokens",),
         {"embedding": _size(32), "dense": _size(32), "dropout": _DROPOUT},
     ),
@@ -114,6 +114,6 @@ def check(model: ModelConfig) -> list[str]:
 
 
 def arguments(model: ModelConfig) -> dict[str, Any]:
-    """Return all arguments of a built-in model, defaults filled in."""
+    """Return all arguments of a built-in model, with defaults filled in."""
     defaults = {name: argument.default for name, argument in MODELS[model.name].arguments.items()}
     return {**defaults, **model.args}

@@ -20,11 +20,11 @@ from shoal.common.schema import InputSpec
 
 
 def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
-    """Return what the user's function builds.
+    """Build the user's model.
 
     Raises:
-        ConfigError: it cannot be loaded, or does not take the arguments.
-        ModelError: it failed, or what it returned does not fit the input or the labels.
+        ConfigError: the function cannot be loaded, or does not accept the arguments.
+        ModelError: the function failed, or its model does not fit the input or the labels.
     """
     if isinstance(model, GivenModelConfig):
         function = model.builder.function
@@ -101,7 +101,7 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         found = model(keras.ops.zeros((1, *spec.shape), spec.dtype))  # also builds a subclass's weights
     except Exception as error:
         raise ModelError(
-            f"the model does not take inputs of shape {spec.shape} and type {spec.dtype}: "
+            f"the model does not accept inputs of shape {spec.shape} and dtype {spec.dtype}: "
             f"{type(error).__name__}: {error}"
         ) from error
     shape = tuple(getattr(found, "shape", ()))
@@ -109,6 +109,6 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         raise ModelError(
             f"for one row the model's output has shape {shape}; labels "
             f"{f'of {num_classes} classes' if num_classes else 'that are numbers'} need (1, {outputs})",
-            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
-            "Dense(1) for numbers",
+            hint="end the model with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
+            "or Dense(1) for numbers",
         )

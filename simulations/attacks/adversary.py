@@ -1,4 +1,4 @@
-"""The malicious clients of a simulation: who they are, and what one process remembers for them."""
+"""The malicious clients of a simulation: which clients they are, and their shared state in one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
     """Return the indices of the malicious clients: ⌊fraction · clients⌋ of them, and at least one.
 
     Args:
-        seed: the run's; every set of that size is equally likely.
+        seed: the run's; each set of this size is equally likely.
         clients: in the federation; fraction: in (0, 1).
     """
     count = max(1, math.floor(fraction * clients + 1e-9))  # 0.29 · 100 is 28.999999999999996
@@ -34,7 +34,7 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
 
 
 @dataclass(frozen=True, slots=True)
-class _Learnt:
+class _ColluderUpdates:
     """The honest updates of colluders in one round."""
 
     round: int
@@ -42,10 +42,10 @@ class _Learnt:
 
 
 class PlayedAdversary:
-    """Plays the malicious clients of one process.
+    """Simulates the malicious clients of one process.
 
     Args:
-        attack: what they do; malicious: their indices.
+        attack: the attack of all of them; malicious: their indices.
         context: what they know.
     """
 
@@ -53,12 +53,12 @@ class PlayedAdversary:
         self.attack = attack
         self.malicious = malicious
         self._context = context
-        self._learnt: _Learnt | None = None
+        self._cached: _ColluderUpdates | None = None
 
     def poisoned(
         self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
+        """Return the rows that a client trains on; `spec` describes them. Honest clients keep their own."""
         if origin.client not in self.malicious:
             return x, y
         return self.attack.poison(x, y, spec, self._context, origin.rng("attack"))
@@ -81,14 +81,14 @@ class PlayedAdversary:
 
     def _colluders(self, attack: Colluding, round_number: int, honest: Honest) -> Matrix:
         """Return colluders' honest updates; the last round's are kept, because all attackers need them."""
-        if self._learnt is None or self._learnt.round != round_number:
+        if self._cached is None or self._cached.round != round_number:
             found = [flatten(one, np.float64) for one in honest(sorted(self.malicious)[: attack.colluders])]
-            self._learnt = _Learnt(round_number, np.array(found, np.float64, ndmin=2))
-        return self._learnt.updates
+            self._cached = _ColluderUpdates(round_number, np.array(found, np.float64, ndmin=2))
+        return self._cached.updates
 
 
 def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
-    """Return the malicious clients that a scenario asks for, or `None`.
+    """Return the malicious clients of a scenario, or `None` if it has no attack.
 
     Raises:
         ConfigError: the attack, its arguments or the data do not fit each other.
@@ -101,7 +101,7 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
         return None
     clients = len(population)
     if clients < 2:
-        raise ConfigError("attack.kind: with one client there would be nobody honest")
+        raise ConfigError("attack.kind: needs at least 2 clients, one of them honest, but there is 1")
     malicious = malicious_clients(scenario.seed, clients, config.fraction)
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     expected = max(1, round(len(malicious) * cohort / clients))

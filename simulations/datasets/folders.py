@@ -1,4 +1,4 @@
-"""The user's own folders of texts or images: one folder a site, in it one a label."""
+"""The user's own folders of texts or images: one folder per site, with one folder per label in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGE_ARGUMENTS: Final = {"size": Argument(28, least=1, most=4096), "grayscale"
 
 
 def load_text(scenario: Scenario) -> Population:
-    """Load text files, site/label/*.txt; `data.args` may hold their encoding."""
+    """Load text files, site/label/*.txt; `data.args` may set their encoding."""
     folder = existing_path(scenario, folder=True)
     encoding = Format.from_args(scenario.data.args).encoding
     rows = []
@@ -36,7 +36,7 @@ def load_text(scenario: Scenario) -> Population:
         except (OSError, UnicodeDecodeError):
             raise UnreadableDataError(
                 f"{file} cannot be read as text in {encoding.upper()}",
-                hint='save it as UTF-8, or name its encoding, e.g. data.args.encoding = "gbk"',
+                hint='save it as UTF-8, or set its encoding, e.g. data.args.encoding = "gbk"',
             ) from None
     table = pa.table(list(map(list, zip(*rows, strict=True))), names=["text", "label", "site"])
     return spread(Raw(table, label="label", site="site", text="text"), scenario)
@@ -45,11 +45,11 @@ def load_text(scenario: Scenario) -> Population:
 def load_images(scenario: Scenario) -> Population:
     """Load image files, site/label/*.png and the like.
 
-    `data.args` may hold size (of a side in pixels; without it all images must be of one size) and
+    `data.args` may set size (of a side in pixels; without it all images must have the same size) and
     grayscale.
 
     Raises:
-        ConfigError: bad arguments, or a size is needed; UnreadableDataError: names the file.
+        ConfigError: bad arguments, or a size is needed. UnreadableDataError: it names the file.
     """
     folder = existing_path(scenario, folder=True)
     given = scenario.data.args
@@ -64,8 +64,8 @@ def load_images(scenario: Scenario) -> Population:
         sites.append(site)
         if size is None and (pixels[-1].shape != pixels[0].shape or max(pixels[0].shape) > _LARGEST):
             raise ConfigError(
-                f"data.args.size: images of different sizes, or larger than {_LARGEST} pixels ({file}), need "
-                "one, e.g. size = 64"
+                f"data.args.size: must be set for images of different sizes or above {_LARGEST} pixels "
+                f"({file}), e.g. size = 64"
             )
     table = pa.table({"label": labels, "site": sites})
     return spread(Raw(table, label="label", site="site", tensors={"image": np.stack(pixels)}), scenario)
@@ -94,7 +94,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, 
     ]
     if not found:
         raise UnreadableDataError(
-            f"{folder} holds no files site/label/*{suffixes[0]}",
-            hint="put the files of each site into a folder, and in it one folder a label",
+            f"{folder} contains no files site/label/*{suffixes[0]}",
+            hint="put the files of each site into a folder, with one folder per label in it",
         )
     yield from found

@@ -1,4 +1,4 @@
-"""A line with noise, made on demand; docs/data/linear.md is the data card."""
+"""A synthetic line with noise; docs/data/linear.md is the data card."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _ARGUMENTS = {"rows": Argument(_ROWS, least=10), "width": Argument(_WIDTH, posit
 
 @dataclass(frozen=True, slots=True)
 class LinearPopulation:
-    """Clients with y = 2 + 3 x + N(0, 0.5²), whose x lie in shifted parts of [0, 10].
+    """Clients with y = 2 + 3 x + N(0, 0.5²), whose x are in shifted parts of [0, 10].
 
-    A client's rows are drawn when they are asked for, so a million clients cost nothing to make.
+    A client's rows are generated on demand, so a million clients cost nothing to create.
 
     Attributes:
-        clients: how many; seed: of all draws; rows_each: rows of a client.
-        width: width of a client's range of x; the ranges' lower ends go evenly from 0 to 10 - width.
+        clients: their number; seed: of all draws; rows_each: rows per client.
+        width: width of a client's range of x; the lower ends of the ranges are spaced evenly from 0 to 10 -
+            width.
     """
 
     clients: int
@@ -48,7 +49,7 @@ class LinearPopulation:
         return self.rows_each
 
     def shard(self, client: int) -> Shard:
-        """Draw a client's rows."""
+        """Generate a client's rows."""
         if not 0 <= client < self.clients:
             raise IndexError(f"client {client} of {self.clients}")
         rng = generator(self.seed, "data", client=client)
@@ -59,7 +60,7 @@ class LinearPopulation:
 
 
 def load(scenario: Scenario) -> Population:
-    """Make the population; `data.args` may hold rows (a client) and width (of its range of x).
+    """Create the population; `data.args` may set rows (per client) and width (of a client's range of x).
 
     Raises:
         ConfigError: values out of range.

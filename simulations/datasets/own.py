@@ -29,7 +29,7 @@ def load(scenario: Scenario) -> Population:
     """Call the function with data.args, and spread what it returns as `spread_given` does.
 
     Raises:
-        ConfigError: it cannot be imported; DataError: it returned something else.
+        ConfigError: it cannot be imported. DataError: it returned something else.
     """
     source = scenario.data.source
     return spread_given(
@@ -92,7 +92,7 @@ def _spread_arrays(
     if tensors and len(columns) == 1:
         raw = to_raw(columns[tensors[0]], labels, sites, where, name=tensors[0])
     elif tensors:
-        raise DataError(f"{where} the column {tensors[0]} of several dimensions beside others")
+        raise DataError(f"{where} the column {tensors[0]} with several dimensions: it must be the only one")
     else:
         raw = _columns_to_raw(columns, labels, sites, scenario.data, where)
     return spread(raw, scenario)

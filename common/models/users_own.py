@@ -64,7 +64,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     if not inspect.isclass(function):
         return list(inspect.signature(function).parameters.values())
     # The signature of a Keras class is that of its `__new__`, which takes anything.
-    return list(inspect.signature(function.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return list(inspect.signature(function.__init__).parameters.values())[1:]
 
 
 def _wanted(function: Callable[..., Any], model: ModelConfig) -> int:

@@ -49,7 +49,7 @@ lock: install-dev ## update the lock files (needs a package index)
 	$(LOCK) --group dev --all-extras pyproject.toml -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt --group editable pyproject.toml -o requirements/run.txt
 
-docs: install ## generate docs/config.md, docs/cli.md, docs/errors.md
+docs: install ## generate docs/config.md, docs/cli.md, docs/errors.md, docs/messages.md
 	$(BIN)/python -m shoal.simulations.cli.reference_pages docs
 
 proto: install-dev ## generate common/wire/wire_pb2.py from wire.proto

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from shoal.common.config import Scenario
 from shoal.common.events import ClientRow, RoundRow, SiteRow
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.console import make_console
 from shoal.simulations.results.site_table import site_table
 from shoal.simulations.results.sites import monitored_metric
@@ -37,7 +38,7 @@ class ProgressDisplay:
 
     def __init__(self, scenario: Scenario, console: Console | None = None) -> None:
         self._scenario = scenario
-        self._private = scenario.privacy.unit != "none"
+        self._private = mechanism_of(scenario.privacy).guarantees
         self._console = console or make_console()
         self._rows: deque[RoundRow] = deque(maxlen=VISIBLE)
         self._seconds: deque[float] = deque(maxlen=RECENT)

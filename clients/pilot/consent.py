@@ -12,6 +12,7 @@ from shoal.common.errors import DisclosureError
 from shoal.common.messages import table
 from shoal.common.messages.table import MESSAGES, MessageType
 from shoal.common.preprocessing.sums.noise import is_asked_for_sums
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.schema import Schema
 
 # What a site may refuse, by the name that its operator gives it; where two types share one, the first.
@@ -81,7 +82,7 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
         "clients": f"{clients} on the server's list",
         "rows": f"{rows:,} here; they are read here only",
     }
-    if scenario.privacy.unit != "none":
+    if mechanism_of(scenario.privacy).guarantees:
         privacy = scenario.privacy
         spends = f"epsilon = {privacy.epsilon:g}" if privacy.epsilon else "as its noise gives"
         asks["privacy"] = f"unit {privacy.unit}, {spends} for all rounds, delta = {privacy.delta:g}"

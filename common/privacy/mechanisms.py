@@ -21,7 +21,8 @@ class Mechanism:
 
     Attributes:
         unit: its name in a scenario.
-        member: what one member is, whose presence is hidden; "" where nothing is guaranteed.
+        member: what a member is, whose data are hidden, in a word; "" where nothing is guaranteed.
+        protects: the same in full.
         whole_clients: whether a member is a client with all its rows, so that one plan holds for all.
         per_row: whether each step of local training is private (DP-SGD).
         norms_apart: how many clipping norms two neighbouring updates can differ by: a client that is there or
@@ -31,10 +32,16 @@ class Mechanism:
 
     unit: Unit
     member: str = ""
+    protects: str = ""
     whole_clients: bool = False
     per_row: bool = False
     norms_apart: int = 1
     server_noise: bool = False
+
+    @property
+    def against_server(self) -> bool:
+        """Whether noise is added before the server sees anything: it need not be trusted with updates."""
+        return self.guarantees and not self.server_noise
 
     @property
     def guarantees(self) -> bool:
@@ -44,9 +51,11 @@ class Mechanism:
 
 MECHANISMS: Final[Mapping[str, Mechanism]] = {
     "none": Mechanism("none"),
-    "client": Mechanism("client", "one client with all its rows", whole_clients=True, server_noise=True),
-    "local": Mechanism("local", "one client with all its rows", whole_clients=True, norms_apart=2),
-    "record": Mechanism("record", "one training row", per_row=True),
+    "client": Mechanism(
+        "client", "client", "one client with all its rows", whole_clients=True, server_noise=True
+    ),
+    "local": Mechanism("local", "client", "one client with all its rows", whole_clients=True, norms_apart=2),
+    "record": Mechanism("record", "training row", "one training row", per_row=True),
 }
 
 

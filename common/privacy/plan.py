@@ -14,6 +14,7 @@ from typing import Final
 from shoal.common.config import PrivacyConfig, Scenario
 from shoal.common.errors import BudgetError
 from shoal.common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
+from shoal.common.privacy.mechanisms import mechanism_of
 
 # Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
 # choice of noise, a twentieth of the cohort, would take more.
@@ -87,16 +88,17 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
         BudgetError: no noise is enough.
     """
     privacy, size = scenario.privacy, scenario.strategy.clients_per_round
+    mechanism = mechanism_of(privacy)
     sampling: Sampling = "everyone"
     share, population = 1.0, 0
     # A client knows when it is asked, so against the server (local) nothing is gained by sampling.
-    if privacy.unit == "client" and 0 < size < clients:
+    if mechanism.server_noise and 0 < size < clients:
         sampling, share = scenario.strategy.sampling, size / clients
         population = clients if sampling == "fixed" else 0
     budget = math.inf if privacy.epsilon is None else privacy.epsilon
     noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
     # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.
-    sides = 2 if privacy.unit == "local" else 1
+    sides = mechanism.norms_apart
     if noise is None:
         rest = (sampling, share, population, before, budget, delta, privacy.accountant)
         noise = sides * _solved(scenario.training.rounds, *rest)

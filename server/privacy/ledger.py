@@ -27,6 +27,7 @@ from shoal.common.config import Scenario
 from shoal.common.events import ClientRow
 from shoal.common.messages.names import EPSILON, EPSILON_NEXT
 from shoal.common.privacy.charges import Charges
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import Source
 from shoal.common.privacy.plan import ClientPrivacyPlan
 
@@ -151,10 +152,11 @@ def make_ledger(
         path: of its file; source: of the noise.
         epsilon: that a checkpoint says was spent; NaN at the start.
     """
-    privacy = scenario.privacy
+    privacy, mechanism = scenario.privacy, mechanism_of(scenario.privacy)
     if plan is not None:
-        return ClientLedger(plan, apart=privacy.unit == "local", path=path, repeatable=source == "seeded")
-    if privacy.unit == "record":
+        apart = mechanism.against_server
+        return ClientLedger(plan, apart=apart, path=path, repeatable=source == "seeded")
+    if mechanism.per_row:
         if scenario.secure.aggregation:
             return RecordLedger(math.inf, math.nan if privacy.epsilon is None else privacy.epsilon)
         spent = 0.0 if math.isnan(epsilon) else epsilon

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from shoal.common.config import Scenario
 from shoal.common.privacy.accounting import neighbours
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import SOURCES, Source
 from shoal.common.privacy.plan import ClientPrivacyPlan
 
-_MEMBER = {"client": "client", "local": "client", "record": "training row"}
 _TRUST = {
     "client": "against everyone who sees the models; the server is trusted with single updates",
     "masked": "against everyone who sees the models, and against the server, which sees only noisy sums, as "
@@ -35,10 +35,11 @@ def promised(
         epsilon: budget spent so far; source: of the noise.
     """
     privacy = scenario.privacy
-    if privacy.unit == "none":
+    mechanism = mechanism_of(privacy)
+    if not mechanism.guarantees:
         return None
     outside = list(_ALWAYS_OUTSIDE)
-    masked = scenario.secure.aggregation and privacy.unit == "client"
+    masked = scenario.secure.aggregation and mechanism.server_noise
     covers = ["the weights of the model after every round"]
     if privacy.statistics_epsilon is not None:
         covers.append("the preprocessing, fitted from noisy sums")
@@ -49,7 +50,7 @@ def promised(
         outside.insert(0, "preprocessing statistics, which have no noise (privacy.statistics_epsilon)")
     return {
         "unit": privacy.unit,
-        "member": _MEMBER[privacy.unit],
+        "member": mechanism.member,
         "epsilon": epsilon,
         "budget": privacy.epsilon,
         "delta": privacy.delta,
@@ -68,17 +69,17 @@ def promised(
 
 def _neighbours(scenario: Scenario, plan: ClientPrivacyPlan | None) -> str:
     """Describe which two data sets the guarantee makes hard to distinguish."""
-    member = _MEMBER[scenario.privacy.unit]
-    if scenario.privacy.unit == "local":  # its participation is known, and its update could be anything
-        return f"differ in all that one {member} holds"
-    return neighbours(() if plan is None else plan.charges(1), member)
+    mechanism = mechanism_of(scenario.privacy)
+    if mechanism.norms_apart == 2:  # its participation is known, and its update could be anything
+        return f"differ in all that one {mechanism.member} holds"
+    return neighbours(() if plan is None else plan.charges(1), mechanism.member)
 
 
 def _noise_multiplier(scenario: Scenario, plan: ClientPrivacyPlan | None) -> float | None:
     """Return the standard deviation over the clipping norm; `None` if each client has its own."""
     if plan is None:
         return scenario.privacy.noise_multiplier
-    return plan.noise_multiplier * (2 if scenario.privacy.unit == "local" else 1)
+    return plan.noise_multiplier * mechanism_of(scenario.privacy).norms_apart
 
 
 def _sampling(scenario: Scenario, plan: ClientPrivacyPlan | None) -> str:

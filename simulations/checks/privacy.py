@@ -5,17 +5,19 @@ from __future__ import annotations
 from shoal.common.config import Scenario, StrategyConfig
 from shoal.common.errors import ConfigError
 from shoal.common.plugins import is_users_own
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.server.strategies.catalog import STRATEGIES, needs_every_update
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:
     """Return one line for each conflict of `[privacy]` with another section."""
-    if scenario.privacy.unit == "none":
+    mechanism = mechanism_of(scenario.privacy)
+    if not mechanism.guarantees:
         return _unused(scenario)
     problems = [*_noise_problems(scenario), *_update_problems(scenario), *_choice_problems(scenario)]
-    if scenario.privacy.unit == "client":
+    if mechanism.server_noise:
         problems += _central_problems(scenario)
-    if scenario.privacy.unit == "record":
+    if mechanism.per_row:
         problems += _record_problems(scenario)
     return problems
 
@@ -46,9 +48,9 @@ def _noise_problems(scenario: Scenario) -> list[str]:
             f"privacy.statistics_epsilon = {share:g} leaves nothing of privacy.epsilon = {budget:g} for "
             "training: set it below privacy.epsilon"
         )
-    if privacy.clipping == "adaptive" and privacy.unit != "client":
+    if privacy.clipping == "adaptive" and not mechanism_of(privacy).server_noise:
         problems.append(f'privacy.clipping = "adaptive" needs privacy.unit = "client", not "{privacy.unit}"')
-    if privacy.weights == "bounded" and privacy.unit != "client":
+    if privacy.weights == "bounded" and not mechanism_of(privacy).server_noise:
         problems.append(f'privacy.weights = "bounded" needs privacy.unit = "client", not "{privacy.unit}"')
     return problems
 
@@ -57,14 +59,14 @@ def _update_problems(scenario: Scenario) -> list[str]:
     """Find steps of `[update]` that repeat or undo what the privacy unit does."""
     privacy, update = scenario.privacy, scenario.update
     problems = []
-    if privacy.unit in ("client", "local"):
+    if mechanism_of(privacy).whole_clients:
         for name, value in (("clip_norm", update.clip_norm), ("noise_stddev", update.noise_stddev)):
             if value:
                 problems.append(
                     f'update.{name} = {value:g}: privacy.unit = "{privacy.unit}" already does this: '
                     "remove the key"
                 )
-    if privacy.unit == "client" and update.compress != "none":
+    if mechanism_of(privacy).server_noise and update.compress != "none":
         problems.append(
             f'update.compress = "{update.compress}": rounding after clipping can make an update larger than '
             'privacy.clip_norm, and the guarantee relies on that limit: set it to "none"'
@@ -145,7 +147,7 @@ def secure_problems(scenario: Scenario) -> list[str]:
             f"server.round_retries = {scenario.server.round_retries}: a client sends one masked update per "
             "round and cannot be asked again (secure.max_dropout covers losses): set it to 0"
         )
-    if scenario.privacy.unit == "local":
+    if mechanism_of(scenario.privacy).norms_apart == 2:
         problems.append(
             'privacy.unit = "local" with secure.aggregation adds far more noise than needed, because the '
             'server sees only sums: use privacy.unit = "client"'

@@ -8,6 +8,7 @@ from shoal.common.config import Scenario
 from shoal.common.config.cross_checks import cross_problems
 from shoal.common.errors import ConfigError, ShoalError
 from shoal.common.preprocessing.sums.noise import protection
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.checks.privacy import privacy_problems, secure_cohort_problems, secure_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
@@ -92,7 +93,7 @@ def _scaffold_problems(scenario: Scenario) -> list[str]:
             "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation "
             "does not mask: use another strategy, or set it to false"
         )
-    if privacy.unit != "none":
+    if mechanism_of(privacy).guarantees:
         problems.append(
             "strategy.name: SCAFFOLD sends control variates beside the updates, which have no noise, so that "
             f'privacy.unit = "{privacy.unit}" would not hold: use another strategy'

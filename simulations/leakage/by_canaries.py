@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.schema import Shard
 from shoal.common.seeds import generator, integer_seed
 from shoal.simulations.leakage import canary, lira
@@ -73,8 +74,9 @@ def _adds_clients(target: Target) -> bool:
     holds (docs/privacy.md: unit "local", or cohorts of a fixed size), a row more or less at one client is.
     """
     scenario, clients = target.scenario, len(target.population)
+    by_chance = scenario.strategy.sampling == "poisson"
     everyone = not 0 < scenario.strategy.clients_per_round < clients
-    return scenario.privacy.unit == "client" and (everyone or scenario.strategy.sampling == "poisson")
+    return mechanism_of(scenario.privacy).server_noise and (everyone or by_chance)
 
 
 def _without_quorum(scenario: Scenario) -> Scenario:

@@ -15,6 +15,7 @@ from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
 from shoal.common.messages.names import ARRAYS
 from shoal.common.messages.requests import TrainRequest
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.schema import InputSpec, Shard
 from shoal.common.update.codecs import CODECS
 from shoal.common.weights import Weights, record_to_weights, weights_to_record
@@ -94,7 +95,7 @@ class Updates:
 
 def _with_noise_of_run(target: Target, scenario: Scenario) -> Scenario:
     """With DP-SGD a client's noise follows from its rows: take that of the attacked client with the least."""
-    if scenario.privacy.unit != "record":
+    if not mechanism_of(scenario.privacy).per_row:
         return scenario
     runtime = ClientRuntime(target.scenario, target.population)
     sizes = [len(target.splits(client)["train"]) for client in target.clients]

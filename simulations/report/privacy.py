@@ -8,6 +8,7 @@ from typing import Any
 
 from shoal.common.config import Scenario
 from shoal.common.events import RoundRow
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.report.plot import Figure, figure, rounds_axis, series, title
 from shoal.simulations.results.text import number
 
@@ -19,7 +20,7 @@ _NOTHING = (
 
 def kept_word(scenario: Scenario) -> str:
     """Return which round is kept: with differential privacy the last, as rows must not select one."""
-    return "best" if scenario.privacy.unit == "none" else "last"
+    return "last" if mechanism_of(scenario.privacy).guarantees else "best"
 
 
 def privacy_section(
@@ -34,7 +35,7 @@ def privacy_section(
     privacy = scenario.privacy
     charged = [row for row in rounds if math.isfinite(row.epsilon)]
     guarantee: Mapping[str, Any] = summary.get("privacy") or {}
-    if privacy.unit == "none":
+    if not mechanism_of(privacy).guarantees:
         return {"notes": [_NOTHING], "figure": None, "facts": [], "covers": [], "not_covered": []}
     spent = charged[-1].epsilon if charged else 0.0
     budget = f" of {privacy.epsilon:g}" if privacy.epsilon is not None else ""
@@ -56,7 +57,7 @@ def _facts(scenario: Scenario, guarantee: Mapping[str, Any]) -> list[tuple[str, 
     privacy = scenario.privacy
     noise = guarantee.get("noise_multiplier")
     return [
-        ("protects", {"record": "one training row"}.get(privacy.unit, "one client with all its rows")),
+        ("protects", mechanism_of(privacy).protects),
         (
             "clipping norm",
             f"{privacy.clip_norm:g}" + (", adaptive" if privacy.clipping == "adaptive" else ""),

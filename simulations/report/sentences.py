@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from shoal.common.config import Scenario
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.leakage import bound, inversion_rows, membership_rows
 from shoal.simulations.report.privacy import kept_word
@@ -73,7 +74,7 @@ def disclosure_rule(facts: Facts) -> str:
 
     rule, privacy = facts.scenario.preprocessing, facts.scenario.privacy
     if is_asked_for_sums(facts.scenario):
-        noised = privacy.statistics_epsilon is not None and privacy.unit != "client"
+        noised = privacy.statistics_epsilon is not None and not mechanism_of(privacy).server_noise
         behind = (
             "protected by noise instead of a minimum number of rows (except names of categories and words)"
             if noised

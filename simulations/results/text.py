@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from shoal.common.config import Scenario
 from shoal.common.events import Interval, Model, RoundRow
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.results.sites import monitored_metric
 
 NAMES = {
@@ -101,7 +102,7 @@ def round_line(row: RoundRow, scenario: Scenario, *, left: float | None = None) 
         missing = f" ({row.cohort - row.succeeded} failed)" if row.succeeded < row.cohort else ""
         parts += [f"cohort {count(row.cohort)}{missing}", f"train loss {number(row.train_loss)}"]
     if monitor:
-        best = " *best" if row.best and scenario.privacy.unit == "none" else ""
+        best = " *best" if row.best and not mechanism_of(scenario.privacy).guarantees else ""
         parts.append(f"{metric_name(monitor)} {number(row.metrics[monitor])}{best}")
     if row.epsilon == row.epsilon:
         parts.append(f"ε {number(row.epsilon)}")

@@ -22,6 +22,7 @@ from typing import Literal
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.privacy.accounting import Charge, solve_noise
+from shoal.common.privacy.mechanisms import MECHANISMS, mechanism_of
 from shoal.common.privacy.plan import delta_of_names
 from shoal.common.schema import Schema
 from shoal.common.secure import graph
@@ -50,7 +51,7 @@ class StatisticsProtection:
     @property
     def noisy(self) -> bool:
         """Whether the sums get noise."""
-        return self.unit != "none"
+        return MECHANISMS[self.unit].guarantees
 
 
 def is_asked_for_sums(scenario: Scenario) -> bool:
@@ -68,16 +69,17 @@ def protection(schema: Schema, scenario: Scenario) -> StatisticsProtection:
     privacy = scenario.privacy
     if privacy.statistics_epsilon is None:
         return StatisticsProtection()
-    if privacy.unit == "none":
+    mechanism = mechanism_of(privacy)
+    if not mechanism.guarantees:
         raise ConfigError(
             'privacy.statistics_epsilon is set, but privacy.unit is "none"',
             hint="say whom the noise shall protect: record, client or local",
         )
     named = schema.names("categorical") + schema.names("text")
-    if privacy.unit == "local" and named:
+    if mechanism.norms_apart == 2 and named:
         raise ConfigError(
-            f'privacy.unit = "local" promises noise on all that a client tells, but categories and words of '
-            f"{', '.join(named)} cannot be told with noise",
+            'privacy.unit = "local" guarantees noise on all that a client sends, but categories and words '
+            f"cannot be sent with noise: those of {', '.join(named)}",
             hint='leave the columns out (data.exclude), or use privacy.unit = "client"',
         )
     refined = bool(schema.names("numeric") or schema.names("sequence"))
@@ -90,17 +92,17 @@ def protection(schema: Schema, scenario: Scenario) -> StatisticsProtection:
     )
     # That a client takes part is no secret to the server, and it could hold anything: two vectors of it
     # differ by up to twice what one moves a sum by.
-    sides = 2 if privacy.unit == "local" else 1
+    sides = mechanism.norms_apart
     charges = (_charge(solved, passes, scenario),)
     # as in training: a server that sees single clients is trusted with the noise that protects whole ones
-    at_client = privacy.unit != "client" or scenario.secure.aggregation
+    at_client = not mechanism.server_noise or scenario.secure.aggregation
     return StatisticsProtection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
 
 
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
     """Return what is charged; of the kind of neighbours that the rounds have (`Charge`)."""
     fixed = scenario.strategy.sampling == "fixed" and scenario.strategy.clients_per_round > 0
-    if scenario.privacy.unit == "client" and fixed:
+    if mechanism_of(scenario.privacy).server_noise and fixed:
         return Charge(multiplier, passes, "fixed", share=1.0)
     return Charge(multiplier, passes)
 

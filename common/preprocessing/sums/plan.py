@@ -35,6 +35,7 @@ from shoal.common.preprocessing.sums.grid import Grid
 from shoal.common.preprocessing.sums.layout import Block, Layout
 from shoal.common.preprocessing.sums.names import NameTable
 from shoal.common.preprocessing.sums.noise import StatisticsProtection, protection
+from shoal.common.privacy.mechanisms import MECHANISMS
 from shoal.common.schema import Schema
 
 EXACT: Final = Grid(0.01)
@@ -74,7 +75,7 @@ class SumsPlan:
     @property
     def by_record(self) -> bool:
         """Whether the noise protects single rows."""
-        return self.protection.unit == "record"
+        return MECHANISMS[self.protection.unit].per_row
 
     @property
     def scaled(self) -> bool:

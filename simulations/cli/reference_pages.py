@@ -92,9 +92,9 @@ def messages_markdown() -> str:
         _GENERATED.format(source="common/messages/"),
         "# Messages\n",
         "Everything that server and clients send each other, in simulations, pilots and Flower's deployment.",
-        "Both sides check it. A client refuses a request with an unknown record or key, a missing one, or a",
-        "value of another type, out of range or not finite, and names it (`MessageError`). A reply with anything",
-        "beyond its row is refused by the client before it is sent, and by the server when it arrives.\n",
+        "Both sides check it. A client refuses a request with an unknown record or key, a missing one, or",
+        "a value of another type, out of range or not finite, and names it (`MessageError`). A reply with",
+        "anything beyond its row is refused by the client before it is sent, and by the server as well.\n",
         "| type | purpose | a site may refuse it as | charges |",
         "|---|---|---|---|",
     ]
@@ -103,13 +103,13 @@ def messages_markdown() -> str:
         lines.append(f"| `{one.name}` | {one.purpose} | {refusable} | {_CHARGES[one.charge]} |")
     lines += [
         "",
-        "An update is what training has added to the shared weights. `update.compress` says how it is encoded:",
-        "`none` sends it as it is, `float16` in 16 bits, `int8` as a byte a number and a step for each array.",
+        "An update is what training has added to the shared weights. `update.compress` says how it is sent:",
+        "`none` as it is, `float16` in 16 bits, `int8` as one byte a number and a step for each array.",
         "Shared weights are the trainable ones, and the statistics of batch norm unless",
-        '`model.aggregate_statistics = "local"`. Every request names the frozen weights by their hash; they are',
-        "sent only to a client that lacks them, and never back.\n",
-        "In a simulation a reply may stand for several clients of one process. It then holds their mean update,",
-        "means and sums of their numbers, and `clients`, a table of each client's numbers.\n",
+        '`model.aggregate_statistics = "local"`. Every request names the frozen weights by their hash; they',
+        "are sent only to a client that lacks them, and never back.\n",
+        "In a simulation a reply may stand for several clients of one process. It then holds their mean",
+        "update, means and sums of their numbers, and `clients`, a table of each client's numbers.\n",
     ]
     for one in MESSAGES.values():
         lines += _message(one)

@@ -1,7 +1,7 @@
-"""Certificates of a pilot: a small authority, keys for server and clients, and who a peer is.
+"""Certificates of a pilot: a certificate authority, keys for server and clients, identity of peers.
 
-Keys are NIST P-256; names stand in the subject's common name, and a server's hosts in its alternative names
-(RFC 5280).
+Keys are NIST P-256; names are in the subject's common name, and a server's hosts in its subject alternative
+names (RFC 5280).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _log = logging.getLogger("shoal.transport")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is at the other end.
+    """The identity of the other side.
 
     Attributes:
-        name: common name of its certificate, "" without one; serial: of the certificate, 0 without one.
+        name: common name of its certificate, or ""; serial: number of the certificate, or 0.
         peer: its address.
     """
 
@@ -46,7 +46,7 @@ class Identity:
 
 
 def identity(auth_context: Mapping[str, Iterable[bytes]], peer: str) -> Identity:
-    """Return who a peer is, from the certificate that TLS has verified.
+    """Return the identity of a peer from the certificate that TLS has verified.
 
     Args:
         auth_context: of the gRPC call; peer: its address.
@@ -60,13 +60,13 @@ def identity(auth_context: Mapping[str, Iterable[bytes]], peer: str) -> Identity
 
 
 def make_authority(folder: Path, name: str = "shoal pilot") -> None:
-    """Make ca.crt, ca.key and an empty revocation list, ca.crl, in a folder.
+    """Create ca.crt, ca.key and an empty revocation list, ca.crl, in a folder.
 
     Raises:
-        TransportError: there is one already, which would make all its certificates worthless.
+        TransportError: there is one already; replacing it would invalidate all its certificates.
     """
     if (folder / f"{AUTHORITY}.key").exists():
-        raise TransportError(f"{folder} has an authority already", hint="choose another folder")
+        raise TransportError(f"{folder} already contains an authority", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -82,19 +82,19 @@ def make_authority(folder: Path, name: str = "shoal pilot") -> None:
 
 
 def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365) -> None:
-    """Make NAME.crt and NAME.key, signed by the authority in a folder.
+    """Create NAME.crt and NAME.key, signed by the authority in a folder.
 
     Args:
-        folder: where ca.crt and ca.key are, and the new files go.
+        folder: contains ca.crt and ca.key, and gets the new files.
         name: of the client or server.
-        hosts: names and addresses of a server; none makes it a client's certificate.
-        days: that it is valid; a number below 1 makes one that has expired.
+        hosts: names and addresses of a server; empty for a client's certificate.
+        days: validity in days; below 1, the certificate has expired already.
 
     Raises:
-        TransportError: there is no authority, or the name cannot be used.
+        TransportError: there is no authority, or the name is invalid.
     """
     if not name or name == AUTHORITY or Path(name).name != name or not name.isprintable() or len(name) > 64:
-        raise TransportError(f"{name!r} cannot be the name of a client: 1 to 64 characters, no path")
+        raise TransportError(f"invalid name of a client: {name!r}; expected 1 to 64 characters and no path")
     ca, signer = _authority(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -121,16 +121,16 @@ def revoke(folder: Path, name: str) -> None:
 
 
 class Revocations:
-    """The serial numbers of an authority's revocation list, read again when the file changes.
+    """The serial numbers of an authority's revocation list, reloaded when the file changes.
 
-    A list that the authority has not signed, or that cannot be read, is logged, and the last good one
+    If the list is not signed by the authority or cannot be read, this is logged, and the last valid list
     stays in force.
 
     Args:
         ca: certificate of the authority; path: of its list.
 
     Raises:
-        TransportError: there is no good list to begin with.
+        TransportError: there is no valid list at the start.
     """
 
     def __init__(self, ca: Path, path: Path) -> None:
@@ -140,7 +140,7 @@ class Revocations:
         self._serials = self._load()
 
     def serials(self) -> Set[int]:
-        """Return the numbers of the certificates that count no more."""
+        """Return the serial numbers of the revoked certificates."""
         stamp = self._stamp_now()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -148,7 +148,7 @@ class Revocations:
                 self._serials = self._load()
                 _log.info("%s: %d certificates are revoked", self._path, len(self._serials))
             except TransportError as error:
-                _log.warning("%s; the list before stays in force", error.message)
+                _log.warning("%s; the previous list stays in force", error.message)
         return self._serials
 
     def _stamp_now(self) -> tuple[int, int, int]:
@@ -162,14 +162,14 @@ class Revocations:
         try:
             found = x509.load_pem_x509_crl(_read(self._path))
         except ValueError as error:
-            raise TransportError(f"{self._path} is no revocation list: {error}") from error
+            raise TransportError(f"{self._path} is not a revocation list: {error}") from error
         if not isinstance(self._key, ec.EllipticCurvePublicKey) or not found.is_signature_valid(self._key):
             raise TransportError(f"{self._path} is not signed by the authority")
         return frozenset(one.serial_number for one in found)
 
 
 def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """Return credentials of a server that wants a certificate of every client.
+    """Return credentials of a server that requires a certificate of every client.
 
     Raises:
         TransportError: a file cannot be read.
@@ -219,7 +219,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TransportError(
-            f"cannot read {path}: {error.strerror}", hint="`shoal certs` makes certificates for a pilot"
+            f"cannot read {path}: {error.strerror}", hint="`shoal certs` creates certificates for a pilot"
         ) from error
 
 
@@ -239,7 +239,7 @@ def _builder(
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     end = now + timedelta(days=days)
-    # An hour back, for clocks that differ.
+    # Valid from an hour ago, because clocks may differ.
     start = min(now - timedelta(hours=1), end - timedelta(days=1))
     return (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""Runs a scenario over clients elsewhere: waits for them, leads the rounds, and writes the run folder."""
+"""Runs a scenario with real sites: waits for the clients, runs the rounds, and writes the run folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _log = logging.getLogger("shoal.transport")
 
 @dataclass(frozen=True, slots=True)
 class RemotePopulation:
-    """The clients as the server knows them: names and a schema, and never a row."""
+    """The clients as known to the server: names and a schema, but no rows."""
 
     schema: Schema
     names: Sequence[str]
@@ -73,11 +73,11 @@ class RemotePopulation:
 
     def rows(self, client: int) -> int:
         """Refuse."""
-        raise TransportError("the rows of a pilot's clients are with them")
+        raise TransportError("the server has no rows: they stay at the sites")
 
     def shard(self, client: int) -> Shard:
         """Refuse."""
-        raise TransportError("the rows of a pilot's clients are with them")
+        raise TransportError("the server has no rows: they stay at the sites")
 
 
 def run_server(
@@ -96,14 +96,14 @@ def run_server(
     """Wait for the clients, run the scenario over them, and return the run folder.
 
     Args:
-        scenario: the configuration; schema: that all sites have agreed on.
+        scenario: the configuration; schema: agreed on by all sites.
         address: "host:port" to listen on; credentials, policy: as for `TransportServer`.
-        wait_s: seconds to wait for all clients before beginning with those that are there.
-        observers: as for `run_scenario`; resume: a run to go on with; say: is told of the waiting.
-        metrics: "host:port" that answers Prometheus; "" for none.
+        wait_s: seconds to wait for all clients before starting with the connected ones.
+        observers: as for `run_scenario`; resume: a run to resume; say: called with progress messages.
+        metrics: "host:port" for Prometheus metrics; "" for none.
 
     Raises:
-        TransportError: the address cannot be had, or no client came.
+        TransportError: the address cannot be used, or no client connected.
     """
     run_id = _run_id(resume)
     common = agreement(scenario, schema)
@@ -116,10 +116,10 @@ def run_server(
         there = server.wait_for(len(policy.names), wait_s)
         if not there:
             raise TransportError(
-                f"no client came in {wait_s:g} s",
-                hint="do they dial this address, with certificates of this CA?",
+                f"no client connected within {wait_s:g} s",
+                hint="check that clients use this address and certificates of this authority",
             )
-        say(f"{len(there)} of {len(policy.names)} clients are there")
+        say(f"{len(there)} of {len(policy.names)} clients are connected")
         population = RemotePopulation(schema, policy.names)
         about = {"tls": credentials is not None, "run_id": run_id}
 
@@ -132,7 +132,7 @@ def run_server(
 
 
 def _run_id(resume: RunFolder | None) -> str:
-    """Return the id of a run to go on with, or a new one."""
+    """Return the id of the run to resume, or a new one."""
     log = None if resume is None else resume.path / AUDIT_LOG
     entries = read_chain(log).entries if log is not None and log.exists() else ()
     return str(entries[0].get("run_id", "")) if entries else uuid4().hex
@@ -147,18 +147,18 @@ def serve(
     wrap: Callable[[Grid, Sites, AuditLog], Grid] = lambda grid, sites, log: grid,
     about: Mapping[str, object] = MappingProxyType({}),
 ) -> Path:
-    """Run a scenario over clients elsewhere, and return its run folder.
+    """Run a scenario with real sites, and return its run folder.
 
     The process must say which run it works for (`identify_process`), where Flower has not.
 
     Args:
         scenario: the configuration.
-        population: names and schema of the clients; it is never asked for rows.
-        over: makes the Grid over the clients, which may log what goes through it.
+        population: names and schema of the clients; its rows are never requested.
+        over: creates the Grid over the clients, with an optional log of messages.
         observers: as in `run_scenario`.
-        resume: a run to go on with, as `resume_run` does.
-        wrap: puts what logs between the server and a Grid that does not.
-        about: what the audit log tells of how clients are reached.
+        resume: a run to resume, as in `resume_run`.
+        wrap: adds logging to a Grid that does not log itself.
+        about: fields of the audit log on how clients are reached.
 
     Raises:
         ShoalError: as `run_scenario`.

@@ -1,1 +1,1 @@
-"""What a real site runs: it dials the server, shows what is asked, and answers from its own file."""
+"""What a real site runs: connects to the server, shows its requests, and answers from the site's own file."""

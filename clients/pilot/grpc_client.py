@@ -1,4 +1,4 @@
-"""The client's end: dials the server, runs what it is asked, and comes back after every break."""
+"""The client side of the transport: connects to the server, runs its tasks, and reconnects."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from shoal.common.wire.protocol import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
-# What another try will not mend.
+# Errors that a retry cannot fix.
 _HOPELESS: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
 _log = logging.getLogger("shoal.transport")
 
 
 class Runs(Protocol):
-    """What runs the ClientApp; a `Worker`, or one that is shared."""
+    """Runs the ClientApp: a `Worker`, or one shared by several clients."""
 
     def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
-        """Run the app for all jobs, as `Worker.run` does."""
+        """Run the app for all jobs, like `Worker.run`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A reply that is kept until the server has it: `packed`, or else the `error`."""
+    """A reply that is kept until the server has received it: `packed`, or otherwise the `error`."""
 
     error: str
     packed: Packed | None
@@ -56,31 +56,31 @@ class TransportClient:
         *,
         version: str,
         name: str = "",
-        on_passed: Callable[[MessageEntry], None] = lambda passed: None,
+        on_message: Callable[[MessageEntry], None] = lambda entry: None,
         refuses: Callable[[str], str] = lambda message_type: "",
         compression: Literal["none", "zstd"] = "none",
         most_bytes: int = 1 << 30,
         patience_s: float = 600.0,
     ) -> None:
-        """Prepare to dial.
+        """Prepare to connect.
 
         Args:
             address: "host:port" of the server; credentials: `None` for a server without TLS.
-            make_worker: makes what runs the ClientApp, when the server has told who we are, and again when
-                it runs another run.
-            version: of shoal; name: of this client, where no certificate says it.
-            on_passed: is told of each task that comes before it is worked on, and of each answer before it
-                leaves.
-            refuses: message type → why it is not answered, or "".
-            compression: of what leaves.
-            most_bytes: of a message of the server.
-            patience_s: how long a server that cannot be reached is tried.
+            make_worker: creates the runner of the ClientApp after the server's welcome, and again when the
+                server starts another run.
+            version: of shoal; name: of this client, if it has no certificate.
+            on_message: called with the entry of each task before it is run, and of each reply before it is
+                sent.
+            refuses: message type → why it is refused, or "".
+            compression: of replies.
+            most_bytes: maximum size of a message from the server.
+            patience_s: how long to keep trying an unreachable server.
         """
         self._address = address
         self._credentials = credentials
         self._make_worker = make_worker
         self._hello = wire.Hello(protocol=PROTOCOL, version=version, name=name)
-        self._on_passed = on_passed
+        self._on_message = on_message
         self._refuses = refuses
         self._compression = compression
         self._most_bytes = most_bytes
@@ -93,10 +93,10 @@ class TransportClient:
         self._welcomed = False
 
     def run(self) -> None:
-        """Take part until the server says goodbye.
+        """Take part until the server ends it.
 
         Raises:
-            TransportError: the server refuses us, or cannot be reached for too long.
+            TransportError: the server refuses this client, or is unreachable for too long.
         """
         wait, since = _FIRST_WAIT_S, time.monotonic()
         while True:
@@ -113,15 +113,16 @@ class TransportClient:
                 wait, since = _FIRST_WAIT_S, time.monotonic()
             if time.monotonic() - since > self._patience_s:
                 raise TransportError(
-                    f"no connection to {self._address} for {self._patience_s:g} s; last: {reason}",
-                    hint="is the server running, and are both certificates of the same authority?",
+                    f"no connection to {self._address} for {self._patience_s:g} s; last error: {reason}",
+                    hint="check that the server is running and that both certificates are from the same "
+                    "authority",
                 )
-            _log.info("%s; trying again in %.1f s", reason, wait)
-            time.sleep(wait * random.uniform(0.5, 1.0))  # clients shall not all come back at once
+            _log.info("%s; reconnecting in %.1f s", reason, wait)
+            time.sleep(wait * random.uniform(0.5, 1.0))  # so that clients do not all reconnect at once
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
     def _session(self) -> bool:
-        """Keep one connection as long as it lasts; tell whether the server said goodbye."""
+        """Keep one connection as long as it lasts; return whether the server ended the run."""
         channel: Any
         if self._credentials is None:
             channel = grpc.insecure_channel(self._address, LIMITS)
@@ -152,7 +153,7 @@ class TransportClient:
                 case "welcome":
                     self._begin(message.welcome)
                 case "refusal":
-                    raise TransportError(f"{self._address} refuses us: {message.refusal.reason}")
+                    raise TransportError(f"{self._address} refused this client: {message.refusal.reason}")
                 case "task":
                     content = self._receive(message.task.payload, stream)
                     outgoing.put(self._answer(message.task, content))
@@ -161,12 +162,12 @@ class TransportClient:
                 case "goodbye":
                     return True
                 case _:
-                    raise TransportError(f"{self._address} sent something that is no task")
+                    raise TransportError(f"{self._address} sent an unexpected message")
         return False
 
     def _begin(self, welcome: wire.Welcome) -> None:
         self._welcomed = True
-        if self._worker is None or welcome.run_id != self._run_id:  # of another run, nothing is kept
+        if self._worker is None or welcome.run_id != self._run_id:  # nothing is kept from another run
             self._worker, self._client = self._make_worker(welcome), welcome.client
             self._run_id, self._state, self._answers = welcome.run_id, None, {}
 
@@ -175,21 +176,21 @@ class TransportClient:
         while not unpacking.complete:
             part = next(stream, None)
             if part is None or part.WhichOneof("body") != "chunk":
-                raise TransportError(f"{self._address} sent a task without all of its content")
+                raise TransportError(f"{self._address} sent a task with incomplete content")
             unpacking.add(part.chunk)
         return unpacking.content()
 
     def _answer(self, task: wire.Task, content: RecordDict) -> Iterator[wire.FromClient]:
-        """Answer a task; one that has been answered before gets the same answer again."""
-        self._on_passed(self._passed("received", task, content, task.payload))
+        """Answer a task; a repeated task gets the same answer again."""
+        self._on_message(self._entry("received", task, content, task.payload))
         if task.id not in self._answers:
             self._answers[task.id] = self._work(task, content)
         answer = self._answers[task.id]
         header = None if answer.packed is None else answer.packed.header
-        self._on_passed(self._passed("sent", task, content, header, answer.error))
+        self._on_message(self._entry("sent", task, content, header, answer.error))
         return _messages(task.id, answer, header)
 
-    def _passed(
+    def _entry(
         self,
         direction: Direction,
         task: wire.Task,
@@ -197,17 +198,17 @@ class TransportClient:
         header: wire.Payload | None,
         error: str = "",
     ) -> MessageEntry:
-        number = round_of(asked)
+        round_number = round_of(asked)
         if header is None:
-            return MessageEntry.failed(direction, self._address, task.message_type, number, error)
+            return MessageEntry.failed(direction, self._address, task.message_type, round_number, error)
         digest = header.sha256.hex()
-        return MessageEntry(direction, self._address, task.message_type, number, header.size, digest)
+        return MessageEntry(direction, self._address, task.message_type, round_number, header.size, digest)
 
     def _work(self, task: wire.Task, content: RecordDict) -> _Answer:
         if self._worker is None:
-            raise TransportError(f"{self._address} sent a task before it welcomed us")
+            raise TransportError(f"{self._address} sent a task before its welcome")
         if reason := self._refuses(task.message_type):
-            _log.warning("refused the server's %s: %s", task.message_type, reason)
+            _log.warning("refused %s from the server: %s", task.message_type, reason)
             return _Answer(reason, None)
         node = FIRST_NODE_ID + self._client
         job = Job(node, self._client, task.message_type, task.group, self._state)

@@ -1,4 +1,4 @@
-"""Takes part in a federation as one site, from its own rows."""
+"""Takes part in a federation as one site, with its own rows."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _RUN_ID = 1  # Flower's id of a run; a process serves one
 
 
 class _ShowsModel:
-    """Logs the model that the server has sent, before it first runs here."""
+    """Logs the shapes of the server's model before it first runs here."""
 
     def __init__(self, worker: Runs) -> None:
         self._worker = worker
         self._shown = False
 
     def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
-        """Run as the worker does."""
+        """Run like the worker."""
         arrays = content.get(ARRAYS)
         if isinstance(arrays, ArrayRecord) and not self._shown:
             self._shown = True
@@ -77,38 +77,38 @@ def run_client(
     terms: Terms = ANY_TERMS,
     agree: Callable[[str], bool] = lambda statement: True,
 ) -> str:
-    """Take part as one site until the server says goodbye, and return the root of its audit log.
+    """Take part as one site until the server ends it, and return the root of the site's audit log.
 
     Args:
-        scenario: this site's own copy; schema: that all sites have agreed on; shard: this site's rows.
-        address: of the server; credentials: of this site; name: where no certificate says it.
-        log: file that gets an entry for each message that comes or leaves, as `AuditLog` writes it; beside
-            it, NAME-privacy.jsonl has the rounds that were charged to this site's privacy budget, and
-            NAME-states what the algorithm remembers of this site, where it remembers anything.
-        patience_s: how long a server that cannot be reached is tried.
-        terms: what this site refuses; agree: is given what the server asks and what will leave, before
-            anything does, and says whether to take part.
+        scenario: this site's own copy; schema: agreed on by all sites; shard: this site's rows.
+        address: of the server; credentials: of this site; name: of this site, if it has no certificate.
+        log: path of the `AuditLog`, with an entry for each message received or sent; next to it,
+            NAME-privacy.jsonl lists the rounds charged to this site's privacy budget, and NAME-states holds
+            what the algorithm remembers of this site, if it remembers anything.
+        patience_s: how long to keep trying an unreachable server.
+        terms: this site's; agree: called with the statement of what the server asks for and the site will
+            send, before anything is sent; returns whether to take part.
 
     Raises:
-        TransportError: the server refuses us or is not there.
-        DisclosureError: the terms are not met, or `agree` said no.
-        ConfigError: the server has another scenario or schema.
+        TransportError: the server refuses this site or is unreachable.
+        DisclosureError: the terms are not met, or `agree` returned False.
+        ConfigError: the server has a different scenario or schema.
     """
     mine = agreement(scenario, schema)
-    if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
+    if "tensorflow" not in sys.modules:  # TensorFlow reads the variables only when it is imported
         os.environ.update(worker_environment(scenario.resources.threads_per_worker))
-    load_keras()  # takes seconds: before the server waits for us
-    logs: list[AuditLog] = []  # one, from the welcome on
+    load_keras()  # takes seconds, so it comes before the server waits for this site
+    logs: list[AuditLog] = []  # has one log after the welcome
 
     def make_worker(welcome: wire.Welcome) -> _ShowsModel:
         if welcome.agreement != mine:
             raise ConfigError(
-                "the server has another scenario or schema than this site",
+                "the server and this site have different scenarios or schemas",
                 hint="compare both files; only data.path, [resources] and [output] may differ",
             )
         terms.check(welcome.clients)
         if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
-            raise DisclosureError("not approved: nothing has left this site")
+            raise DisclosureError("not approved by the operator: this site has sent nothing")
         begin = {"side": "client", "client": welcome.client, "clients": welcome.clients, "server": address}
         begin |= {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
         begin |= {"run_id": welcome.run_id}
@@ -127,9 +127,9 @@ def run_client(
         folder = log.with_name(f"{log.stem}-states") / welcome.run_id
         return _ShowsModel(StatefulWorker(worker, closing.enter_context(_site_states(folder))))
 
-    def note(passed: MessageEntry) -> None:
-        logs[0].note(passed)
-        if passed.direction == "sent":  # on the disk before it leaves
+    def note(entry: MessageEntry) -> None:
+        logs[0].note(entry)
+        if entry.direction == "sent":  # on disk before the message is sent
             logs[0].sync()
 
     with ExitStack() as closing:
@@ -140,7 +140,7 @@ def run_client(
                 make_worker,
                 version=version("shoal"),
                 name=name,
-                on_passed=note,
+                on_message=note,
                 refuses=terms.refuses,
                 compression=scenario.resources.compression,
                 patience_s=patience_s,

@@ -1,4 +1,4 @@
-"""The rows of one site of a pilot, read under a schema that all sites have agreed on."""
+"""The rows of one site of a pilot, read with the schema that all sites agreed on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from shoal.common.tabular.labels import label_text
 from shoal.common.tabular.tables import read_parquet, to_numbers
 
 READABLE: Final = ("numeric", "categorical", "text")
-_FORMAT: Final = ("delimiter", "encoding", "missing")  # of data.args, what says how a CSV file is written
+_FORMAT: Final = (
+    "delimiter",
+    "encoding",
+    "missing",
+)  # the entries of data.args about the format of CSV files
 
 
 class SitePopulation:
-    """A population of which this process knows one client only: itself."""
+    """A population of which this process knows only one client: its own."""
 
     def __init__(self, schema: Schema, shard: Shard, client: int, clients: int) -> None:
         self._schema = schema
@@ -39,7 +43,7 @@ class SitePopulation:
         return self._clients
 
     def name(self, client: int) -> str:
-        """Return a name for messages; others' are not known here."""
+        """Return a name for messages; the names of other clients are unknown here."""
         return f"client {client}"
 
     def rows(self, client: int) -> int:
@@ -49,22 +53,22 @@ class SitePopulation:
     def shard(self, client: int) -> Shard:
         """Return this site's rows."""
         if client != self._client:
-            raise IndexError(f"this is client {self._client}, not {client}")
+            raise IndexError(f"only the rows of client {self._client} are here, not those of {client}")
         return self._shard
 
 
 def read_schema(path: Path) -> Schema:
-    """Read a schema.json, as a run folder holds it.
+    """Read a schema.json, as written to run folders.
 
     Raises:
-        UnreadableDataError: names the file.
+        UnreadableDataError: it names the file.
     """
     try:
         return Schema.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableDataError(
             f"{path} cannot be read as a schema: {type(error).__name__}",
-            hint="take schema.json from the folder of a simulated run, or from `shoal split`",
+            hint="use the schema.json of a simulated run, or of `shoal split`",
         ) from None
 
 
@@ -73,18 +77,18 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
 
     Args:
         path: a CSV or Parquet file with the schema's columns and its label.
-        schema: that all sites share.
-        scenario: gives the format of CSV files (data.args), and data.positive.
+        schema: shared by all sites.
+        scenario: for the format of CSV files (data.args), and data.positive.
 
     Raises:
-        UnreadableDataError: the file cannot be read, or holds texts where numbers are wanted.
+        UnreadableDataError: the file cannot be read, or contains text in a numeric column.
         ConfigError: columns are missing.
-        DataError: labels are missing or unknown; no value of a row is told.
+        DataError: labels are missing or unknown; the message never contains a value of a row.
     """
     if any(column.kind not in READABLE for column in schema.columns):
-        raise ConfigError(f"a site's file holds tables or texts; this schema has {schema.kind}s")
+        raise ConfigError(f"a site's file must contain a table or texts, but this schema has {schema.kind}s")
     if not path.is_file():
-        raise UnreadableDataError(f"there is no file {path}")
+        raise UnreadableDataError(f"{path} does not exist")
     form = Format.from_args({k: v for k, v in scenario.data.args.items() if k in _FORMAT})
     table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path, form)
     wanted = [*(column.name for column in schema.columns), schema.label]
@@ -96,7 +100,7 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
     if missing:
         raise ConfigError(missing)
     if not table.num_rows:
-        raise UnreadableDataError(f"{path} holds no rows")
+        raise UnreadableDataError(f"{path} contains no rows")
     columns = {c.name: _read(table[c.name], c.kind, c.name, path) for c in schema.columns}
     return Shard(columns, _labels(table[schema.label], schema, scenario, path))
 
@@ -123,7 +127,8 @@ def _labels(column: pa.ChunkedArray, schema: Schema, scenario: Scenario, path: P
     unknown = int((codes < 0).sum())
     if unknown:
         raise DataError(
-            f'{path}: {unknown} of {len(column)} rows have a label in "{schema.label}" that is none of the '
+            f'{path}: {unknown} of {len(column)} rows have a label in "{schema.label}" that is not one of '
+            "the "
             f"{len(index)} classes of the schema"
         )
     return codes

@@ -1,4 +1,4 @@
-"""Checks an audit log: that its chain is whole, and that two sides have logged the same messages."""
+"""Checks audit logs: that a chain is intact, and that two sides logged the same messages."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What an audit log holds, up to its first fault.
+    """The content of an audit log, up to its first fault.
 
     Attributes:
-        path: of the file; entries: those that are as they were written, in order.
-        fault: what comes after them, or `None`.
+        path: of the file; entries: the intact ones, in order.
+        fault: the fault after them, or `None`.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Chain:
 
     @property
     def ended(self) -> bool:
-        """Whether its last process has ended in order; else it was killed, still runs, or the end is gone."""
+        """Whether the last process ended normally; else it was killed, still runs, or the end is missing."""
         return bool(self.entries) and self.entries[-1]["event"] == "end"
 
     def messages(self) -> list[Entry]:
@@ -64,15 +64,15 @@ class Chain:
             if entry["hash"] == root:
                 return after
         raise IntegrityError(
-            f"{self.path} holds no entry with the root {root}: its end was cut off, or it was rewritten",
-            hint="is it the root of this log, all 64 digits of it?",
+            f"{self.path} contains no entry with the root {root}: its end was cut off, or it was rewritten",
+            hint="check that this is the root of this log, with all 64 digits",
         )
 
     def require_whole(self) -> Chain:
-        """Return this.
+        """Return the chain itself if it is intact.
 
         Raises:
-            IntegrityError: a line is wrong; a torn end, too, until its process has been started again.
+            IntegrityError: a line is wrong, or the last line is incomplete.
         """
         if self.fault is not None:
             raise IntegrityError(f"{self.path}, line {self.fault.line}: {self.fault.what}: {self.fault.text}")
@@ -80,7 +80,7 @@ class Chain:
 
 
 def read_chain(path: Path) -> Chain:
-    """Read a log and look for its first fault.
+    """Read a log and find its first fault.
 
     Raises:
         RunError: the file cannot be read.
@@ -104,30 +104,30 @@ def read_chain(path: Path) -> Chain:
 
 
 def _fault(entry: Entry | None, index: int, root: str, found: Sequence[Entry | None]) -> Fault | None:
-    """Return what is wrong with one line; `root` is the hash of the line before."""
+    """Return the fault of one line, or `None`; `root` is the hash of the previous line."""
     line = index + 1
     if entry is None:
-        return Fault(line, "changed", "its content does not have the hash that it ends with")
+        return Fault(line, "changed", "its content does not match its hash")
     number = entry["number"]
     if number != index:
         later = any(other is not None and other["number"] == index for other in found[line:])
         if number < index or later:
-            return Fault(line, "out of order", f"entry {number} stands where entry {index} belongs")
+            return Fault(line, "out of order", f"entry {number} is where entry {index} belongs")
         gone = f"entry {index} is" if number == index + 1 else f"entries {index} to {number - 1} are"
-        return Fault(line, "missing", f"{gone} not there, entry {number} stands in their place")
+        return Fault(line, "missing", f"{gone} missing, entry {number} is in their place")
     if entry["previous"] != root:
-        return Fault(max(1, index), "changed", f"line {line} follows another one: this one was rewritten")
+        return Fault(max(1, index), "changed", f"line {line} does not follow it: this line was rewritten")
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Messages that one side logged and the other did not.
+    """Messages that only one side logged.
 
     Attributes:
-        unsent: that a side logged as received, and the other never as sent.
-        unreceived: that a side logged as sent, and the other never as received.
-        agreeing: messages that both sides logged.
+        unsent: logged as received by one side, but not as sent by the other.
+        unreceived: logged as sent by one side, but not as received by the other.
+        agreeing: number of messages that both sides logged.
     """
 
     unsent: Sequence[tuple[Chain, Entry]]
@@ -138,11 +138,11 @@ class Differences:
 def compare(one: Chain, other: Chain) -> Differences:
     """Compare a client's log with the server's, in either order.
 
-    A message is known by direction, kind, round and SHA-256. One that was sent twice, after a broken
-    connection, counts once. A client's log may hold other runs too: these are left aside.
+    A message is identified by direction, kind, round and SHA-256. A message sent twice, after a broken
+    connection, counts once. Other runs in a client's log are ignored.
 
     Raises:
-        RunError: they are not the logs of one run's server and of one of its clients.
+        RunError: they are not the logs of the server and of a client of the same run.
     """
     server, client = (one, other) if _begin(one).get("side") == "server" else (other, one)
     about, there = _of_run(client, _begin(server).get("run_id"))
@@ -171,7 +171,7 @@ def _begin(chain: Chain) -> Entry:
 
 
 def _of_run(client: Chain, run_id: object) -> tuple[Entry, list[Entry]]:
-    """Return the first beginning of a run in a client's log, and the messages of that run."""
+    """Return the first `begin` entry of a run in a client's log, and the messages of that run."""
     about: Entry = {}
     ours, messages = False, []
     for entry in client.entries:
@@ -188,5 +188,5 @@ def _client_name(server: Chain, client: Chain, about: Entry) -> str:
     if not isinstance(names, list) or _begin(server).get("side") != "server":
         raise RunError(f"neither {server.path} nor {client.path} is the log of a pilot's server")
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise RunError(f"{client.path} holds nothing of the run in {server.path}")
+        raise RunError(f"{client.path} contains no messages of the run in {server.path}")
     return str(names[index])

@@ -1,4 +1,4 @@
-"""What server and clients must have in common before they work together."""
+"""The hash of what server and clients must have in common before they work together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shoal.common.schema import Schema
 
 
 def agreement(scenario: Scenario, schema: Schema) -> str:
-    """Return a hash of what server and clients must have in common: all that decides a client's work."""
+    """Return a hash of everything that determines a client's work: scenario and schema."""
     common = scenario.model_dump(mode="json", exclude={"data": {"path"}, "resources": True, "output": True})
     text = json.dumps([common, json.loads(schema.to_json())], sort_keys=True)
     return sha256(text.encode()).hexdigest()

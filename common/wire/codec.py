@@ -1,7 +1,7 @@
-"""Flower's records as bytes on the wire, and back: no pickle, and arrays without a copy.
+"""Encodes Flower's records for the network and decodes them: without pickle, and without copying arrays.
 
-A payload is a serialised `Content` (wire.proto), then the numbers of its arrays, little-endian in C order,
-each from the next multiple of 64 bytes on, so that they can be used where they lie.
+A payload is a serialised `Content` (wire.proto), followed by the values of its arrays, little-endian in C
+order, each aligned to 64 bytes, so that they can be used in place.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True)
 class Packed:
-    """A payload ready to be sent, any number of times.
+    """A payload that is ready to be sent, any number of times.
 
     Attributes:
-        content_bytes: of the `Content` at its beginning; parts: what it consists of, in order.
-        unpacked_size: bytes before they were compressed; 0 if they were not.
+        content_bytes: size of the `Content` at its beginning; parts: its parts, in order.
+        unpacked_size: size before compression in bytes; 0 without compression.
     """
 
     content_bytes: int
@@ -49,7 +49,7 @@ class Packed:
 
     @cached_property
     def header(self) -> wire.Payload:
-        """What announces it."""
+        """The header that announces the payload."""
         digest = hashlib.sha256()
         for part in self.parts:
             digest.update(part)
@@ -63,7 +63,7 @@ class Packed:
         )
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield it in chunks of up to `CHUNK_BYTES`."""
+        """Yield the payload in chunks of up to `CHUNK_BYTES`."""
         waiting = bytearray()
         for part in (memoryview(whole) for whole in self.parts):
             start = 0
@@ -82,23 +82,23 @@ class Packed:
 
 
 class Unpacking:
-    """Puts the chunks of one payload together."""
+    """Assembles the chunks of one payload."""
 
     def __init__(self, header: wire.Payload, limit: int, *, keep: bool = True) -> None:
-        """Begin with what was announced.
+        """Start from the announced header.
 
         Args:
-            header: of the payload; limit: bytes that it may have, compressed or not.
-            keep: whether to keep the chunks; without, there is no content.
+            header: of the payload; limit: maximum size in bytes, compressed or not.
+            keep: whether to keep the chunks; if not, there is no content.
 
         Raises:
-            TransportError: it is larger than that, or compressed in an unknown way.
+            TransportError: the payload is too large, or the compression is unknown.
         """
         size = max(header.size, header.unpacked_size)
         if size > limit:
-            raise TransportError(f"a message of {size:,} bytes; at most {limit:,} are taken")
+            raise TransportError(f"a message has {size:,} bytes; at most {limit:,} are accepted")
         if header.compression not in ("", _ZSTD):
-            raise TransportError(f'a message is compressed with "{header.compression[:20]}", not with zstd')
+            raise TransportError(f'a message is compressed with "{header.compression[:20]}"; expected zstd')
         self._keep = keep
         self._header = header
         self._filled = 0
@@ -106,29 +106,29 @@ class Unpacking:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is there."""
+        """Whether the payload is complete."""
         return self._filled == self._header.size
 
     def add(self, chunk: bytes) -> None:
-        """Take the next chunk.
+        """Add the next chunk.
 
         Raises:
-            TransportError: there is more than was announced.
+            TransportError: the payload is longer than announced.
         """
         self._filled += len(chunk)
         if self._filled > self._header.size:
             raise TransportError(f"a message is longer than the {self._header.size:,} bytes announced")
         if self._keep:
-            self._data += chunk  # grows with what has come, never with what was only announced
+            self._data += chunk  # grows with received data, never with what was only announced
 
     def content(self) -> RecordDict:
-        """Return what the payload holds.
+        """Return the content of the payload.
 
         Raises:
-            TransportError: it was damaged on its way, or is malformed.
+            TransportError: it was damaged in transit, or is malformed.
         """
         if hashlib.sha256(self._data).digest() != self._header.sha256:
-            raise TransportError("a message was damaged on its way: its SHA-256 is another one")
+            raise TransportError("a message was damaged in transit: its SHA-256 does not match")
         data: Buffer = self._data
         if self._header.compression:
             try:
@@ -141,7 +141,7 @@ class Unpacking:
 def pack(content: RecordDict, compression: Literal["none", "zstd"] = "none") -> Packed:
     """Pack a RecordDict.
 
-    Without compression its arrays are not copied, so they must not change until it is sent.
+    Without compression the arrays are not copied, so they must not change until they are sent.
     """
     described = wire.Content(records=[_describe(name, record) for name, record in content.items()])
     head = described.SerializeToString()
@@ -168,7 +168,7 @@ def unpack(data: Buffer, content_bytes: int) -> RecordDict:
     try:
         described = wire.Content.FromString(bytes(memoryview(data)[:content_bytes]))
     except DecodeError:
-        raise TransportError("a message is no protobuf of shoal's") from None
+        raise TransportError("a message is not valid protobuf") from None
     content, position = RecordDict(), content_bytes
     for record in described.records:
         if record.kind == wire.Record.ARRAYS:
@@ -182,7 +182,7 @@ def unpack(data: Buffer, content_bytes: int) -> RecordDict:
         else:
             content[record.name] = _values(record)
     if position != len(data):
-        raise TransportError(f"a message has {len(data):,} bytes, its records describe {position:,}")
+        raise TransportError(f"a message has {len(data):,} bytes, but its records describe {position:,}")
     return content
 
 
@@ -213,7 +213,7 @@ def _values(record: wire.Record) -> MetricRecord | ConfigRecord:
     for entry in record.entries:
         fields = [value.WhichOneof("value") for value in entry.values]
         if None in fields or not (entry.list or len(fields) == 1):
-            raise TransportError("a message holds an entry without a value")
+            raise TransportError("a message contains an entry without a value")
         values = [getattr(value, str(field)) for value, field in zip(entry.values, fields, strict=True)]
         found[entry.key] = values if entry.list else values[0]
     try:
@@ -222,13 +222,13 @@ def _values(record: wire.Record) -> MetricRecord | ConfigRecord:
         if record.kind == wire.Record.CONFIG:
             return ConfigRecord(found)
     except TypeError:
-        raise TransportError("a message holds values that its records cannot have") from None
-    raise TransportError("a message holds a record of unknown kind")
+        raise TransportError("a message contains values that its records cannot have") from None
+    raise TransportError("a message contains a record of unknown kind")
 
 
 def _array(header: wire.ArrayHeader, data: Buffer, position: int) -> np.ndarray:
     if header.dtype not in _DTYPES:
-        raise TransportError("a message holds an array of a type that is not sent")
+        raise TransportError("a message contains an array of a dtype that is not allowed")
     dtype = np.dtype(header.dtype).newbyteorder("<")
     count = math.prod(header.shape)
     if len(header.shape) > 32 or position + count * dtype.itemsize > len(data):

@@ -1,4 +1,4 @@
-"""Names and limits that both ends of the gRPC transport share."""
+"""Names and limits shared by both sides of the gRPC transport."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROTOCOL: Final = 1
 SERVICE: Final = "shoal.v1.Federation"
 
 
-MOST_ERROR: Final = 2_000  # characters of the text that stands for an answer
+MOST_ERROR: Final = 2_000  # characters of an error that is sent instead of an answer
 
 
 LIMITS: Final = [

@@ -1,1 +1,1 @@
-"""The server's end of a network: a gRPC service, the Grid over it, and what it measures."""
+"""The server side of a pilot: the gRPC service, the Grid over it, and traffic metrics."""

@@ -1,4 +1,4 @@
-"""A Flower Grid over clients that have dialled in."""
+"""A Flower Grid over clients that are connected by gRPC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shoal.server.pilot.meter import WireLoad
 
 
 class TransportGrid(Grid):
-    """Hands messages to a `TransportServer` and returns replies by ascending node id."""
+    """Sends messages through a `TransportServer` and returns replies in ascending order of node id."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class TransportGrid(Grid):
         self._server = server
         self._log = log
         if log is not None:
-            server.on_passed = log.note
+            server.on_message = log.note
         self._compression = compression
         self._sites = sites
         self._run = run
@@ -49,30 +49,30 @@ class TransportGrid(Grid):
         return self._run
 
     def traffic(self) -> Sequence[WireLoad]:
-        """Return what has gone over the wire so far, by client."""
+        """Return the traffic so far, by client."""
         return self._server.meter.clients
 
     def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Refuse: Flower itself calls it deprecated."""
-        raise NotImplementedError("make a flwr.app.Message instead")
+        """Not supported: deprecated in Flower."""
+        raise NotImplementedError("create a flwr.app.Message instead")
 
     def get_node_ids(self) -> range:
-        """Return all node ids, also of clients that are not there now."""
+        """Return all node ids, including those of clients that are not connected now."""
         return self._sites.node_ids
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Refuse: over this Grid, messages are sent and waited for at once."""
-        raise TransportError("push_messages is not to be had over gRPC", hint="use send_and_receive")
+        """Not supported: this Grid sends messages and waits for the replies in one call."""
+        raise TransportError("push_messages is not supported over gRPC", hint="use send_and_receive")
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Refuse, as `push_messages` does."""
-        raise TransportError("pull_messages is not to be had over gRPC", hint="use send_and_receive")
+        """Not supported, like `push_messages`."""
+        raise TransportError("pull_messages is not supported over gRPC", hint="use send_and_receive")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Bring messages to their clients and return the replies that came in time.
+        """Send messages to their clients and return the replies that arrived in time.
 
         Args:
-            messages: to nodes of this Grid; those that share one content object are packed once.
+            messages: to nodes of this Grid; messages that share a content object are packed once.
             timeout: seconds to wait.
         """
         sent = sorted(messages, key=lambda message: message.metadata.dst_node_id)
@@ -106,5 +106,5 @@ def _reply(message: Message, client: int, answer: Answered) -> Message:
         return Message(client_error(answer.error), reply_to=message)
     table = answer.content.get(CLIENTS)
     if table is not None and (not isinstance(table, ConfigRecord) or table.get("client") != [client]):
-        return Message(client_error("DisclosureError: a site may answer for itself only"), reply_to=message)
+        return Message(client_error("DisclosureError: a site may answer only for itself"), reply_to=message)
     return Message(answer.content, reply_to=message)

@@ -1,7 +1,8 @@
-"""The server's end: a gRPC service that clients dial into, and the tasks that wait for them.
+"""The server side of the transport: a gRPC service that clients connect to, and the tasks waiting for them.
 
-It has an event loop in a thread of its own, so a thousand idle clients cost no thread each. A client may come
-late, leave and come back: its tasks wait for it. Each task is answered once; what comes again is dropped.
+An event loop in one thread serves all clients, so a thousand idle clients need no threads. A client may
+connect late, disconnect and reconnect: its tasks wait for it. Each task is answered once; repeated answers
+are dropped.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from shoal.server.pilot.meter import Meter
 
 T = TypeVar("T")
 
-_HELLO_S: Final = 10.0  # for a client to say who it is
-_STALLED_S: Final = 60.0  # for a reply to begin to come
-_LEAST_RATE: Final = 16_384  # bytes a second at which it then has to come
-_REVOKED_S: Final = 2.0  # between looks at the revocation list
+_HELLO_S: Final = 10.0  # time for a client's hello message
+_STALLED_S: Final = 60.0  # after which the rate of an incoming reply is checked
+_LEAST_RATE: Final = 16_384  # minimum rate of a reply, in bytes per second
+_REVOKED_S: Final = 2.0  # between checks of the revocation list
 _GOODBYE_S: Final = 5.0
 _log = logging.getLogger("shoal.transport")
 
@@ -46,7 +47,7 @@ class Asked:
 
     Attributes:
         client: its index; message_type, group: as in the Flower message; packed: the content.
-        round: that it belongs to, for the log.
+        round: its round, for the log.
     """
 
     client: int
@@ -58,7 +59,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A client's answer: `content`, or else the `error` that kept it from one."""
+    """A client's answer: `content`, or the `error` that prevented it."""
 
     content: RecordDict | None
     error: str
@@ -66,7 +67,7 @@ class Answered:
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """One stream of one client; `outgoing` holds iterators over what is to be sent."""
+    """One stream of one client; `outgoing` holds iterators over messages to be sent."""
 
     client: int
     serial: int
@@ -83,14 +84,14 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may take part, and within what limits.
+    """Who may take part, and the limits.
 
     Attributes:
-        names: of the clients, by index: the subjects of their certificates.
-        revocations: the certificates that count no more; `None`: all count.
-        patience_s: how long the tasks of a client that has left wait for it to come back.
-        most_bytes: of a client's message.
-        insecure: whether clients without a certificate are taken at their word.
+        names: of the clients, by index: the common names of their certificates.
+        revocations: the revoked certificates; `None` means none.
+        patience_s: how long tasks wait for a disconnected client.
+        most_bytes: maximum size of a client's message.
+        insecure: whether clients without a certificate are accepted by the name they give.
     """
 
     names: Sequence[str]
@@ -100,12 +101,12 @@ class Policy:
     insecure: bool = False
 
     def revokes(self, serial: int) -> bool:
-        """Tell whether the certificate of that number counts no more."""
+        """Whether the certificate with this serial number is revoked."""
         return self.revocations is not None and serial in self.revocations.serials()
 
 
 class TransportServer:
-    """Listens for the clients of a federation, and brings them their tasks."""
+    """Accepts the clients of a federation and sends them their tasks."""
 
     def __init__(
         self,
@@ -116,24 +117,24 @@ class TransportServer:
         agreement: str = "",
         run_id: str = "",
     ) -> None:
-        """Start to listen.
+        """Start listening.
 
         Args:
-            address: "host:port"; port 0 takes a free one.
+            address: "host:port"; port 0 selects a free one.
             credentials: of the server; `None` only with `policy.insecure`.
-            policy: who may take part; version: of shoal, told to clients.
-            agreement: hash of what clients must have in common with the server; they check it.
-            run_id: names the run to the clients, for their logs.
+            policy: who may take part; version: of shoal, sent to clients.
+            agreement: hash of what clients and server must have in common; clients check it.
+            run_id: identifies the run in the clients' logs.
 
-        Whoever logs sets `on_passed`, which is told of each task before it goes and of each reply before it
-        counts, on the event loop.
+        A logger sets `on_message`, which is called on the event loop with the entry of each task before it is
+        sent, and of each reply before it is accepted.
 
         Raises:
-            TransportError: the address cannot be had.
+            TransportError: the address cannot be used.
         """
-        self.on_passed: Callable[[MessageEntry], None] = lambda passed: None
+        self.on_message: Callable[[MessageEntry], None] = lambda entry: None
         if credentials is None and not policy.insecure:
-            raise TransportError("a server without credentials must be declared insecure")
+            raise TransportError("a server without credentials needs policy.insecure = True")
         self._policy = policy
         self._version = version
         self._agreement = agreement
@@ -154,20 +155,20 @@ class TransportServer:
             raise
 
     def connected(self) -> list[int]:
-        """Return the indices of the clients that are there."""
+        """Return the indices of the connected clients."""
         return sorted(self._sessions)
 
     def wait_for(self, clients: int, timeout_s: float) -> list[int]:
-        """Wait until that many clients are there, or time is over; return which are."""
+        """Wait for this number of clients or the timeout; return the indices of the connected clients."""
         self._call(self._wait_for(clients, timeout_s))
         return self.connected()
 
     def exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
-        """Bring tasks to clients and return their answers, in order; `None` for one that is late."""
+        """Send tasks to clients and return their answers in order; `None` for a late one."""
         return self._call(self._exchange(asked, timeout_s))
 
     def close(self) -> None:
-        """Say goodbye to the clients and stop to listen."""
+        """Say goodbye to the clients and stop listening."""
         if self._thread.is_alive():
             self._call(self._stop())
             self._end_loop()
@@ -203,14 +204,14 @@ class TransportServer:
             port = 0
         if not port:
             raise TransportError(
-                f"cannot listen on {address}", hint="is the port taken, or the host not this machine's?"
+                f"cannot listen on {address}", hint="check that the port is free and the host is this machine"
             )
         await self._server.start()
-        self._revoking = asyncio.create_task(self._put_out_revoked())
+        self._revoking = asyncio.create_task(self._disconnect_revoked())
         return port
 
-    async def _put_out_revoked(self) -> None:
-        """End sessions whose certificate is revoked while they last."""
+    async def _disconnect_revoked(self) -> None:
+        """End sessions whose certificate is revoked while they are open."""
         while self._policy.revocations is not None:
             await asyncio.sleep(_REVOKED_S)
             for session in list(self._sessions.values()):
@@ -273,20 +274,20 @@ class TransportServer:
         session.outgoing.put_nowait(_task_messages(task))
 
     def _noted(self, direction: Direction, task: _Task, header: wire.Payload, error: str = "") -> bool:
-        """Tell who logs; where it cannot, the task fails with the reason and whoever waits for it gets it."""
+        """Call the logger; if it fails, the task fails with that reason. Return whether it succeeded."""
         name, kind = self._policy.names[task.asked.client], task.asked.message_type
-        passed = MessageEntry(direction, name, kind, task.asked.round, header.size, header.sha256.hex())
+        entry = MessageEntry(direction, name, kind, task.asked.round, header.size, header.sha256.hex())
         if error:
-            passed = MessageEntry.failed(direction, name, kind, task.asked.round, error)
+            entry = MessageEntry.failed(direction, name, kind, task.asked.round, error)
         try:
-            self.on_passed(passed)
+            self.on_message(entry)
         except OSError as failure:
             task.answer.set_exception(failure)
             return False
         return True
 
     def _expect_back(self, client: int) -> None:
-        """Fail a client's tasks unless it is there again in time."""
+        """Fail a client's tasks unless it reconnects in time."""
 
         def give_up() -> None:
             if client in self._sessions:
@@ -310,22 +311,22 @@ class TransportServer:
             await context.write(_raw(refusal=wire.Refusal(reason=error.message)))
             return
         except TimeoutError:
-            self._note_refusal(f"refused {who}", "it said no hello")
+            self._note_refusal(f"refused {who}", f"no hello message within {_HELLO_S:g} s")
             return
         await self._serve(_Session(client, who.serial), requests, context)
 
     def _admit(self, first: wire.FromClient | None, who: Identity) -> int:
-        """Return the index of the client that may come in.
+        """Return the index of the client if it is admitted.
 
         Raises:
-            TransportError: why it may not.
+            TransportError: it is not, with the reason.
         """
         if first is None or first.WhichOneof("body") != "hello":
-            raise TransportError("the first message is no hello")
+            raise TransportError("the first message is not a hello")
         if first.hello.protocol != PROTOCOL:
             older = "client" if first.hello.protocol < PROTOCOL else "server"
             raise TransportError(
-                f"the client speaks protocol {first.hello.protocol} (shoal {first.hello.version[:40]}), the "
+                f"the client uses protocol {first.hello.protocol} (shoal {first.hello.version[:40]}), the "
                 f"server {PROTOCOL} (shoal {self._version}): update the {older}"
             )
         if not (who.name or self._policy.insecure):
@@ -343,14 +344,14 @@ class TransportServer:
         requests: AsyncIterator[wire.FromClient | None],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
-        """Bring a client its tasks and take its replies until either side leaves."""
+        """Send a client its tasks and receive its replies until either side disconnects."""
         name = self._policy.names[session.client]
         before = self._sessions.get(session.client)
-        if before is not None:  # its connection broke without a word: the newest counts
+        if before is not None:  # its connection broke silently: the newest session replaces it
             before.outgoing.put_nowait(None)
         self._sessions[session.client] = session
         self.meter.clients[session.client].connections += 1
-        _log.info("%s is there", name)
+        _log.info("%s connected", name)
         count = len(self._policy.names)
         welcome = wire.Welcome(
             version=self._version,
@@ -371,25 +372,27 @@ class TransportServer:
         try:
             await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Nothing is awaited here: gRPC may have cancelled us, and does so again.
+            # No await here: gRPC may have cancelled this coroutine, and would cancel it again.
             for one in work:
                 one.cancel()
-            _log.info("%s has left", name)
+            _log.info("%s disconnected", name)
             if self._sessions.get(session.client) is session:
                 del self._sessions[session.client]
                 self._expect_back(session.client)
             self._ending = asyncio.create_task(self._note_change())
 
     async def _watch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do one half of a session; what its client did wrong ends the session, and goes into the log."""
+        """Run one half of a session; a protocol error of the client ends the session and is logged."""
         try:
             await work
         except TransportError as error:
             self._note_refusal(name, error.message)
         except TimeoutError:
-            self._note_refusal(name, f"a reply stalled, or came at less than {_LEAST_RATE} bytes a second")
+            self._note_refusal(
+                name, f"a reply stalled, or arrived at less than {_LEAST_RATE} bytes per second"
+            )
         except grpc.RpcError:
-            return  # it is gone
+            return  # it disconnected
 
     async def _send(self, session: _Session, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         while (messages := await session.outgoing.get()) is not None:
@@ -399,13 +402,13 @@ class TransportServer:
     async def _receive(self, session: _Session, requests: AsyncIterator[wire.FromClient | None]) -> None:
         async for message in requests:
             if message is None or message.WhichOneof("body") != "reply":
-                raise TransportError("it sent something that is no reply")
+                raise TransportError("it sent a message that is not a reply")
             await self._take(session, message.reply, requests)
 
     async def _take(
         self, session: _Session, reply: wire.Reply, requests: AsyncIterator[wire.FromClient | None]
     ) -> None:
-        """Take one reply, if it is still asked for and this client's; of others, nothing is kept."""
+        """Accept one reply if it is still expected from this client; nothing of other replies is kept."""
         task = self._tasks.get(reply.task)
         wanted = task is not None and task.asked.client == session.client and not task.answer.done()
         unpacking = Unpacking(reply.payload, self._policy.most_bytes, keep=wanted)
@@ -414,7 +417,7 @@ class TransportServer:
                 while not unpacking.complete:
                     part = await anext(requests, None)
                     if part is None or part.WhichOneof("body") != "chunk":
-                        raise TransportError("it sent something else amid a reply")
+                        raise TransportError("it sent another message in the middle of a reply")
                     unpacking.add(part.chunk)
         if task is not None and wanted and not task.answer.done():
             content, error = None if reply.error else unpacking.content(), reply.error[:MOST_ERROR]
@@ -425,7 +428,7 @@ class TransportServer:
 
 
 def _read(raw: bytes) -> wire.FromClient | None:
-    """Parse what a client sent; `None` if it is no protobuf."""
+    """Parse a client's message; `None` if it is not valid protobuf."""
     try:
         message: wire.FromClient = wire.FromClient.FromString(raw)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""What goes over the wire, counted by client while it goes: for the report, and for Prometheus."""
+"""Counts the traffic by client, for the report and for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from shoal.common.errors import TransportError
 
 @dataclass(slots=True)
 class WireLoad:
-    """One client's share of the traffic.
+    """One client's traffic.
 
     Attributes:
-        name: of the client; connections: that it has opened.
-        tasks: sent to it, again after a break included; replies: that were taken.
-        bytes_down: payload sent to it; bytes_up: payload taken from it.
-        seconds: from handing out a task to its reply, summed; longest: of these.
+        name: of the client; connections: number of connections it opened.
+        tasks: sent to it, including repeats after a reconnect; replies: accepted from it.
+        bytes_down: payload sent to it; bytes_up: payload accepted from it.
+        seconds: from sending a task to its reply, summed; longest: the largest of these.
     """
 
     name: str
@@ -34,10 +34,10 @@ class WireLoad:
 
 
 class Meter(Collector):
-    """Counts for all clients of a server; written by its event loop only.
+    """Counters for all clients of a server; updated only by its event loop.
 
     Args:
-        names: of the clients; connected: returns how many are there; open_tasks: how many tasks wait.
+        names: of the clients; connected: returns the number connected; open_tasks: of tasks waiting.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Meter(Collector):
         self.refused = 0
 
     def answered(self, client: int, size: int, seconds: float) -> None:
-        """Count a reply that was taken."""
+        """Count an accepted reply."""
         load = self.clients[client]
         load.replies += 1
         load.bytes_up += size
@@ -57,17 +57,17 @@ class Meter(Collector):
         load.longest = max(load.longest, seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what Prometheus asks for."""
-        yield GaugeMetricFamily("shoal_clients_connected", "Clients that are there.", self._connected())
+        """Yield the metrics for Prometheus."""
+        yield GaugeMetricFamily("shoal_clients_connected", "Connected clients.", self._connected())
         yield GaugeMetricFamily("shoal_tasks_open", "Tasks without an answer.", self._open_tasks())
         yield CounterMetricFamily("shoal_refused", "Connections and messages refused.", self.refused)
         for field, help_ in (
-            ("connections", "Connections that a client has opened."),
+            ("connections", "Connections opened by a client."),
             ("tasks", "Tasks sent to a client."),
-            ("replies", "Replies taken from a client."),
+            ("replies", "Replies accepted from a client."),
             ("bytes_down", "Payload bytes sent to a client."),
-            ("bytes_up", "Payload bytes taken from a client."),
-            ("seconds", "Seconds from handing out tasks to their replies."),
+            ("bytes_up", "Payload bytes accepted from a client."),
+            ("seconds", "Seconds from sending tasks to their replies."),
         ):
             family = CounterMetricFamily(f"shoal_client_{field}", help_, labels=["client"])
             for load in self.clients:
@@ -76,10 +76,10 @@ class Meter(Collector):
 
 
 def serve_metrics(meter: Meter, address: str) -> None:
-    """Answer Prometheus over HTTP at "host:port" until the process ends.
+    """Expose Prometheus metrics over HTTP at "host:port" until the process ends.
 
     Raises:
-        TransportError: the address cannot be had.
+        TransportError: the address cannot be used.
     """
     registry = CollectorRegistry()
     registry.register(meter)
@@ -87,4 +87,6 @@ def serve_metrics(meter: Meter, address: str) -> None:
     try:
         start_http_server(int(port), host, registry)
     except (OSError, ValueError) as error:
-        raise TransportError(f"no metrics at {address}: {error}", hint="host:port of this machine") from error
+        raise TransportError(
+            f"cannot expose metrics at {address}: {error}", hint="use a free host:port of this machine"
+        ) from error

@@ -53,7 +53,7 @@ class Running(threading.Thread):
 
     def __init__(self, server: TransportServer, keys: Path, name: str, worker: Doubles, **options: object):
         super().__init__(daemon=True)
-        self.passed: list[MessageEntry] = []
+        self.entries: list[MessageEntry] = []
         self.error: BaseException | None = None
         credentials = client_credentials(keys / "ca.crt", keys / f"{name}.crt", keys / f"{name}.key")
         self.client = TransportClient(
@@ -61,14 +61,14 @@ class Running(threading.Thread):
             credentials,
             lambda welcome: worker,
             version="1.0",
-            on_passed=self.passed.append,
+            on_message=self.entries.append,
             **options,  # type: ignore[arg-type]
         )
         self.start()
 
     @property
     def left(self) -> list[MessageEntry]:
-        return [one for one in self.passed if one.direction == "sent"]
+        return [one for one in self.entries if one.direction == "sent"]
 
     def run(self) -> None:
         try:

@@ -68,7 +68,7 @@ def test_a_site_s_file_that_does_not_fit_is_refused_without_its_values(files: Pa
         wrong.write_text("\n".join([header, ",".join(first), *rows[1:]]))
         return wrong
 
-    with pytest.raises(DataError, match=r"1 of \d+ rows have a label .* none of the") as caught:
+    with pytest.raises(DataError, match=r"1 of \d+ rows have a label .* not one of the") as caught:
         load_site(written(label, "SECRET"), schema, thyroid().model_copy(update={"data": plain()}))
     assert "SECRET" not in str(caught.value)
     with pytest.raises(UnreadableDataError, match=r"1 of \d+ rows have no number") as odd:
@@ -223,8 +223,8 @@ def simulate(files: Path, tmp_path: Path) -> RunFolder:
 @pytest.mark.parametrize(
     ("arguments", "typed", "reason"),
     [
-        (["--ask"], "n\n", "not approved: nothing has left this site"),
-        (["--least-clients", "4"], "", "lists 3 clients; this site takes part among 4"),
+        (["--ask"], "n\n", "not approved by the operator: this site has sent nothing"),
+        (["--least-clients", "4"], "", "lists 3 clients, but this site requires at least 4"),
     ],
 )
 def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
@@ -253,7 +253,7 @@ def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
     assert found.returncode == 14, found.stderr  # DisclosureError
     assert reason in found.stderr
     if "--ask" in arguments:
-        assert "What will leave, and nothing else:" in found.stdout
+        assert "This site will send only:" in found.stdout
         assert "up to 4 rounds, local_epochs = 1" in found.stdout
     assert not (tmp_path / "messages.jsonl").exists()
 

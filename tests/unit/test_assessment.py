@@ -94,7 +94,7 @@ def test_facts_are_the_numbers_of_the_run(facts: Facts) -> None:
     assert told.failures(facts) == "1 of 65 requests in rounds got no result."
     # 30 trainings, the failed one with 0 bytes: 29 · 4 · (24 features + 1); 35 evaluations of 48 bytes
     assert told.what_left(facts).startswith(
-        "evaluate: 35 messages, 1.7 kB; train: 30 messages, 2.9 kB (from the rows"
+        "evaluate: 35 messages, 1.7 kB; train: 30 messages, 2.9 kB (from the records"
     )
     assert "at least 5 of its rows" in told.disclosure_rule(facts)
     assert "Seed 1;" in told.environment(facts)
@@ -184,4 +184,4 @@ def test_a_pilot_tells_how_its_messages_went(tmp_path: Path, tls: bool, said: st
     assert f"root {log.root}" in told.audit(facts)
     content = (pilot.path / AUDIT_LOG).read_bytes()
     (pilot.path / AUDIT_LOG).write_bytes(content.replace(b"2000", b"2001", 1))
-    assert told.audit(Facts.of(pilot)) == "The audit log does not hold: line 5, changed."
+    assert told.audit(Facts.of(pilot)) == "The audit log is not intact: line 5, changed."

@@ -133,7 +133,7 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
     assert shown["backdoors"] == ["backdoor succeeds on 97% of the triggered rows with FedAvg."]
     more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
     assert view(AttackTable(table.scenario, 10, [], more))["backdoors"] == [
-        "backdoor succeeds on 10% of the triggered rows with Krum<b>, and for 97% under FedAvg."
+        "backdoor succeeds on 10% of the triggered rows with Krum<b>, and on 97% with FedAvg."
     ]
     trace = shown["map"]["data"][0]
     assert trace["y"] == ["backdoor", "sign-flip", "none"]  # plotly begins at the bottom

@@ -280,7 +280,7 @@ def test_logs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"neither .* is the log of a pilot's server"):
         compare(there, there)
     for client in (third, here):
-        with pytest.raises(RunError, match="holds nothing of the run in"):
+        with pytest.raises(RunError, match="contains no messages of the run in"):
             compare(here, client)
 
 

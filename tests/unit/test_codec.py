@@ -102,7 +102,7 @@ def test_more_than_allowed_or_announced_is_refused() -> None:
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        (wire.ArrayHeader(name="0", dtype="object", shape=[1]), "of a type that is not sent"),
+        (wire.ArrayHeader(name="0", dtype="object", shape=[1]), "of a dtype that is not allowed"),
         (wire.ArrayHeader(name="0", dtype="float32", shape=[2**40]), "shorter than the arrays"),
         (wire.ArrayHeader(name="0", dtype="float32", shape=[2**63, 2**63]), "shorter than the arrays"),
         (wire.ArrayHeader(name="0", dtype="float32", shape=[1] * 40), "shorter than the arrays"),

@@ -77,7 +77,7 @@ def test_what_a_scenario_holds(name: str, clients: int, rows: int, task: str, ki
 @pytest.mark.parametrize("name", datasets.BUILT_IN)
 def test_a_data_card_says_how_many_rows_there_are(name: str, whole: dict[str, Population]) -> None:
     card = (CARDS / f"{name}.md").read_text(encoding="utf-8")
-    for heading in ("| source |", "| licence |", "## Sites", "## Traps"):
+    for heading in ("| source |", "| licence |", "## Sites", "## Pitfalls"):
         assert heading in card, heading
     population = whole[name]
     if name != "linear":  # has as many as are asked for
@@ -205,7 +205,7 @@ def test_extras_are_those_of_the_project() -> None:
         ({"source": "thyroid", "label": "x"}, "data.label"),
         ({"source": "digits", "include": ["x"]}, "data.include"),
         ({"source": "linear", "args": {"row": 5}}, 'Did you mean "rows"?'),
-        ({"source": "digits", "args": {"row": 5}}, 'takes none, so remove "row"'),
+        ({"source": "digits", "args": {"row": 5}}, 'takes no arguments: remove "row"'),
         ({"source": "csv", "label": "x"}, "data.path"),
         ({"source": "csv", "path": "x.csv"}, "data.label"),
         ({"source": "npz", "path": "x.npz", "client_column": "c"}, "data.client_column"),

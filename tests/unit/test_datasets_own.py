@@ -155,7 +155,7 @@ def test_a_quote_inside_a_text_is_no_open_quote(tmp_path: Path) -> None:
 
 def test_another_encoding_is_told_by_line_and_can_be_named(tmp_path: Path) -> None:
     path = csv(tmp_path, ("词,y\n" + "好,a\n坏,b\n" * 4).encode("gbk"))
-    assert "line 1: not written in UTF-8" in refused(UnreadableDataError, "csv", path, clients=2, label="y")
+    assert "line 1: not valid UTF-8" in refused(UnreadableDataError, "csv", path, clients=2, label="y")
     population = load("csv", path, clients=2, label="y", args={"encoding": "gbk"})
     assert population.schema.columns[0].name == "词"
     path = csv(tmp_path, b"x,y\n1,a\n2,\xff\n")
@@ -177,7 +177,7 @@ def test_another_encoding_is_told_by_line_and_can_be_named(tmp_path: Path) -> No
         ("x,y\n1,hunter2\n2,hunter2\n", SingleClassError, 'same label in "y"'),
         ("x,y\n1,a\n2,\n3,b\n", DataError, '1 of 3 rows have no label in "y"'),
         ("x,y\n2024-01-31,a\n2024-02-01,b\n", DataError, 'exclude = ["x"]'),
-        ("x,y\ninf,a\n2,b\n", DataError, '1 of 2 rows hold an infinite number in column "x"'),
+        ("x,y\ninf,a\n2,b\n", DataError, '1 of 2 rows have an infinite number in column "x"'),
     ],
 )
 def test_csv_that_cannot_be_used(tmp_path: Path, text: str, kind: type[ShoalError], told: str) -> None:
@@ -195,7 +195,7 @@ def test_unknown_columns_are_told_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_folders_whose_files_do_not_fit(tmp_path: Path) -> None:
-    assert "holds no file that ends in .csv" in refused(UnreadableDataError, "csv", tmp_path, label="y")
+    assert "contains no file that ends in .csv" in refused(UnreadableDataError, "csv", tmp_path, label="y")
     csv(tmp_path, "x,y\n1,a\n", "a.csv")
     csv(tmp_path, "z,y\n1,a\n", "b.csv")
     assert "differ in the columns x, z" in refused(UnreadableDataError, "csv", tmp_path, label="y")
@@ -250,14 +250,19 @@ def test_the_task_is_read_from_the_labels(
 @pytest.mark.parametrize(
     ("labels", "config", "kind", "told"),
     [
-        (["a", "b", "c"], {"task": "binary"}, ConfigError, "3 classes: name one"),
+        (["a", "b", "c"], {"task": "binary"}, ConfigError, "3 classes: set data.positive to one"),
         (["aa", "bb", "cc"], {"positive": "ab"}, ConfigError, 'Did you mean "'),
         (["a", "a", "a"], {"positive": "a"}, SingleClassError, 'every row has the label "a"'),
         ([SECRET, "b", "c"], {"task": "regression"}, DataError, "not numbers"),
         ([1.0, float("nan"), 2.0], {}, DataError, "4 of 12 rows have no label"),
         ([1.5, float("inf"), 2.0], {}, DataError, "4 of 12 rows have an infinite label"),
         ([1.5, 1.5, 1.5], {"task": "regression"}, SingleClassError, "same value"),
-        (list(range(3000)), {"task": "multiclass"}, DataError, "3000 distinct labels; at most 1000"),
+        (
+            list(range(3000)),
+            {"task": "multiclass"},
+            DataError,
+            "3000 distinct labels; classification allows at most 1000",
+        ),
     ],
 )
 def test_labels_that_cannot_be_learnt(
@@ -292,7 +297,7 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...], kind: str, dtype: type) -> 
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
-        ({"x": np.zeros((4, 2))}, "lacks the array y; it holds x"),
+        ({"x": np.zeros((4, 2))}, "lacks the array y; it contains x"),
         ({"x": np.zeros((4, 2)), "y": np.zeros(3)}, "equal first dimensions"),
         ({"x": np.zeros(4), "y": np.zeros(4)}, "x has shape (4,)"),
         ({"x": np.zeros(()), "y": np.zeros(4)}, "one entry per row"),

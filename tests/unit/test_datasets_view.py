@@ -69,7 +69,7 @@ def test_show_prints_names_as_they_are(capsys: pytest.CaptureFixture[str], tmp_p
     assert "50.0%" in told
     lines = data_view.summary(Few())
     assert lines[0] == "3 clients, 24 rows: smallest 4, median 8, largest 12"
-    assert lines[1] == 'inputs: 1 categorical, 1 numeric; learns "y" of 2 classes'
+    assert lines[1] == 'inputs: 1 categorical, 1 numeric; predicts "y" of 2 classes'
     assert lines[2].endswith(": tiny [1] (3)")
 
 

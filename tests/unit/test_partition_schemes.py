@@ -126,12 +126,12 @@ def test_small_clients_are_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"scheme": "iid", "clients": 31}, "30 rows for 31 clients"),
-        ({"clients": 31}, "30 rows for 31 clients"),
-        ({"clients": 2}, "fewer than the 3 sites"),
+        ({"scheme": "iid", "clients": 31}, "31 clients need at least 31 rows, but there are 30"),
+        ({"clients": 31}, "31 clients need at least 31 rows, but there are 30"),
+        ({"clients": 2}, "less than the 3 sites"),
         ({"scheme": "shards", "clients": 8, "shards_per_client": 4}, "at least 32 rows"),
         ({"scheme": "quantity", "clients": 20, "skew": "exponential"}, "less skew"),
-        ({"scheme": "quantity", "clients": 29, "skew": "exponential"}, "cannot be spread over 29 clients"),
+        ({"scheme": "quantity", "clients": 29, "skew": "exponential"}, "cannot be divided among 29 clients"),
     ],
 )
 def test_numbers_that_do_not_work_out(config: dict[str, object], told: str) -> None:
@@ -141,7 +141,7 @@ def test_numbers_that_do_not_work_out(config: dict[str, object], told: str) -> N
 
 
 def test_many_exponential_clients_are_refused_without_a_warning() -> None:
-    with pytest.raises(ConfigError, match="cannot be spread over 800 clients"):  # exp(800) is infinite
+    with pytest.raises(ConfigError, match="cannot be divided among 800 clients"):  # exp(800) is infinite
         partition(make(), PartitionConfig(scheme="quantity", clients=800, skew="exponential"), 1)
 
 

@@ -165,7 +165,7 @@ def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_ha
     server: TransportServer, keys: Path
 ) -> None:
     noted: list[MessageEntry] = []
-    server.on_passed = noted.append
+    server.on_message = noted.append
     client = Running(server, keys, "north", Doubles())
     server.exchange([asked(0)], 20)
     server.close()
@@ -174,8 +174,8 @@ def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_ha
         ("sent", "north", "train"),
         ("received", "north", "train"),
     ]
-    assert [one.direction for one in client.passed] == ["received", "sent"]
-    assert [(one.bytes, one.sha256) for one in noted] == [(one.bytes, one.sha256) for one in client.passed]
+    assert [one.direction for one in client.entries] == ["received", "sent"]
+    assert [(one.bytes, one.sha256) for one in noted] == [(one.bytes, one.sha256) for one in client.entries]
     assert all(len(one.sha256) == 64 for one in noted)
 
 
@@ -183,17 +183,17 @@ def test_both_ends_note_a_message_before_it_goes_and_what_comes_with_the_same_ha
 def test_a_message_that_cannot_be_logged_ends_the_exchange(
     server: TransportServer, keys: Path, full_at: str
 ) -> None:
-    def note(passed: MessageEntry) -> None:
-        if passed.direction == full_at:
+    def note(entry: MessageEntry) -> None:
+        if entry.direction == full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    server.on_passed = note
+    server.on_message = note
     client = Running(server, keys, "north", Doubles())
     assert server.wait_for(1, 20) == [0]
     with pytest.raises(OSError, match="No space left"):
         server.exchange([asked(0)], 20)
     # What is not logged does not leave.
-    assert len(client.passed) == (0 if full_at == "sent" else 2)
+    assert len(client.entries) == (0 if full_at == "sent" else 2)
 
 
 class TransportServerAt:
@@ -223,4 +223,4 @@ def test_a_site_speaks_for_itself_only(server: TransportServer, keys: Path) -> N
         [Message(content, sites.node(0), "train")], timeout=20
     )
     assert reply.has_error()
-    assert reply.error.reason == "DisclosureError: a site may answer for itself only"
+    assert reply.error.reason == "DisclosureError: a site may answer only for itself"

@@ -67,7 +67,7 @@ def test_who_has_no_good_certificate_is_refused_and_others_are_served(
 
 
 def test_a_server_without_credentials_is_refused() -> None:
-    with pytest.raises(TransportError, match="declared insecure"):
+    with pytest.raises(TransportError, match=r"policy\.insecure = True"):
         TransportServer("127.0.0.1:0", None, Policy(NAMES), "1.0")
 
 
@@ -106,11 +106,11 @@ def truncated() -> list[bytes]:
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([b"\xff\xff no protobuf"], "something that is no reply"),
-        ([wire.FromClient(chunk=b"lost").SerializeToString()], "something that is no reply"),
-        ([hello()], "something that is no reply"),
+        ([b"\xff\xff no protobuf"], "a message that is not a reply"),
+        ([wire.FromClient(chunk=b"lost").SerializeToString()], "a message that is not a reply"),
+        ([hello()], "a message that is not a reply"),
         ([too_large()], "at most 1,073,741,824 are taken"),
-        (truncated(), "something else amid a reply"),
+        (truncated(), "another message in the middle of a reply"),
     ],
 )
 def test_a_client_that_keeps_no_rules_is_put_out_and_others_are_served(

@@ -73,9 +73,9 @@ def test_a_list_that_the_authority_has_not_signed_changes_nothing(
     for bad in ((other / "ca.crl").read_bytes(), good[: len(good) // 2], b""):
         (own_keys / "ca.crl").write_bytes(bad)
         assert len(found.serials()) == 1
-        with pytest.raises(TransportError, match=r"not signed by the authority|no revocation list"):
+        with pytest.raises(TransportError, match=r"not signed by the authority|not a revocation list"):
             Revocations(own_keys / "ca.crt", own_keys / "ca.crl")
-    assert caplog.text.count("the list before stays in force") == 3
+    assert caplog.text.count("the previous list stays in force") == 3
 
 
 def test_the_server_answers_health_checks(server: TransportServer, keys: Path) -> None:
@@ -103,7 +103,7 @@ def test_prometheus_gets_what_went_over_the_wire(server: TransportServer, keys: 
     assert float(lines['shoal_client_bytes_down_total{client="north"}']) == task.packed.header.size
     assert float(lines['shoal_client_bytes_up_total{client="north"}']) == north.left[0].bytes
     assert float(lines['shoal_client_replies_total{client="south"}']) == 0
-    with pytest.raises(TransportError, match="no metrics at"):
+    with pytest.raises(TransportError, match="cannot expose metrics at"):
         serve_metrics(server.meter, address)
 
 
@@ -119,18 +119,19 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
     (answer,) = server.exchange([asked(0)], 20)
     assert answer is not None
     assert answer.content is None
-    assert answer.error == "DisclosureError: this site does not answer train"
+    assert answer.error == "DisclosureError: this site refuses train messages"
     assert worker.asked == 0
     assert [(left.bytes, left.error) for left in north.left] == [(len(answer.error), answer.error)]
 
 
 def test_terms() -> None:
-    assert {kind for kind in REPLIES if not Terms().refuses(kind)} == {*KINDS.values(), table.SUMS.name}
-    assert "does not answer statistics" in Terms(frozenset({"statistics"})).refuses(table.SUMS.name)
-    assert "does not answer" in Terms().refuses("train.pooled")  # of simulations only
-    assert "does not answer" in Terms().refuses("query.shell")
+    names = {kind.name for kind in KINDS.values()}
+    assert {name for name in MESSAGES if not Terms().refuses(name)} == {*names, table.SUMS.name}
+    assert "refuses statistics messages" in Terms(frozenset({"statistics"})).refuses(table.SUMS.name)
+    assert "does not know the message type" in Terms().refuses("train.pooled")  # of simulations only
+    assert "does not know the message type" in Terms().refuses("query.shell")
     Terms(least_clients=3).check(3)
-    with pytest.raises(DisclosureError, match="lists 2 clients; this site takes part among 3"):
+    with pytest.raises(DisclosureError, match="lists 2 clients, but this site requires at least 3"):
         Terms(least_clients=3).check(2)
 
 
@@ -144,7 +145,7 @@ def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
         if name in words:
             assert REPLIES[kind] <= set(words), name
     assert f"up to {scenario.training.rounds} rounds" in text
-    assert "1,234 here" in text
+    assert "1,234 at this site" in text
     assert "refuses: local" in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -155,7 +156,7 @@ def test_the_statement_of_a_secure_scenario_says_that_updates_leave_under_masks_
     text = statement(scenario, population.schema, "fl:9443", 3, 1234, Terms())
     left = [name for name in KINDS if f"  {name} " in text]
     assert left == [name for name in KINDS if name != "train"]
-    assert "the model's update under masks" in text
+    assert "the masked update" in text
 
 
 # -- compression --------------------------------------------------------------------------------

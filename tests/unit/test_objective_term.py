@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from shoal.clients.training.local_settings import LocalSettings
+from shoal.clients.training.local_settings import LocalSettings, LocalTask
 from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.stacked import StackedTrainer
 from shoal.clients.training.trainer import Trainer
 from shoal.common.errors import ModelError
-from tests.unit.test_stacked import make_tasks
-from tests.unit.test_trainer import FEATURES, make_model, make_rows
+from tests.helpers.training import FEATURES, make_model, make_rows
 
 SETTINGS = LocalSettings(learning_rate=0.05, batch_size=5, epochs=2)
 
@@ -72,9 +71,13 @@ def test_a_training_with_an_objective_leaves_no_trace_in_the_model() -> None:
     assert same(train(trainer), train(Trainer(fresh)))
     start = [w.copy() for w in fresh.get_weights()]
     assert trainer.evaluate(start, *make_rows())[1] == Trainer(fresh).evaluate(start, *make_rows())[1]
-    with_term = StackedTrainer(model).train(start, make_tasks([9, 4]), LocalObjective(0.5))
-    wanted = StackedTrainer(fresh).train(start, make_tasks([9, 4]), LocalObjective(0.5))
-    assert same(with_term.weights, wanted.weights)
+    found, wanted = (
+        StackedTrainer(one).train(
+            start, [LocalTask(*make_rows(), SETTINGS, np.random.default_rng(7))], LocalObjective(0.5)
+        )
+        for one in (model, fresh)
+    )
+    assert same(found.weights, wanted.weights)
 
 
 def test_a_failed_training_leaves_no_trace_either() -> None:

@@ -12,24 +12,9 @@ from shoal.clients.training.local_settings import LocalSettings, batch_plan
 from shoal.clients.training.objective import LocalObjective
 from shoal.clients.training.trainer import Trainer
 from shoal.common.errors import NonFiniteError
+from tests.helpers.training import FEATURES, ROWS, make_model, make_rows
 
-ROWS, FEATURES, BATCH = 23, 4, 5  # 23 rows: the last batch of an epoch has 3
-
-
-def make_model(optimizer: keras.optimizers.Optimizer, *, extras: bool = False) -> keras.Model:
-    keras.utils.set_random_seed(3)
-    layers: list[Any] = [keras.layers.Dense(6, activation="relu", kernel_regularizer="l2")]
-    if extras:
-        layers += [keras.layers.BatchNormalization()]
-    model = keras.Sequential([keras.Input((FEATURES,)), *layers, keras.layers.Dense(1, activation="sigmoid")])
-    model.compile(optimizer=optimizer, loss="binary_crossentropy")
-    return model
-
-
-def make_rows(seed: int = 0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
-    return x, (x.sum(axis=1) > 0).astype(np.int32)
+BATCH = 5  # of 23 rows: the last batch of an epoch has 3
 
 
 def settings(**changes: Any) -> LocalSettings:

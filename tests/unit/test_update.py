@@ -66,7 +66,7 @@ def test_steps_come_in_their_order_and_then_the_update_is_encoded() -> None:
 
 
 def test_noise_comes_after_clipping() -> None:
-    """Clipped after it, no update could be longer than the norm; noise of deviation 1 on 1,000 numbers is 30."""
+    """Clipped after it, no update could be longer than 1; noise of deviation 1 on 1,000 numbers is 30."""
     pipeline = Pipeline([Clip(1.0), GaussianNoise(1.0)], FullPrecision())
     left, _ = pipeline.apply([np.ones((1, 1000), np.float32)], ONE, {})
     assert np.linalg.norm(left[0]) > 20

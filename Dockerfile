@@ -1,4 +1,4 @@
-# The application in an environment of its own, installed from the same lock as `make run`.
+# The application in its own environment, installed from the same lock file as `make run`.
 FROM python:3.11-slim-bookworm
 WORKDIR /app
 COPY requirements/run.txt requirements/run.txt

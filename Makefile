@@ -1,4 +1,4 @@
-# Everything is installed into .venv from hash-locked files; `make` alone lists what there is to do.
+# Everything is installed into .venv from hash-locked files; `make` alone lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGES := server clients common simulations
-# Extras stay in the locks: pip before 23.3 takes the newest `coverage[toml]`, not the pinned `coverage`.
+# Extras stay in the lock files: pip before 23.3 installs the newest `coverage[toml]`, not the pinned `coverage`.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--generate-hashes --no-header --no-annotate --no-strip-extras
 FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
@@ -23,10 +23,10 @@ help: ## show this help
 	@echo "make TARGET, where TARGET is"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: install ## train medical-thyroid over its sites, compare, and say where the report is
+run: install ## train medical-thyroid, compare with local and pooled training, print the path of the report
 	$(BIN)/shoal run medical-thyroid --compare
 
-pilot-demo: install-dev ## a server and three sites over mutual TLS, one killed on the way, beside their simulation
+pilot-demo: install-dev ## run a server and three sites over mutual TLS, kill one, compare with the simulation
 	$(BIN)/python -m benchmarks.pilot_demo
 
 test: check chromium ## check, then run all tests with coverage
@@ -40,19 +40,19 @@ check: install-dev ## lint, formatting, types, import contracts and structure
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q --no-header tests/meta/test_structure.py
 
-bench: install-dev ## measure beside the floor, stock Flower and other peers, and growth (an hour; BENCH=NAME for one)
+bench: install-dev ## run all benchmarks (an hour) or one of them (BENCH=NAME)
 	$(BIN)/python -m benchmarks $(or $(BENCH),all)
 	$(BIN)/python -m benchmarks.plots
 	$(BIN)/python -m benchmarks.page
 
-lock: install-dev ## resolve the dependencies again (needs a package index)
+lock: install-dev ## update the lock files (needs a package index)
 	$(LOCK) --group dev --all-extras pyproject.toml -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt --group editable pyproject.toml -o requirements/run.txt
 
-docs: install ## write the generated pages: docs/config.md, docs/cli.md, docs/errors.md
+docs: install ## generate docs/config.md, docs/cli.md, docs/errors.md
 	$(BIN)/python -m shoal.simulations.cli.reference_pages docs
 
-proto: install-dev ## write common/wire/wire_pb2.py from wire.proto
+proto: install-dev ## generate common/wire/wire_pb2.py from wire.proto
 	$(BIN)/python -m grpc_tools.protoc -I common/wire --python_out=common/wire --pyi_out=common/wire \
 		common/wire/wire.proto
 
@@ -88,13 +88,13 @@ install-dev: .venv/.dev
 	$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
-# The dev lock holds all of the run lock, at the same versions.
+# The dev lock contains everything in the run lock, at the same versions.
 .venv/.dev: .venv/.python requirements/dev.txt pyproject.toml
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	$(PIP) install --quiet --no-deps --editable .
 	@touch .venv/.run $@
 
-# Only the screenshot of the report needs a browser; without one that test is skipped, and says so.
+# Only the screenshot test of the report needs a browser; without one, it is skipped with a note.
 chromium:
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \

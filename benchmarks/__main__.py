@@ -20,6 +20,7 @@ BENCHMARKS: Final = {
     "transport": "over TLS, beside Flower's own deployment",
     "secure": "secure aggregation: masks, and whole sessions with clients lost",
     "audit": "with and without an audit log",
+    "state": "what it costs to keep a state a client on disk",
     "growth": "over more clients, workers and rounds",
     "private": "with and without differential privacy",
     "price": "what each privacy budget costs the sites of two scenarios",

@@ -1,7 +1,7 @@
 """The Flower `ClientApp`: answers what the server asks, from rows that stay with the client.
 
-`common/messages/table.py` lists the message types. Each request is read as its type's closed class before anything is
-done, and each reply is held to its type's schema before it leaves.
+`common/messages/table.py` lists the message types. Each request is read as its type's closed class before
+anything is done, and each reply is held to its type's schema before it leaves.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from shoal.common.preprocessing.statistics_records import pack
 from shoal.common.weights import weights_to_record
 
 State = RecordDict  # a client's `Context.state`
-# (client index, the request, the client's state) → (the reply's content, the new state); nothing is changed in place
+# (client index, request, state) → (the reply's content, the new state); nothing is changed in place
 Handler = Callable[[int, Any, State], tuple[RecordDict, State]]
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of the server's weights on a client's validation and test rows; metrics of few rows stay here."""
+"""Evaluates the server's weights on a client's validation and test rows; metrics of few rows stay here."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ClientEvaluation:
     def _predictions(
         self, request: ModelRequest, asked: Sequence[tuple[int, Rows]], states: StateBatch | None
     ) -> list[Found]:
-        """Return what the model predicts for each client's rows; one pass for all where they share weights."""
+        """Return what the model predicts for each client's rows, in one pass if all share their weights."""
         if not asked:
             return []
         trainer, weights = self._runtime.trainer, self._runtime.weights(request)

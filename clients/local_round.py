@@ -1,7 +1,8 @@
-"""One round of local training, for the clients of one process: alone or in stacks, with the same steps behind.
+"""One round of local training for the clients of one process: alone or in stacks, with the same steps after.
 
-Start weights and states → local training → update → steps of the pipeline → `LocalResult`. Which clients share a stack
-follows from the request and their rows alone, so that the bits of a result do not depend on who computed it.
+Start weights and states → local training → update → steps of the pipeline → `LocalResult`. Which clients
+share a stack follows from the request and their rows alone, so that the bits of a result do not depend on who
+computed it.
 """
 
 from __future__ import annotations

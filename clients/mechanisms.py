@@ -1,4 +1,4 @@
-"""What a mechanism of differential privacy does at the client: to training, to updates, and to the client's account.
+"""What a mechanism of differential privacy does at the client: to training, updates and the account.
 
 Everything that the guarantee depends on is computed here, from the client's own scenario.
 """
@@ -65,7 +65,7 @@ class ClientMechanism:
         )
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
-        """Return for each update 1/2 if it is within the clipping norm, -1/2 if not; `None` where not asked."""
+        """Return 1/2 for each update within the clipping norm, -1/2 for others; `None` where not asked."""
         return [None] * len(updates[0])
 
     def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
@@ -76,8 +76,8 @@ class ClientMechanism:
 class CentralMechanism(ClientMechanism):
     """Unit "client": the update is clipped here; the server adds noise to the sum of all.
 
-    The clipping norm may move from round to round, so the server sends it. Under secure aggregation each client
-    adds its share of the noise under its mask (`clients/secure`) and keeps an account of its own.
+    The clipping norm may move from round to round, so the server sends it. Under secure aggregation each
+    client adds its share of the noise under its mask (`clients/secure`) and keeps an account of its own.
     """
 
     unit: ClassVar[str] = "client"
@@ -152,7 +152,7 @@ class RecordMechanism(ClientMechanism):
         return new, math.nan, steps
 
     def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
-        """Return the epsilon spent; not under secure aggregation, since it follows from the number of rows."""
+        """Return the epsilon spent; nothing under secure aggregation: it follows from the number of rows."""
         if self.runtime.scenario.secure.aggregation:
             return {}
         plan, rounds = self.runtime.record_plan(rows), self.runtime.charged(origin.round)

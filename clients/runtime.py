@@ -177,8 +177,8 @@ class ClientRuntime:
     def weights(self, request: ModelRequest) -> list[NDArray[Any]]:
         """Return all weights of the model that a request sends: shared ones are the server's.
 
-        Personal ones are as the seed makes them. Frozen ones are this process' own where they have the hash that
-        the request names, or else those that were sent for it.
+        Personal ones are as the seed makes them. Frozen ones are this process' own where they have the hash
+        that the request names, or else those that were sent for it.
 
         Raises:
             MessageError: the shared weights are shaped otherwise than this client's model.

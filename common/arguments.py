@@ -15,36 +15,62 @@ class Argument:
     """An argument that a scenario may set.
 
     Attributes:
-        default: the default value, which also sets the type. `None`: a float that is derived from something
-            else; the entry that takes the argument says from what.
-        least: smallest valid value; below: exclusive upper limit; positive: whether 0 is refused as well.
-        most: inclusive upper limit.
+        default: the default value, which also sets the type: a number, true or false, a list of whole
+            numbers, or one of `choices`. `None`: a float that is derived from something else; the entry that
+            takes the argument says from what.
+        least: smallest valid value; below: exclusive upper limit; positive: whether 0 is refused as well;
+            most: inclusive upper limit. Of a list they hold for each number.
+        choices: the valid texts.
     """
 
-    default: float | None
+    default: float | bool | str | tuple[int, ...] | None
     least: float = 0.0
     below: float = math.inf
     positive: bool = False
     most: float = math.inf
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are valid."""
-        return isinstance(self.default, int)
+    choices: tuple[str, ...] = ()
 
     def fits(self, value: object) -> bool:
         """Whether a value from a scenario is valid."""
-        wanted = int if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            return False
-        return self.least <= value < self.below and value <= self.most and not (self.positive and value == 0)
+        match self.default:
+            case bool():
+                return isinstance(value, bool)
+            case str():
+                return value in self.choices
+            case tuple():
+                return isinstance(value, list | tuple) and all(self._in_range(n, int) for n in value)
+            case int():
+                return self._in_range(value, int)
+            case _:
+                return self._in_range(value, (int, float))
 
     def wanted(self) -> str:
         """Describe the valid values."""
-        kind = "a whole number" if self.whole else "a number"
-        low = "above 0" if self.positive else f"of at least {self.least:g}"
-        text = f"{kind} {low}" if math.isinf(self.below) else f"{kind} {low} and below {self.below:g}"
-        return text if math.isinf(self.most) else f"{text} and at most {self.most:g}"
+        match self.default:
+            case bool():
+                return "true or false"
+            case str():
+                return f"one of {', '.join(self.choices)}"
+            case tuple():
+                return f"a list of whole numbers {self._range()}"
+            case int():
+                return f"a whole number {self._range()}"
+            case _:
+                return f"a number {self._range()}"
+
+    def _in_range(self, value: object, kind: type | tuple[type, ...]) -> bool:
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        number: float = value  # type: ignore[assignment]
+        if self.positive and number == 0:
+            return False
+        return self.least <= number < self.below and number <= self.most
+
+    def _range(self) -> str:
+        parts = ["above 0" if self.positive else f"of at least {self.least:g}"]
+        parts += [f"below {self.below:g}"] if math.isfinite(self.below) else []
+        parts += [f"at most {self.most:g}"] if math.isfinite(self.most) else []
+        return " and ".join(parts)
 
 
 def problems(key: str, owner: str, given: Mapping[str, Any], known: Mapping[str, Argument]) -> Iterator[str]:

@@ -159,7 +159,7 @@ class DisclosureError(ShoalError):
     """A client's message contained something that is not on the list of what it may send."""
 
     exit_code = 14
-    help = "common/records.py lists what each kind of message may contain."
+    help = "docs/messages.md lists what each type of message may hold."
 
 
 class BudgetError(ShoalError):

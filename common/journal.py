@@ -1,8 +1,12 @@
-"""An append-only file of JSON lines that survives `kill -9`, and atomic writes for all other files.
+"""Durable files: an append-only file of JSON lines that survives `kill -9`, and atomic writes for all others.
 
-A line is written by one `write`, so a reader sees it whole or, if the machine stopped in between, as a
-torn last line, which reading skips and the next append cuts off. The writer holds a lock on the file
-that the kernel drops when the process ends in any way: so a reader can tell a running from a killed run.
+Whatever must outlive a crash is written through this module, which alone loops over short writes and syncs
+files and, where it made one, their folder: a file that was synced is still lost in a power cut if the folder
+that lists it was not.
+
+A reader sees a line whole or, if the machine stopped in between, as a torn last line, which reading skips and
+the next append cuts off. The writer holds a lock on the file that the kernel drops when the process ends in
+any way: so a reader can tell a running from a killed run.
 """
 
 from __future__ import annotations
@@ -12,15 +16,17 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from shoal.common.errors import RunError
 
 _PLAIN = frozenset({str, bool, int, type(None)})
+_BLOCK = 65_536  # bytes that the search for the last line reads at once
 
 
 def plain(value: Any) -> Any:
@@ -51,18 +57,77 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Write a file durably, so that a reader finds the old one or the new one, never a part.
+
+    Args:
+        path: the file; content: of it, text as UTF-8.
+        mode: permissions of the file, less the umask of the process.
+
+    Raises:
+        OSError: it could not be written; the old file, if any, is still there.
+    """
+    with replacing(path, mode=mode) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Open a file beside `path` for writing, which takes its place once it is whole and on the disk.
+
+    Args:
+        path: the file; mode: permissions of the file, less the umask of the process.
+
+    Raises:
+        OSError: it could not be written; the old file, if any, is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "w+b") as stream:
+            yield stream
+        move_into_place(temporary, path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def move_into_place(whole: Path, path: Path) -> None:
+    """Give a file that is written to its end another name in the same folder, durably.
+
+    Raises:
+        OSError: it cannot be moved, or the disk fails.
+    """
+    descriptor = os.open(whole, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    whole.replace(path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, durably.
+
+    Raises:
+        FileExistsError: there is one already, or a file of that name.
+        OSError: it cannot be made.
+    """
+    for missing in reversed([parent for parent in path.parents if not parent.exists()]):
+        missing.mkdir(exist_ok=True)
+        sync_folder(missing.parent)
+    path.mkdir()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder: of files just made, renamed or removed."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def now() -> str:
@@ -71,14 +136,16 @@ def now() -> str:
 
 
 class Journal:
-    """The file of events of one run.
+    """A file of JSON lines, e.g. the events of one run.
 
     Args:
         path: the file; it need not exist before the first `append`.
+        wait: where another process holds the file, wait for it instead of refusing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait: bool = False) -> None:
         self.path = path
+        self._wait = wait
         self._file: int | None = None
 
     def append(self, event: str, content: Mapping[str, Any], *, sync: bool) -> None:
@@ -92,6 +159,7 @@ class Journal:
 
         Raises:
             RunError: another process is writing to the same file.
+            OSError: it could not be written; see `write`.
         """
         fields = {"event": event, "time": now(), **plain(content)}
         line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
@@ -102,12 +170,18 @@ class Journal:
 
         Raises:
             RunError: another process is writing to the same file.
+            OSError: it could not be written, e.g. because the disk is full. The file is let go of; the
+                next `write` cuts off what had got there of the line.
         """
-        file, _ = (self._file, b"") if self._file is not None else self._open()
-        while line:
-            line = line[os.write(file, line) :]
-        if sync:
-            os.fsync(file)
+        file = self._open()[0] if self._file is None else self._file
+        try:
+            while line:  # a disk that is nearly full takes a part
+                line = line[os.write(file, line) :]
+            if sync:
+                os.fsync(file)
+        except OSError:
+            self.close()
+            raise
 
     def sync(self) -> None:
         """Wait until the disk has all that was appended."""
@@ -123,21 +197,30 @@ class Journal:
         Raises:
             RunError: another process is writing to the same file.
         """
-        _, torn = self._open()
-        return self.path.read_bytes().removesuffix(b"\n").rpartition(b"\n")[2], torn
+        file, torn = self._open()
+        end = max(os.fstat(file).st_size - 1, 0)  # without the last line's end
+        start = _end_of_lines(file, end)
+        return os.pread(file, end - start, start), torn
 
     def _open(self) -> tuple[int, bytes]:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+            except OSError as error:
+                raise RunError(f"another process is writing to {self.path.parent}") from error
+            size = os.fstat(file).st_size
+            whole = _end_of_lines(file, size)
+            torn = os.pread(file, size - whole, whole)
+            if torn:
+                os.ftruncate(file, whole)
+            if not whole:  # an empty file may be new
+                sync_folder(self.path.parent)
+        except BaseException:
             os.close(file)
-            raise RunError(f"another process is writing to {self.path.parent}") from error
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        os.ftruncate(file, whole)
+            raise
         self._file = file
-        return file, content[whole:]
+        return file, torn
 
     def close(self) -> None:
         """Let go of the file; a later `append` takes it again."""
@@ -164,12 +247,51 @@ class Journal:
         Raises:
             RunError: the file cannot be read, or a line in the middle of it is damaged.
         """
+        for _, event in self.follow().new():
+            yield event
+
+    def read_at(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the events at positions that a `Follower` gave, and parse no others."""
+        with self.path.open("rb") as stream:
+            for position in positions:
+                stream.seek(position)
+                yield json.loads(stream.readline())
+
+    def follow(self) -> Follower:
+        """Return a reader of all events, also of those that are still to come."""
+        return Follower(self.path)
+
+
+class Follower:
+    """Reads a file of JSON lines while it grows; each line is read and parsed once.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        offset: length in bytes of the lines read so far; lines: their number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.offset = 0
+        self.lines = 0
+
+    def new(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (position in bytes, event) of each line since the last call.
+
+        A line that is still being written is left for the next call.
+
+        Raises:
+            RunError: the file cannot be read, or a line in the middle of it is damaged.
+        """
         try:
-            stream = self.path.open("rb")
+            stream = self._path.open("rb")
         except OSError as error:
-            raise RunError(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise RunError(f"cannot read {self._path}: {error.strerror or error}") from error
         with stream:
-            for number, line in enumerate(stream, start=1):
+            stream.seek(self.offset)
+            for line in stream:
                 if not line.endswith(b"\n"):
                     return
                 try:
@@ -178,7 +300,21 @@ class Journal:
                     if next(stream, None) is None:  # torn by a power cut, after the file had grown
                         return
                     raise RunError(
-                        f"line {number} of {self.path} is damaged",
+                        f"line {self.lines + 1} of {self._path} is damaged",
                         hint="Remove that line to read the others.",
                     ) from error
-                yield event
+                position = self.offset
+                self.offset += len(line)
+                self.lines += 1
+                yield position, event
+
+
+def _end_of_lines(file: int, size: int) -> int:
+    """Return the length of the whole lines in the first `size` bytes of a file."""
+    while size:
+        start = max(size - _BLOCK, 0)
+        found = os.pread(file, size - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.common.config import HIGHER_IS_BETTER, TrainingConfig
+from shoal.common.config import HIGHER_IS_BETTER, TASK_METRICS, TrainingConfig
 from shoal.common.errors import ConfigError
 from shoal.common.events import Interval
 from shoal.common.schema import Task
@@ -25,16 +25,10 @@ Values = NDArray[np.float64]  # (resamples,)
 
 _BLOCK = 4_000_000  # counts in memory at a time; 32 MB
 
-_USUAL: Final[dict[Task, tuple[str, ...]]] = {
-    "binary": ("auc", "f1", "accuracy", "loss"),
-    "multiclass": ("accuracy", "f1", "loss"),
-    "regression": ("mae", "mse", "loss"),
-}
-
 
 def default_metrics(task: Task) -> tuple[str, ...]:
     """Return the usual metrics of a task, the most informative first."""
-    return _USUAL[task]
+    return TASK_METRICS[task]
 
 
 def monitored(training: TrainingConfig, task: Task) -> str:
@@ -150,7 +144,7 @@ def _limits(value: float, draws: Sequence[Values]) -> tuple[float, float]:
 
 def _metric(task: Task, name: str, labels: Rows, predictions: Rows) -> Callable[[Counts], Values]:
     """Return a metric of fixed rows as a function of the count of each row."""
-    unfit = name not in _FUNCTIONS or name not in _USUAL[task]
+    unfit = name not in _FUNCTIONS or name not in TASK_METRICS[task]
     if unfit or not len(labels) or not np.isfinite(predictions).all():
         return _undefined
     return _FUNCTIONS[name](labels, predictions)

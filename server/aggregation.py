@@ -1,8 +1,8 @@
 """What becomes of the sum of clients' updates before the strategy sees it.
 
-A strategy that takes the mean of updates sees one reply: the start plus that mean, whatever carried the updates. With
-privacy.unit = "client" it is the private mean, so whatever the strategy makes of it costs no more privacy. A strategy
-that looks at single updates sees every reply.
+A strategy that takes the mean of updates sees one reply: the start plus that mean, whatever carried the
+updates. With privacy.unit = "client" it is the private mean, so whatever the strategy makes of it costs no
+more privacy. A strategy that looks at single updates sees every reply.
 """
 
 from __future__ import annotations

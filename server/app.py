@@ -134,8 +134,10 @@ def make_server_app(
     Args:
         federation: who takes part; hooks: who is given what.
         deliver: is given the outcome.
-        contexts: node id → `Context.state`, where the Grid keeps it for the clients: it is part of a checkpoint.
-        states: where the Grid keeps what algorithms remember of clients; `None` where they keep it themselves.
+        contexts: node id → `Context.state`, where the Grid keeps it for the clients: it is part of a
+            checkpoint.
+        states: where the Grid keeps what algorithms remember of clients; `None` where they keep it
+            themselves.
     """
     app = ServerApp()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tomllib
 import zipfile
 import zlib
@@ -28,7 +27,9 @@ from numpy.typing import NDArray
 from shoal.common.arrays import NumpyArray, view
 from shoal.common.config import Scenario
 from shoal.common.config.file import dump_toml
+from shoal.common.dotted import dotted
 from shoal.common.errors import CheckpointError
+from shoal.common.journal import make_folder, replacing
 
 FORMAT: Final = 2
 KEPT: Final = 2  # the newest, and one more in case it is damaged
@@ -79,7 +80,8 @@ class Checkpoints:
             CheckpointError: it cannot be written; what was there before stays.
         """
         self._write(self._folder / f"round-{number:06}.zip", state)
-        for path in self._rounds()[KEPT:]:
+        # The second: half files of a process that was killed while it wrote.
+        for path in (*self._rounds()[KEPT:], *self._folder.glob(".*.part")):
             path.unlink(missing_ok=True)
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
@@ -118,21 +120,15 @@ class Checkpoints:
     def _write(self, path: Path, state: Mapping[str, Any]) -> None:
         arrays = _Arrays()
         content = {"format": FORMAT, "config": dump_toml(self._scenario), "state": encode(state, arrays)}
-        temporary = path.with_name(f".{path.name}.part")
         try:
-            path.parent.mkdir(exist_ok=True)
-            with temporary.open("wb") as stream:
-                with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                    for number, array in enumerate(arrays.found):
-                        with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, array, allow_pickle=False)
-                    archive.writestr("checkpoint.json", json.dumps(content, allow_nan=False))
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+            if not path.parent.exists():
+                make_folder(path.parent)
+            with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                for number, array in enumerate(arrays.found):
+                    with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+                archive.writestr("checkpoint.json", json.dumps(content, allow_nan=False))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise CheckpointError(
                 f"cannot write the checkpoint {path}: {error.strerror or error}",
                 hint="make room or mend the folder, then go on with `shoal resume`; what was saved is kept",
@@ -266,22 +262,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _changed_keys(before: str, now: str) -> list[str]:
     """Return the keys that differ between two configs and matter."""
-    old, new = _flat(tomllib.loads(before)), _flat(tomllib.loads(now))
+    old, new = dotted(tomllib.loads(before)), dotted(tomllib.loads(now))
     free = {f"{section}.{key}" for section, keys in _FREE.items() for key in keys}
     return sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,8 @@
 """Sends weights that no training changes to the clients that lack them, and to nobody else.
 
-Requests name frozen weights by their hash. A client that has them, mostly because it builds the same model from the same
-seed, answers at once; one that has not says so, and is asked again with the weights in the request.
+Requests name frozen weights by their hash. A client that has them, mostly because it builds the same model
+from the same seed, answers at once; one that has not says so, and is asked again with the weights in the
+request.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ class RequestBase:
     """What requests of all rounds have in common.
 
     Attributes:
-        preprocessing: the fitted one, as JSON; frozen_hash: of the weights that never change, `None` for none.
+        preprocessing: the fitted one, as JSON; frozen_hash: of the weights that never change, `None` for
+            none.
         execution_mode: how clients of one process train; class_weights: of the loss, `None` for equal ones.
         full_weight_rows: rows from which a client counts fully, under secure aggregation.
     """
@@ -101,7 +102,8 @@ class RoundLoop:
         base: of every request; reader: decodes updates.
         scheduler: says what is sent and aggregated when, by the clock.
         on_round: is given every finished round; say: is told of a new try.
-        aggregation: stands between the sum of updates and the strategy; ledger: allows rounds and charges them.
+        aggregation: stands between the sum of updates and the strategy; ledger: allows rounds and charges
+            them.
         after_round: is given where the loop stands after a round, and may end it by an exception.
     """
 
@@ -287,7 +289,7 @@ class RoundLoop:
             arrays, aggregated = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise TrainingError(
-                f"round {number}: {self.scenario.strategy.name} returned no weights from {len(replies)} updates",
+                f"round {number}: {self.scenario.strategy.name} returned no weights; updates: {len(replies)}",
                 hint="some strategies need more clients in a round; see run.log",
             )
         state.arrays = with_types_of(arrays, state.arrays)

@@ -1,4 +1,4 @@
-"""What happens before the first round: preprocessing is fitted, the model is built, an execution mode is chosen."""
+"""Before the first round: the preprocessing is fitted, the model built, the execution mode chosen."""
 
 from __future__ import annotations
 

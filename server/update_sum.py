@@ -93,7 +93,8 @@ class UpdateReader:
 
         Args:
             replies: without an error, in any order; start: the weights that these clients started from.
-            cohort: indices of the clients that were asked, ascending; group: clients in a group (`group_size`).
+            cohort: indices of the clients that were asked, ascending; group: clients in a group
+                (`group_size`).
         """
         like = record_to_weights(start)
         places = {client: k // group for k, client in enumerate(cohort)}

@@ -8,6 +8,7 @@ import keras
 from flwr.app import ArrayRecord
 
 from shoal.common.config import Scenario
+from shoal.common.journal import move_into_place
 from shoal.common.models import build
 from shoal.common.preprocessing import PreprocessingSpec
 from shoal.common.preprocessing.layers import with_preprocessing
@@ -29,8 +30,12 @@ def export_model(
     """
     trained = load_trained(scenario, schema, spec, arrays)
     part = path.with_name(f".{path.name}.part.keras")
-    with_preprocessing(spec, trained).save(part)
-    part.replace(path)
+    try:
+        with_preprocessing(spec, trained).save(part)
+        move_into_place(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load_trained(

@@ -75,7 +75,8 @@ def _optimizer_keys(optimizer: Any) -> dict[str, Any]:
 def _loss_keys(loss: Any) -> dict[str, Any]:
     if loss is None:
         return {}
-    kinds = {entry.kind: name for name, entry in reversed(LOSSES.items())}
+    kinds = {entry.kind: name for name, entry in reversed(list(LOSSES.items()))}
+    name: str | None = None
     if isinstance(loss, keras.losses.Loss):
         name = kinds.get(type(loss).__name__)
         if name is not None and type(loss) is getattr(keras.losses, LOSSES[name].kind):

@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from shoal.clients.algorithms import keeps_states
 from shoal.clients.app import make_client_app
 from shoal.clients.state import ClientStateStore
 from shoal.clients.worker import WorkerContext
@@ -29,7 +30,7 @@ from shoal.simulations import datasets
 from shoal.simulations.attacks.adversary import make_adversary
 from shoal.simulations.baselines import PooledRuntime
 from shoal.simulations.callbacks import started
-from shoal.simulations.engine.client_states import CheckpointedStates, state_store
+from shoal.simulations.engine.client_states import CheckpointedStates, ClientStateFolder, state_store
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.session import Engine
 from shoal.simulations.interrupts import Interrupts
@@ -233,9 +234,10 @@ def coordinate(
     with (
         nullcontext(engine) if engine is not None else Engine() as running,
         state_store(scenario, state_folder) as store,
-        _grid(scenario, make_app, worker, sites, examples, contexts, store, running) as grid,
+        _grid(scenario, make_app, worker, sites, examples, contexts, store, running, state_folder) as grid,
     ):
-        run_server_app(wrap(grid), federation, hooks, deliver, contexts, CheckpointedStates(store))
+        states = None if store is None else CheckpointedStates(store)
+        run_server_app(wrap(grid), federation, hooks, deliver, contexts, states)
         return work_done(grid)
 
 
@@ -268,8 +270,9 @@ def _grid(
     sites: Sites,
     examples: Callable[[int], float],
     contexts: dict[int, RecordDict],
-    store: ClientStateStore,
+    store: ClientStateStore | None,
     engine: Engine,
+    state_folder: Path | None,
 ) -> Iterator[EngineGrid | TransportGrid]:
     """Give the Grid that the scenario asks for, with its clients behind it."""
     resources = scenario.resources
@@ -277,7 +280,9 @@ def _grid(
         from shoal.simulations.engine.grpc_fleet import over_grpc  # Ray takes a second to import
 
         engine.release()  # the clients that are started here need the room
-        with over_grpc(make_app, worker, resources, sites, pooled=scenario.output.compare) as found:
+        keeps = ClientStateFolder(state_folder) if keeps_states(scenario) else None
+        pooled = scenario.output.compare
+        with over_grpc(make_app, worker, resources, sites, pooled=pooled, keeps=keeps) as found:
             yield found
         return
     with engine.executor(make_app, worker, resources) as executor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,10 @@ from flwr.serverapp import ServerApp
 
 from shoal.clients.worker import WorkerContext
 from shoal.common.config import ResourcesConfig
+from shoal.common.dotted import dotted
 from shoal.common.errors import ConfigError
 from shoal.common.flower_shim import identify_process, make_run
+from shoal.common.plugins import form_problems, load_object
 from shoal.common.sites import Sites
 from shoal.simulations.engine.executors import make_executor
 from shoal.simulations.engine.grid import EngineGrid, run_config_values
@@ -75,28 +75,14 @@ def _app_config(file: Path) -> dict[str, object]:
     found = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("tool", "flwr", "app", "config"):
         found = found.get(key, {})
-    return _flatten(found)
-
-
-def _flatten(table: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in table.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    return dotted(found)
 
 
 def _load(path: str, kind: type[App]) -> App:
-    module, _, name = path.partition(":")
-    if not name:
-        raise ConfigError(f'"{path}" should be package.module:name of a {kind.__name__}')
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'"{path}" cannot be loaded: {error}', hint="run from the folder of the app"
-        ) from error
+    problems = form_problems(kind.__name__, path, "name")
+    if problems:
+        raise ConfigError(problems)
+    found = load_object(kind.__name__, path)
     if not isinstance(found, kind):
         raise ConfigError(f'"{path}" is a {type(found).__name__}, expected a {kind.__name__}')
     return found

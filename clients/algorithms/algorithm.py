@@ -1,7 +1,7 @@
 """The client half of a federated algorithm: pure functions over a stack of clients and their states.
 
-A stack has a leading client axis everywhere; a client that trains alone is a stack of one. So an algorithm is written
-once, and means the same in every execution mode, over every backend and in a pilot.
+A stack has a leading client axis everywhere; a client that trains alone is a stack of one. So an algorithm is
+written once, and means the same in every execution mode, over every backend and in a pilot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class LocalTraining:
     """What local training of a stack did.
 
     Attributes:
-        start: trainable weights that it started from, each (clients, ...) or, where all clients share them, (...).
+        start: trainable weights that it started from, each (clients, ...) or, where all clients share them,
+            (...).
         trained: those that it ended with, (clients, ...).
         steps: optimisation steps, (clients,).
         learning_rate: of every step.

@@ -1,7 +1,7 @@
 """FedProx: a proximal term keeps local weights near the server's.
 
-Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks, MLSys 2020, eq. 2. The
-server half is Flower's strategy of that name, which puts mu into each request.
+Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks, MLSys 2020, eq.
+2. The server half is Flower's strategy of that name, which puts mu into each request.
 """
 
 from __future__ import annotations

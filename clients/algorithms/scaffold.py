@@ -1,7 +1,8 @@
 """SCAFFOLD, the client half: control variates correct the drift of local steps.
 
-Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML
-2020, algorithm 1 with option II. Each step takes the gradient + c − c_i; after K steps of rate η from x to y_i,
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated
+Learning, ICML 2020, algorithm 1 with option II. Each step takes the gradient + c − c_i; after K steps of rate
+η from x to y_i,
 
     c_i⁺ = c_i − c + (x − y_i) / (K η),
 
@@ -31,7 +32,7 @@ from shoal.common.weights import record_to_weights
 
 
 class ScaffoldClient(ClientAlgorithm):
-    """Keeps a control variate for each trainable weight, "c0", "c1", …"""
+    """Keeps control variates "c0", "c1", … in the client's state, one for each trainable weight."""
 
     name: ClassVar[str] = "SCAFFOLD"
     stateful: ClassVar[bool] = True

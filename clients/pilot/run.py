@@ -6,17 +6,20 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 from flwr.app import ArrayRecord, RecordDict
 
+from shoal.clients.algorithms import keeps_states
 from shoal.clients.app import make_client_app
 from shoal.clients.pilot.consent import ANY_TERMS, Terms, statement
-from shoal.clients.pilot.grpc_client import TransportClient
+from shoal.clients.pilot.grpc_client import Runs, TransportClient
 from shoal.clients.pilot.site_data import SitePopulation
+from shoal.clients.pilot.states import SiteStates, StatefulWorker
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.worker import Answer, Job, Worker, WorkerContext
 from shoal.common.audit.log import FIRST, AuditLog, MessageEntry
@@ -37,7 +40,7 @@ _RUN_ID = 1  # Flower's id of a run; a process serves one
 class _ShowsModel:
     """Logs the model that the server has sent, before it first runs here."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Runs) -> None:
         self._worker = worker
         self._shown = False
 
@@ -50,6 +53,15 @@ class _ShowsModel:
             listed = ", ".join("×".join(map(str, shape)) or "1" for shape in shapes)
             _log.info("the server's model has %s weights: %s", f"{sum(map(math.prod, shapes)):,}", listed)
         return self._worker.run(content, jobs)
+
+
+@contextmanager
+def _site_states(folder: Path) -> Iterator[SiteStates]:
+    states = SiteStates.in_folder(folder)
+    try:
+        yield states
+    finally:
+        states.close()
 
 
 def run_client(
@@ -71,7 +83,8 @@ def run_client(
         scenario: this site's own copy; schema: that all sites have agreed on; shard: this site's rows.
         address: of the server; credentials: of this site; name: where no certificate says it.
         log: file that gets an entry for each message that comes or leaves, as `AuditLog` writes it; beside
-            it, NAME-privacy.jsonl has the rounds that were charged to this site's privacy budget.
+            it, NAME-privacy.jsonl has the rounds that were charged to this site's privacy budget, and
+            NAME-states what the algorithm remembers of this site, where it remembers anything.
         patience_s: how long a server that cannot be reached is tried.
         terms: what this site refuses; agree: is given what the server asks and what will leave, before
             anything does, and says whether to take part.
@@ -106,30 +119,33 @@ def run_client(
         account = Account(Charges(log.with_name(f"{log.stem}-privacy.jsonl")), welcome.run_id)
         population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = WorkerContext(_RUN_ID, {}, welcome.clients, show_errors=False)
-        return _ShowsModel(
-            Worker(
-                lambda: make_client_app(ClientRuntime(scenario, population, "system", account)), federation
-            )
+        worker = Worker(
+            lambda: make_client_app(ClientRuntime(scenario, population, "system", account)), federation
         )
+        if not keeps_states(scenario):
+            return _ShowsModel(worker)
+        folder = log.with_name(f"{log.stem}-states") / welcome.run_id
+        return _ShowsModel(StatefulWorker(worker, closing.enter_context(_site_states(folder))))
 
     def note(passed: MessageEntry) -> None:
         logs[0].note(passed)
         if passed.direction == "sent":  # on the disk before it leaves
             logs[0].sync()
 
-    try:
-        TransportClient(
-            address,
-            credentials,
-            make_worker,
-            version=version("shoal"),
-            name=name,
-            on_passed=note,
-            refuses=terms.refuses,
-            compression=scenario.resources.compression,
-            patience_s=patience_s,
-        ).run()
-    finally:
-        for one in logs:
-            one.close()
+    with ExitStack() as closing:
+        try:
+            TransportClient(
+                address,
+                credentials,
+                make_worker,
+                version=version("shoal"),
+                name=name,
+                on_passed=note,
+                refuses=terms.refuses,
+                compression=scenario.resources.compression,
+                patience_s=patience_s,
+            ).run()
+        finally:
+            for one in logs:
+                one.close()
     return logs[0].root if logs else FIRST

@@ -14,11 +14,12 @@ from shoal.clients.state.batch import StateBatch, ascending
 from shoal.clients.state.layout import StateLayout
 from shoal.clients.state.slot_file import SlotFile, checksums_of
 from shoal.clients.state.slot_index import SlotIndex, entries_of
-from shoal.clients.state.slot_journal import SlotJournal
+from shoal.clients.state.slot_journal import SlotJournal, sync_folder
 from shoal.clients.state.store import START, Mark
 from shoal.common.errors import CheckpointError, StorageError
 
-AT_ONCE: Final = 1 << 23  # bytes of states that `restore` checks at a time
+PACKED: Final = 1 << 20  # bytes of states that are packed at a time: they stay in the processor's cache
+CHECKED: Final = 1 << 23  # bytes of states that `restore` reads at a time
 
 
 class DiskStateStore:
@@ -48,6 +49,7 @@ class DiskStateStore:
         self._index = SlotIndex()
         self._last = START
         self._oldest = 0  # position of the oldest mark that may be restored
+        self._sound = True  # whether no mark has failed
         self._tail = False  # whether the journal's file goes on behind the present
         try:
             if self._journal.layout is None and layout is not None:
@@ -60,7 +62,7 @@ class DiskStateStore:
             self.close()
             raise
         entries = self._journal.entries()
-        self._go_to(self._journal.last_mark(entries), entries)
+        self._go_to(self._journal.marks(entries)[-1], entries)
 
     def read(self, clients: Sequence[int] | NDArray[np.int64]) -> StateBatch:
         """See `ClientStateStore.read`."""
@@ -74,41 +76,50 @@ class DiskStateStore:
         """See `ClientStateStore.write`."""
         if not len(batch):
             return
-        ascending(batch.clients)
-        layout = self._journal.layout or StateLayout.of(batch.arrays, stacked=True)
-        records = layout.pack(batch)
+        layout = StateLayout.of(batch.arrays, stacked=True)
+        if self._journal.layout is not None:
+            self._journal.layout.require(layout)
+        self._require_sound()
         file = self._slots or self._begin(layout)
         slots = self._index.allocate(len(batch))
-        entries = entries_of(batch.clients, slots, checksums_of(records))
+        checksums = np.empty(len(batch), np.uint32)
         with self._writing():
-            if self._tail:
-                self._journal.cut()
-                self._tail = False
-            file.write(slots, records)
+            self._cut()  # only now: merely opening a store changes nothing in its files
+            for rows in _parts(len(batch), layout.bytes_per_client, PACKED):
+                records = layout.pack(batch, rows)
+                checksums[rows] = checksums_of(records)
+                file.write(slots[rows], records)
+            entries = entries_of(batch.clients, slots, checksums)
             first = self._journal.position
             self._journal.append(entries)
         self._index.replace(entries, first, self._last.position)
 
     def mark(self) -> Mark:
         """See `ClientStateStore.mark`; without a write since the last mark, it is that one again."""
+        self._require_sound()
         if self._slots is not None and self._journal.position > self._last.position:
+            # After a failed sync nobody knows what the disk has, and a second one may wrongly succeed.
+            self._sound = False
             with self._writing():
                 self._slots.sync()
                 self._last = self._journal.append_mark(self._oldest)
+            self._sound = True
         return self._last
 
     def restore(self, mark: Mark) -> None:
         """See `ClientStateStore.restore`; every state is read once, to check it."""
         entries = self._journal.entries()
-        if mark.position < self._oldest:
-            raise CheckpointError(f"the client states at {mark} in {self._folder} were released")
-        if not self._journal.holds(mark, entries):
+        if mark.position > self._last.position or mark not in self._journal.marks(entries):
             raise CheckpointError(
                 f"{self._folder} does not hold the client states at {mark}",
                 hint="use the folder that belongs to this checkpoint, or an earlier checkpoint",
             )
+        if mark.position < self._oldest:
+            raise CheckpointError(f"the client states at {mark} in {self._folder} were released")
         self._check(SlotIndex.replay(entries[: mark.position], 0))
         self._go_to(mark, entries)
+        with self._writing():
+            self._cut()
 
     def release(self, oldest: Mark) -> None:
         """See `ClientStateStore.release`; files do not shrink, but grow only when no slot is free."""
@@ -130,8 +141,10 @@ class DiskStateStore:
 
     def _begin(self, layout: StateLayout) -> SlotFile:
         with self._writing():
-            file = self._open_slots(layout)
             self._journal.begin(layout)
+            file = self._open_slots(layout)
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
         return file
 
     def _open_slots(self, layout: StateLayout) -> SlotFile:
@@ -141,18 +154,22 @@ class DiskStateStore:
     def _go_to(self, mark: Mark, entries: NDArray[np.void]) -> None:
         self._journal.go_to(mark)
         self._last = mark
-        self._oldest = int(entries["slot"][mark.position - 1]) if mark.position else 0
+        if mark.position:
+            self._oldest = max(self._oldest, int(entries["slot"][mark.position - 1]))
         self._tail = len(entries) > mark.position
         self._index = SlotIndex.replay(entries[: mark.position], self._oldest)
+
+    def _cut(self) -> None:
+        if self._tail:
+            self._journal.cut()
+            self._tail = False
 
     def _check(self, index: SlotIndex) -> None:
         clients, slots, checksums = index.live()
         if self._slots is None:
             return
-        step = max(1, AT_ONCE // self._slots.size)
-        for first in range(0, len(clients), step):
-            part = slice(first, first + step)
-            self._checked(self._slots, clients[part], slots[part], checksums[part])
+        for rows in _parts(len(clients), self._slots.size, CHECKED):
+            self._checked(self._slots, clients[rows], slots[rows], checksums[rows])
 
     def _checked(
         self,
@@ -171,6 +188,13 @@ class DiskStateStore:
             )
         return records
 
+    def _require_sound(self) -> None:
+        if not self._sound:
+            raise StorageError(
+                f"the client states in {self._folder} could not be made durable before",
+                hint="close the store, open it again and restore a mark",
+            )
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
@@ -180,3 +204,8 @@ class DiskStateStore:
                 f"cannot write client states in {self._folder}: {error.strerror or error}",
                 hint="states that were marked are kept; make room or mend the disk, then resume",
             ) from error
+
+
+def _parts(count: int, size: int, at_once: int) -> Iterator[slice]:
+    step = max(1, at_once // size)
+    return (slice(first, first + step) for first in range(0, count, step))

@@ -58,35 +58,29 @@ class StateLayout:
 
     def require(self, other: StateLayout) -> None:
         """Raise `ModelError` with the first difference unless `other` is this layout."""
-        kept, given = (dict(layout._fields()) for layout in (self, other))
+        kept, given = self._described(), other._described()
         for name in sorted(kept.keys() | given.keys()):
             if kept.get(name) != given.get(name):
                 raise ModelError(
-                    f'the state "{name}" is {_told(given.get(name))}, but the states kept so far have '
-                    f"{_told(kept.get(name))}",
+                    f'the state "{name}" is {given.get(name, "absent")}; '
+                    f"expected {kept.get(name, 'absent')}, as in the states kept so far",
                     hint="states of another model or algorithm cannot be used; start a new run",
                 )
 
-    def pack(self, batch: StateBatch) -> NDArray[np.uint8]:
-        """Return the batch as records, (k, bytes_per_client).
-
-        Raises:
-            ModelError: the batch has another layout.
-        """
-        self.require(StateLayout.of(batch.arrays, stacked=True))
-        records = np.empty(len(batch), self.record)
+    def pack(self, batch: StateBatch, rows: slice = slice(None)) -> NDArray[np.uint8]:
+        """Return these rows of a batch of this layout as records, (rows, bytes_per_client)."""
+        records = np.empty(len(batch.clients[rows]), self.record)
         for name, array in batch.arrays.items():
-            records[name] = array
-        return records.view(np.uint8).reshape(len(batch), -1)
+            records[name] = array[rows]
+        return records.view(np.uint8).reshape(len(records), -1)
 
     def unpack(self, clients: NDArray[np.int64], records: NDArray[np.uint8]) -> StateBatch:
         """Return the states of `clients` from their records, (k, bytes_per_client)."""
         fields = records.reshape(-1).view(self.record)
         return StateBatch(clients, {name: np.ascontiguousarray(fields[name]) for name, _ in self._fields()})
 
+    def _described(self) -> dict[str, str]:
+        return {name: f"{kind.base} of shape {kind.shape}" for name, kind in self._fields()}
+
     def _fields(self) -> list[tuple[str, np.dtype[Any]]]:
         return [(name, self.record[name]) for name in self.record.names or ()]
-
-
-def _told(kind: np.dtype[Any] | None) -> str:
-    return "absent" if kind is None else f"{kind.base} of shape {kind.shape}"

@@ -56,9 +56,12 @@ class MemoryStateStore:
         """See `ClientStateStore.write`."""
         if not len(batch):
             return
-        layout = self._layout or StateLayout.of(batch.arrays, stacked=True)
+        layout = StateLayout.of(batch.arrays, stacked=True)
+        if self._layout is None:
+            self._layout = layout
+            self._records = np.empty((0, layout.bytes_per_client), np.uint8)
+        self._layout.require(layout)
         records = layout.pack(batch)
-        self._layout = layout
         clients = batch.clients
         self._grow_index(int(clients[-1]) + 1)
         has = self._row[clients] >= 0
@@ -119,6 +122,6 @@ class MemoryStateStore:
     def _grow_records(self) -> None:
         if self._used > len(self._records):
             rows = max(self._used, len(self._records) * 3 // 2)  # so that it is copied few times
-            grown = np.empty((rows, self._layout.bytes_per_client if self._layout else 0), np.uint8)
-            grown[: len(self._records)] = self._records if len(self._records) else 0
+            grown = np.empty((rows, self._records.shape[1]), np.uint8)
+            grown[: len(self._records)] = self._records
             self._records = grown

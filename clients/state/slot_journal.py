@@ -1,7 +1,7 @@
 """The journal of a store on disk: which slot was written for which client, in order.
 
 The file begins with a line of JSON that gives the layout of the states. Entries of one length follow. A mark
-is an entry too: it holds the checksum of all before it, which tells a marked tail from a torn or damaged one.
+is an entry too: it holds the checksum of all up to it, which tells a marked tail from a torn or damaged one.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class SlotJournal:
 
     def begin(self, layout: StateLayout) -> None:
         """Write the head of a new journal."""
-        head = json.dumps({"format": FORMAT, "layout": layout.to_json()}).encode() + b"\n"
+        fields = {"format": FORMAT, "layout": layout.to_json(), "checksum": _layout_checksum(layout)}
+        head = json.dumps(fields).encode() + b"\n"
         os.ftruncate(self._file, 0)
         self._write(head, 0)
         os.fsync(self._file)
-        sync_folder(self._path.parent)
         self.layout, self._start = layout, len(head)
         self._seed = self._checksum = zlib.crc32(head)
 
@@ -77,28 +77,19 @@ class SlotJournal:
             rest, offset = rest[count:], offset + count
         return content
 
-    def last_mark(self, entries: NDArray[np.void]) -> Mark:
-        """Return the last mark up to which the entries are as they were written."""
-        found, checksum, first = START, self._seed, 0
+    def marks(self, entries: NDArray[np.void]) -> list[Mark]:
+        """Return `START` and the marks up to which these entries are as they were written, in order."""
+        found, checksum, first = [START], self._seed, 0
         for last in np.flatnonzero(entries["client"] == MARK).tolist():
-            checksum = zlib.crc32(entries[first:last].data, checksum)
+            checksum = _mark_checksum(entries[last], zlib.crc32(entries[first:last].data, checksum))
             if entries["checksum"][last] != checksum:
                 break
             first = last + 1
-            checksum = zlib.crc32(entries[last:first].data, checksum)
-            found = Mark(first, checksum)
+            found.append(Mark(first, checksum))
         return found
 
-    def holds(self, mark: Mark, entries: NDArray[np.void]) -> bool:
-        """Whether these entries lead to that mark."""
-        if mark.position == 0:
-            return mark == START
-        if mark.position > len(entries) or entries["client"][mark.position - 1] != MARK:
-            return False
-        return zlib.crc32(entries[: mark.position].data, self._seed) == mark.checksum
-
     def go_to(self, mark: Mark) -> None:
-        """Let the next entry follow that mark, which the journal `holds`."""
+        """Let the next entry follow that mark, which is one of `marks`."""
         self.position = mark.position
         self._checksum = mark.checksum if mark.position else self._seed
 
@@ -119,7 +110,11 @@ class SlotJournal:
         Args:
             oldest: position of the oldest mark that is still wanted.
         """
-        self.append(np.array([(MARK, oldest, self._checksum)], ENTRY))
+        entry = np.array([(MARK, oldest, 0)], ENTRY)
+        checksum = _mark_checksum(entry[0], self._checksum)
+        entry["checksum"] = checksum
+        self.append(entry)
+        self._checksum = checksum
         os.fdatasync(self._file)
         return Mark(self.position, self._checksum)
 
@@ -145,13 +140,25 @@ class SlotJournal:
             fields = json.loads(head)
             if fields["format"] != FORMAT:
                 raise ValueError(fields["format"])
-            self.layout = StateLayout.from_json(fields["layout"])
+            layout = StateLayout.from_json(fields["layout"])
+            if fields["checksum"] != _layout_checksum(layout):
+                raise ValueError(fields["checksum"])
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{self._path} is not a journal of client states of this version"
             ) from error
-        self._start = len(head) + 1
+        self.layout, self._start = layout, len(head) + 1
         self._seed = self._checksum = zlib.crc32(head + b"\n")
+        os.fdatasync(self._file)  # a mark may be in the system's memory only, if its writer was killed
+
+
+def _mark_checksum(entry: np.void, before: int) -> int:
+    # Without its own checksum: the CRC of a text that ends with its CRC is the same for all texts.
+    return zlib.crc32(entry.tobytes()[: -entry["checksum"].itemsize], before)
+
+
+def _layout_checksum(layout: StateLayout) -> int:
+    return zlib.crc32(json.dumps(layout.to_json()).encode())
 
 
 def sync_folder(folder: Path) -> None:

@@ -85,7 +85,7 @@ class ClientStateStore(Protocol):
         """Say that marks before `oldest` will not be restored; the space of their states is used again.
 
         Raises:
-            CheckpointError: the store has no such mark.
+            CheckpointError: `oldest` is later than the last mark, or unknown.
         """
         ...
 

@@ -27,7 +27,8 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
 
     Args:
         runtime: data and model; client: the client's index.
-        request: the initial weights, those that the federation started from, and a learning rate for each round.
+        request: the initial weights, those that the federation started from, and a learning rate for each
+            round.
 
     Returns:
         All weights of the model of the best round by validation (the last where that is not defined), and the

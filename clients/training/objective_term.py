@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from shoal.clients.training.objective import Arrays, LocalObjective, shaped
@@ -81,7 +82,8 @@ class ObjectiveTerm:
         """Take over the numbers of an objective; return the penalty of each variable, by part."""
         penalties = {}
         if objective.quadratic:
-            self._mu.assign(objective.mu)
+            (mu,) = shaped("objective.mu", [np.asarray(objective.mu)], [()])
+            self._mu.assign(mu)
             given = objective.anchor
             anchors = [v.value for v in self._variables] if given is None else self._shaped("anchor", given)
             self._anchors = self._assigned(self._anchors, anchors)

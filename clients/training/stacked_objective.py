@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from shoal.clients.training.objective import LocalObjective, shaped
+from shoal.clients.training.objective import Arrays, LocalObjective, shaped
 from shoal.clients.training.stacked_optimizers import Tensors
 
 
@@ -62,23 +62,16 @@ def stacked_objective(
     """
     if objective is None:
         return NOTHING
-    mu = np.asarray(objective.mu, np.float32)
-    if mu.shape not in {(), (clients,)}:
-        raise ValueError(f"objective.mu has shape {mu.shape}; expected a number, or {(clients,)}")
 
-    def tensors(name: str) -> Tensors:
-        arrays = getattr(objective, name)
-        if arrays is None:
-            return []
-        found = shaped(f"objective.{name}", arrays, like, clients)
+    def tensors(name: str, arrays: Arrays | None, shapes: Sequence[tuple[int, ...]]) -> Tensors:
+        found = [] if arrays is None else shaped(f"objective.{name}", arrays, shapes, clients)
         return [tf.convert_to_tensor(np.asarray(array, np.float32)) for array in found]
 
-    quadratic = objective.quadratic
-    return StackedObjective(
-        mu=[tf.convert_to_tensor(mu.reshape(-1))] if quadratic else [],
-        anchor=tensors("anchor") if quadratic else [],
-        linear=tensors("linear"),
-    )
+    linear = tensors("linear", objective.linear, like)
+    if not objective.quadratic:
+        return StackedObjective([], [], linear)
+    (mu,) = tensors("mu", [np.asarray(objective.mu)], [()])
+    return StackedObjective([tf.reshape(mu, [-1])], tensors("anchor", objective.anchor, like), linear)
 
 
 def _by_client(numbers: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

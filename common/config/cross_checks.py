@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shoal.common.config import Scenario
+from shoal.common.config import TASK_METRICS, Scenario
 from shoal.common.errors import nearest
 
 
@@ -94,11 +94,7 @@ def _metric_problems(scenario: Scenario) -> list[str]:
     if scenario.data.positive is not None:
         task = "binary"
     problems = []
-    fitting = {
-        "binary": {"accuracy", "auc", "f1", "loss"},
-        "multiclass": {"accuracy", "f1", "loss"},
-        "regression": {"loss", "mae", "mse"},
-    }.get(task)  # None while the task is "auto": it then depends on the data
+    fitting = TASK_METRICS.get(task)  # None while the task is "auto": it then depends on the data
     named = [*(("metrics", name) for name in training.metrics), ("monitor", training.monitor)]
     for key, name in named:
         if fitting is not None and name != "auto" and name not in fitting:

@@ -15,6 +15,12 @@ OPTIMIZERS = (
     "nadam", "rmsprop", "sgd",
 )  # fmt: skip
 METRICS = ("accuracy", "auc", "f1", "loss", "mae", "mse")
+# Of each task, the most informative first.
+TASK_METRICS = {
+    "binary": ("auc", "f1", "accuracy", "loss"),
+    "multiclass": ("accuracy", "f1", "loss"),
+    "regression": ("mae", "mse", "loss"),
+}
 HIGHER_IS_BETTER = {"accuracy": True, "auc": True, "f1": True} | dict.fromkeys(("loss", "mae", "mse"), False)
 
 Arguments = dict[str, Any]

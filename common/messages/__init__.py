@@ -1,1 +1,1 @@
-"""The messages between server and clients: one table of types, each with a closed request and a closed reply."""
+"""The messages between server and clients: one table of types, each with a closed request and reply."""

@@ -1,7 +1,7 @@
 """What a client may answer, and the gate that holds both sides to it.
 
-A client checks each of its replies before it leaves, and the server checks it again: a new number or record has to be
-declared in `table.py` first.
+A client checks each of its replies before it leaves, and the server checks it again: a new number or record
+has to be declared in `table.py` first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the server may ask of a client: one closed class for each kind of request.
 
-A field that may be absent has the default `None` and no other, so that a request which is read and written again has
-the same bytes: masks of secure aggregation depend on them.
+A field that may be absent has the default `None` and no other, so that a request which is read and written
+again has the same bytes: masks of secure aggregation depend on them.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class TestRequest(ModelRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class AloneRequest(ModelRequest):
-    """Asks to train without a federation, for comparison: on local rows, or in a simulation on pooled ones."""
+    """Asks to train without a federation, for comparison: on local rows, or (simulated) on pooled ones."""
 
     learning_rates: tuple[float, ...] = key(
         "learning-rates", "numbers", "one for each round", low=0, high=_MOST

@@ -1,7 +1,7 @@
 """A closed, typed request: a frozen dataclass whose fields say where in a message they stand and what fits.
 
-`parse` reads a request at the side that receives it. It refuses by name what the type does not know: records and keys,
-missing ones, values of another type, out of range, or not finite. `to_content` writes one.
+`parse` reads a request at the side that receives it. It refuses by name what the type does not know: records
+and keys, missing ones, values of another type, out of range, or not finite. `to_content` writes one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of message types: the only place that knows a type's name, purpose, phase, schemas, refusal and charge."""
+"""The table of message types: the one place for a type's name, purpose, schemas, refusal and charge."""
 
 from __future__ import annotations
 

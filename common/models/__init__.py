@@ -1,4 +1,4 @@
-"""The models that clients train: built-in ones by name, or the user's own function.
+"""The models that clients train: built-in models by name, or the user's own function.
 
 Importing this package does not import Keras; `build` and `compile_model` do, on first use.
 """
@@ -20,7 +20,7 @@ __all__ = ["LOSSES", "MODELS", "build", "check", "check_loss", "compile_model", 
 
 
 def scenario_problems(scenario: Scenario) -> list[str]:
-    """Return what is wrong with a scenario's model and loss, one line each; imports nothing heavy."""
+    """Return one line for each problem with a scenario's model and loss; imports nothing heavy."""
     return [*check(scenario.model), *check_loss(scenario.training)]
 
 
@@ -35,7 +35,7 @@ def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -
 
     Raises:
         ConfigError: unknown name or argument; or the user's function cannot be imported.
-        ModelError: the model does not take this input, the user's function failed, or the output does
+        ModelError: the model does not accept this input, the user's function failed, or the output does
             not fit the labels.
     """
     load_keras()
@@ -47,11 +47,11 @@ def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -
 def compile_model(model: keras.Model, training: TrainingConfig, task: Task) -> None:
     """Compile a model with the optimizer and loss of the configuration.
 
-    Keras' own metrics stay empty: ours are computed from predictions over all rows of a split, which a
-    mean over batches is not for AUC and F1.
+    No Keras metrics are set: AUC and F1 are not means over batches, so metrics are computed from the
+    predictions of all rows of a split.
 
     Raises:
-        ConfigError: the optimizer or loss refuses its name or arguments, or does not fit the task.
+        ConfigError: the name or arguments of the optimizer or loss are invalid, or do not fit the task.
         ModelError: the model's output does not fit the labels.
     """
     from shoal.common.models.compiling import compile_checked

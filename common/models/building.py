@@ -13,8 +13,9 @@ from keras import layers
 
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.catalog import MODELS, arguments, check, is_users_own
+from shoal.common.models.catalog import MODELS, arguments, check
 from shoal.common.models.users_own import build_users_own
+from shoal.common.plugins import is_users_own
 from shoal.common.schema import InputSpec, Task
 from shoal.common.seeds import integer_seed
 
@@ -27,7 +28,7 @@ def build_model(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: 
     if problems:
         raise ConfigError(problems)
     if num_classes == 1 or num_classes < 0:
-        raise ModelError(f"a model needs at least 2 classes, or 0 for numbers; there are {num_classes}")
+        raise ModelError(f"expected at least 2 classes, or 0 for regression, got {num_classes}")
     with _seeded(integer_seed(seed, "weights")), _policy(model.precision):
         if is_users_own(model.name):
             return build_users_own(model, spec, num_classes)
@@ -49,19 +50,19 @@ def _check_fits(name: str, spec: InputSpec, num_classes: int) -> None:
     hint = f"models for {task} of {spec.kind} inputs: {', '.join(fitting)}"
     if spec.kind not in entry.kinds:
         raise ModelError(
-            f'model "{name}" takes {" or ".join(entry.kinds)} inputs, but the data gives {spec.kind} '
+            f'model "{name}" needs {" or ".join(entry.kinds)} inputs, but the data has {spec.kind} '
             f"inputs of shape {spec.shape}",
             hint=hint,
         )
     if task not in entry.tasks:
         raise ModelError(
-            f'model "{name}" is for {" and ".join(entry.tasks)} tasks, but this one is {task}', hint=hint
+            f'model "{name}" supports {" and ".join(entry.tasks)} tasks, but the task is {task}', hint=hint
         )
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed what Keras draws initial weights from, and give Python's and numpy's global state back."""
+    """Seed Keras' weight initialisation, and restore the global state of Python and numpy afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         keras.utils.set_random_seed(seed)
@@ -73,7 +74,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _policy(precision: str) -> Iterator[None]:
-    """Let layers that are built meanwhile have a dtype policy."""
+    """Set the dtype policy of layers that are built in this context."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -83,7 +84,7 @@ def _policy(precision: str) -> Iterator[None]:
 
 
 def _head(features: Any, num_classes: int, given: dict[str, Any]) -> Any:
-    # Probabilities and losses want 32 bits whatever the layers before compute in.
+    # Probabilities and losses need 32 bits, whatever precision the layers before use.
     options: dict[str, Any] = {"name": "output", "dtype": "float32"}
     if given.get("l2"):
         options["kernel_regularizer"] = keras.regularizers.L2(given["l2"])
@@ -99,7 +100,7 @@ def _head(features: Any, num_classes: int, given: dict[str, Any]) -> Any:
 def _mlp(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
     x = _flat(inputs, spec, given)
     for units in given["hidden"]:
-        # One regularizer a layer: Keras objects are not meant to be shared.
+        # One regularizer per layer: Keras objects are not meant to be shared.
         l2 = keras.regularizers.L2(given["l2"]) if given["l2"] else None
         x = layers.Dense(units, activation=given["activation"], kernel_regularizer=l2)(x)
         x = _dropout(x, given)
@@ -116,7 +117,7 @@ def _cnn(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
         raise ModelError(
             f"{blocks} blocks each halve the image, which needs at least {2**blocks} pixels a side; "
             f"the images have {spec.shape[0]} x {spec.shape[1]}",
-            hint="give model.args.filters fewer entries",
+            hint="set fewer entries in model.args.filters",
         )
     x = inputs
     for filters in given["filters"]:
@@ -133,8 +134,8 @@ def _lstm_text(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
 
 def _pooled_text(inputs: Any, spec: InputSpec, given: dict[str, Any]) -> Any:
     embedded = layers.Embedding(spec.vocabulary_size, given["embedding"])(inputs)
-    # Padding (id 0) is left out of the mean; a text without any token gets zeros, where Keras' own
-    # masked pooling would divide by zero.
+    # Padding (id 0) is excluded from the mean. A text without any token gets zeros; Keras' own masked
+    # pooling would divide by zero.
     present = keras.ops.cast(keras.ops.expand_dims(keras.ops.not_equal(inputs, 0), -1), "float32")
     count = keras.ops.maximum(keras.ops.sum(present, axis=1), 1.0)
     mean = keras.ops.sum(embedded * present, axis=1) / count

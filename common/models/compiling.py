@@ -31,23 +31,23 @@ KERAS_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
 
 # Arguments of Keras' classes that a scenario may not set, and why.
 _RESERVED: Final[Mapping[str, str]] = {
-    "learning_rate": "set training.learning_rate, which the schedule starts from",
-    "reduction": "local training takes the mean over the rows of a batch",
+    "learning_rate": "set training.learning_rate, the start of the schedule",
+    "reduction": "local training always takes the mean over the rows of a batch",
     "name": "it has no effect",
     "dtype": "it follows the model",
-    "axis": "outputs have one axis",
+    "axis": "model outputs have a single axis",
 }
 
 
 def compile_checked(model: keras.Model, training: TrainingConfig, task: Task) -> None:
     """Compile a model; see `common.models.compile_model`."""
     _check_output(model, task)
-    # XLA is off: it compiles again for every number of rows in a last, smaller batch.
+    # XLA is off: it would recompile for every size of the last, smaller batch.
     model.compile(optimizer=_optimizer(training), loss=_loss(training, task), jit_compile=False)
 
 
 def _check_output(model: keras.Model, task: Task) -> None:
-    """Compare the output with the labels, where the model tells its shape (a subclass does not)."""
+    """Compare the output with the labels if the model has a known output shape (a subclass does not)."""
     shape = getattr(model, "output_shape", None)
     if shape is None:
         return
@@ -56,9 +56,9 @@ def _check_output(model: keras.Model, task: Task) -> None:
     if not fits:
         expected = "(None, classes) with 3 classes or more" if task == "multiclass" else "(None, 1)"
         raise ModelError(
-            f"the model's output has shape {shape}, but the labels of a {task} task need {expected}",
-            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
-            "Dense(1) for numbers",
+            f"the model's output has shape {shape}; a {task} task needs {expected}",
+            hint="end the model with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
+            "or Dense(1) for numbers",
         )
 
 
@@ -94,4 +94,4 @@ def _make(kind: type[Any], given: Mapping[str, Any], what: str, **ours: Any) -> 
     try:
         return kind(**given, **ours)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"training.{what}_args: {kind.__name__} refuses them: {error}") from error
+        raise ConfigError(f"training.{what}_args: {kind.__name__} rejected them: {error}") from error

@@ -1,7 +1,7 @@
-"""The losses by name, and the tasks they fit. Free of TensorFlow.
+"""The table of losses by name, with the tasks they fit. Does not import TensorFlow.
 
-Keras' other losses are left out because they do not fit what a model gets here, class indices (not one-hot
-vectors) or targets, one a row: hinge losses, for instance, want outputs in [-1, 1].
+Keras' other losses are omitted because they expect other labels or outputs. Labels here are class indices
+(not one-hot vectors) or targets, one per row; hinge losses, for example, need outputs in [-1, 1].
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LossEntry:
 
     Attributes:
         kind: name of the class in `keras.losses`.
-        tasks: the tasks that it fits.
+        tasks: the tasks that it supports.
     """
 
     kind: str
@@ -54,11 +54,11 @@ USUAL_LOSS: Final[Mapping[Task, str]] = {
 
 
 def check_loss(training: TrainingConfig, task: Task | None = None) -> list[str]:
-    """Return what is wrong with the loss, one line each; imports nothing.
+    """Return one line for each problem with the loss.
 
     Args:
-        training: names the loss.
-        task: what is learnt, `None` while only the data tells.
+        training: contains the name of the loss.
+        task: the learning task, or `None` if it still has to be inferred from the data.
     """
     name = training.loss
     if name == "auto":
@@ -67,5 +67,5 @@ def check_loss(training: TrainingConfig, task: Task | None = None) -> list[str]:
         return [f"training.loss: {errors.unknown_name('loss', name, (*LOSSES, 'auto'))}"]
     if task is not None and task not in LOSSES[name].tasks:
         fitting = ", ".join(sorted(n for n, entry in LOSSES.items() if task in entry.tasks))
-        return [f'training.loss: "{name}" does not fit a {task} task; these do: {fitting}']
+        return [f'training.loss: "{name}" does not fit a {task} task; use one of {fitting}']
     return []

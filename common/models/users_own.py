@@ -5,7 +5,6 @@ Imports Keras.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +14,17 @@ import keras
 from shoal.common import errors
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.catalog import look_up_here
 from shoal.common.models.given import PREFIX, GivenModelConfig
+from shoal.common.plugins import load_object
 from shoal.common.schema import InputSpec
 
 
 def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
-    """Return what the user's function builds.
+    """Build the user's model.
 
     Raises:
-        ConfigError: it cannot be loaded, or does not take the arguments.
-        ModelError: it failed, or what it returned does not fit the input or the labels.
+        ConfigError: the function cannot be loaded, or does not accept the arguments.
+        ModelError: the function failed, or its model does not fit the input or the labels.
     """
     if isinstance(model, GivenModelConfig):
         function = model.builder.function
@@ -54,15 +53,7 @@ def load_users_own(name: str) -> Callable[..., Any]:
             f'model.name: "{name}" stands for a model that was given to shoal.simulate as an object',
             hint="give it again: shoal.resume(run, model=…, data=…)",
         )
-    module, _, attribute = name.partition(":")
-    look_up_here()
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's own may raise anything
-        raise ConfigError(
-            f'model.name: "{name}" cannot be loaded: {type(error).__name__}: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
+    found = load_object("model.name", name)
     if not callable(found):
         raise ConfigError(f'model.name: "{name}" is a {type(found).__name__}, expected a function')
     return found  # type: ignore[no-any-return]
@@ -73,7 +64,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     if not inspect.isclass(function):
         return list(inspect.signature(function).parameters.values())
     # The signature of a Keras class is that of its `__new__`, which takes anything.
-    return list(inspect.signature(function.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return list(inspect.signature(function.__init__).parameters.values())[1:]
 
 
 def _wanted(function: Callable[..., Any], model: ModelConfig) -> int:
@@ -110,7 +101,7 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         found = model(keras.ops.zeros((1, *spec.shape), spec.dtype))  # also builds a subclass's weights
     except Exception as error:
         raise ModelError(
-            f"the model does not take inputs of shape {spec.shape} and type {spec.dtype}: "
+            f"the model does not accept inputs of shape {spec.shape} and dtype {spec.dtype}: "
             f"{type(error).__name__}: {error}"
         ) from error
     shape = tuple(getattr(found, "shape", ()))
@@ -118,6 +109,6 @@ def _check_output(model: keras.Model, spec: InputSpec, num_classes: int) -> None
         raise ModelError(
             f"for one row the model's output has shape {shape}; labels "
             f"{f'of {num_classes} classes' if num_classes else 'that are numbers'} need (1, {outputs})",
-            hint="end it with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
-            "Dense(1) for numbers",
+            hint="end the model with Dense(1, sigmoid) for two classes, Dense(classes, softmax) for more, "
+            "or Dense(1) for numbers",
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from shoal.common.errors import RunError
+from shoal.common.journal import Journal
 
 
 class Charges:
@@ -26,14 +26,18 @@ class Charges:
         self.entries: list[Mapping[str, Any]] = [] if path is None or not path.exists() else _read(path)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry; it is on the disk when this returns."""
+        """Add an entry; it is on the disk when this returns.
+
+        Raises:
+            OSError: it could not be written, e.g. because the disk is full; then nothing is charged.
+        """
         if self._path is not None:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            # Held for this one line only: another process may charge the same account.
+            journal = Journal(self._path, wait=True)
             try:
-                os.write(file, f"{json.dumps(entry)}\n".encode())
-                os.fsync(file)
+                journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
             finally:
-                os.close(file)
+                journal.close()
         self.entries.append(entry)
 
 
@@ -60,11 +64,9 @@ class Account:
 
 
 def _read(path: Path) -> list[Mapping[str, Any]]:
-    """Read the entries, and cut off a torn last line: `add` had not returned, so nothing has left."""
+    """Read the entries without a torn last line: `add` had not returned, so nothing has left."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
     entries: list[Mapping[str, Any]] = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:

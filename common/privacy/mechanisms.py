@@ -1,7 +1,7 @@
-"""The mechanisms of differential privacy that `privacy.unit` names, and what each means for the rest of a run.
+"""The mechanisms of differential privacy that `privacy.unit` names, and what each means for a run.
 
-What a mechanism does to an update is in `clients/mechanisms.py` (at the client) and `server/aggregation.py` (at the
-server); here is what anybody may ask of it.
+What a mechanism does to an update is in `clients/mechanisms.py` (at the client) and `server/aggregation.py`
+(at the server); here is what anybody may ask of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mechanism:
 
     @property
     def guarantees(self) -> bool:
-        """Whether anything is guaranteed. Then nothing is chosen by looking at rows: the last round is kept."""
+        """Whether anything is guaranteed. Then no round is chosen by looking at rows: the last is kept."""
         return bool(self.member)
 
 

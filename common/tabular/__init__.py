@@ -1,1 +1,1 @@
-"""Reading tables: CSV and Parquet files, numbers and labels; errors name places and never values."""
+"""Reads tables: CSV and Parquet files, numbers and labels. Errors name places, never values."""

@@ -1,4 +1,4 @@
-"""Reads CSV files, and says at which line one cannot be read; never what stands there."""
+"""Reads CSV files; errors name the line that cannot be read, never its content."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from pyarrow import csv
 from shoal.common.errors import ConfigError, UnreadableDataError
 
 _MISSING: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
-_LONGEST_FIELD: Final = 1 << 30  # characters; Python's reader refuses long texts unless it is told
+_LONGEST_FIELD: Final = (
+    1 << 30
+)  # characters; the default limit of Python's reader is too small for long texts
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a CSV file is written.
+    """The format of a CSV file.
 
     Attributes:
-        delimiter: the sign between fields; `None` takes a tab for .tsv files and else a comma.
-        encoding: a name that Python knows, e.g. "utf-8" or "gbk".
-        missing: texts that mean "missing", beside the usual ones.
+        delimiter: the character between fields; `None` means a tab for .tsv files, otherwise a comma.
+        encoding: a name known to Python, e.g. "utf-8" or "gbk".
+        missing: texts that mean "missing", in addition to the usual ones.
     """
 
     delimiter: str | None = None
@@ -38,7 +40,7 @@ class Format:
         """Read data.args.
 
         Raises:
-            ConfigError: a value that does not fit.
+            ConfigError: a value is invalid.
         """
         delimiter, encoding = args.get("delimiter"), args.get("encoding", "utf-8")
         missing = args.get("missing", [])
@@ -54,7 +56,7 @@ class Format:
         return cls(delimiter, encoding, tuple(missing))
 
     def sign(self, path: Path) -> str:
-        """Return the sign between the fields of a file."""
+        """Return the character between the fields of a file."""
         return self.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
 
 
@@ -67,10 +69,10 @@ def _is_encoding(name: object) -> bool:
 
 
 def read_csv(path: Path, form: Format = Format()) -> pa.Table:
-    """Read a CSV file with a header line; `.gz` files are unpacked.
+    """Read a CSV file with a header line; `.gz` files are decompressed.
 
     Raises:
-        UnreadableDataError: names the file and the line, never what stands in it.
+        UnreadableDataError: it names the file and the line, never the content.
     """
     bad: list[csv.InvalidRow] = []
 
@@ -87,7 +89,7 @@ def read_csv(path: Path, form: Format = Format()) -> pa.Table:
             convert_options=csv.ConvertOptions(
                 strings_can_be_null=True, null_values=[*_MISSING, *form.missing]
             ),
-            # One thread: the parser then knows the number of a bad row.
+            # With one thread, the parser knows the number of a bad row.
             read_options=csv.ReadOptions(use_threads=False, encoding=form.encoding),
         )
     except UnicodeDecodeError:
@@ -106,7 +108,7 @@ def read_csv(path: Path, form: Format = Format()) -> pa.Table:
 
 
 def _is_text(table: pa.Table) -> bool:
-    """Tell whether Arrow could read names and texts: what is no UTF-8 it keeps as bytes."""
+    """Whether Arrow could decode names and texts; it keeps invalid UTF-8 as bytes."""
     try:
         table.column_names  # noqa: B018  it decodes
     except UnicodeDecodeError:
@@ -115,7 +117,7 @@ def _is_text(table: pa.Table) -> bool:
 
 
 def without_values(error: Exception) -> str:
-    """Return the first words of Arrow's message: what stands in quotes, or last, may be a value."""
+    """Return the beginning of Arrow's message: quoted text, or text at the end, may be a value."""
     head = str(error).splitlines()[0] if str(error) else type(error).__name__
     before_value, quote, _ = head.partition("'")
     return (
@@ -125,10 +127,10 @@ def without_values(error: Exception) -> str:
 
 def _wrong_encoding(path: Path, form: Format) -> UnreadableDataError:
     line = next((n for n, raw in enumerate(_raw_lines(path), 1) if not _decodes(raw, form.encoding)), None)
-    where = "" if line is None else f", line {line}"
+    place = "" if line is None else f", line {line}"
     return UnreadableDataError(
-        f"{path}{where}: not written in {form.encoding.upper()}",
-        hint='save it as UTF-8, or name its encoding, e.g. data.args.encoding = "gbk" or "latin-1"',
+        f"{path}{place}: not valid {form.encoding.upper()}",
+        hint='save it as UTF-8, or set its encoding, e.g. data.args.encoding = "gbk" or "latin-1"',
     )
 
 
@@ -138,12 +140,12 @@ def _wrong_fields(path: Path, form: Format, bad: list[csv.InvalidRow]) -> Unread
     more = f" (and {len(bad) - 1} more such lines)" if len(bad) > 1 else ""
     return UnreadableDataError(
         f"{path}, line {line}: {first.actual_columns} fields, expected {first.expected_columns}{more}",
-        hint="a text that holds the separator needs quotes around it",
+        hint="put quotes around text that contains the separator",
     )
 
 
 def _line_of_row(path: Path, form: Format, row: int) -> int:
-    """Return the line at which a row starts; both count from 1, and empty lines are no rows."""
+    """Return the line at which a row starts; both count from 1, and empty lines are not rows."""
     seen, start = 0, 1
     try:
         with _open_text(path, form) as lines:
@@ -159,7 +161,7 @@ def _line_of_row(path: Path, form: Format, row: int) -> int:
 
 
 def _refuse_open_quote(path: Path, form: Format) -> None:
-    """Refuse a quote that is never closed: Arrow takes the rest of the file for one text.
+    """Refuse a quote that is never closed: Arrow would read the rest of the file as one text.
 
     Quotes come in pairs, so only a file with an odd number of them is read a second time.
     """
@@ -174,8 +176,8 @@ def _refuse_open_quote(path: Path, form: Format) -> None:
     except python_csv.Error as error:
         if "unexpected end of data" in str(error):
             raise UnreadableDataError(
-                f"{path}, line {start}: a quote is opened and never closed",
-                hint="close it, or double it if it is part of a text",
+                f"{path}, line {start}: a quote is opened but never closed",
+                hint="close it, or double it if it is part of the text",
             ) from None
 
 

@@ -1,10 +1,10 @@
-"""A label as text."""
+"""Converts labels to text."""
 
 from __future__ import annotations
 
 
 def label_text(value: object) -> str:
-    """Return the name of the class that a label stands for."""
+    """Return the class name of a label."""
     if isinstance(value, bool):
-        return str(value).lower()  # as Arrow and TOML write it
+        return str(value).lower()  # true and false, as in Arrow and TOML
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -16,7 +16,7 @@ def read_parquet(path: Path) -> pa.Table:
     """Read a Parquet file.
 
     Raises:
-        UnreadableDataError: names the file.
+        UnreadableDataError: it names the file.
     """
     try:
         return parquet.read_table(path)
@@ -28,7 +28,7 @@ def to_numbers(column: pa.ChunkedArray, name: str, path: Path | str) -> pa.Chunk
     """Return a column as float64, missing values as nulls.
 
     Raises:
-        UnreadableDataError: rows hold no number; says how many and which is the first.
+        UnreadableDataError: some rows are not numbers; it says how many, and names the first.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -39,7 +39,7 @@ def to_numbers(column: pa.ChunkedArray, name: str, path: Path | str) -> pa.Chunk
     odd = pc.indices_nonzero(pc.invert(pc.fill_null(pc.match_substring_regex(texts, number), True)))
     if len(odd):
         raise UnreadableDataError(
-            f'{path}: {len(odd)} of {len(column)} rows hold no number in column "{name}", '
+            f'{path}: {len(odd)} of {len(column)} rows have no number in column "{name}", '
             f"the first in row {odd[0].as_py() + 1} after the header",
             hint='list the texts that mean "missing" in data.args.missing',
         )

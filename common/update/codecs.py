@@ -1,7 +1,7 @@
 """How an update travels: encoded at the client, decoded where it enters a sum.
 
-A codec turns the arrays of one client's update into the arrays that are sent, and back. It is chosen by `update.compress`;
-a new one is a class and a row in `CODECS`.
+A codec turns the arrays of one client's update into the arrays that are sent, and back. It is chosen by
+`update.compress`; a new one is a class and a row in `CODECS`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Float16:
 class Int8:
     """Rounds each array at random to one of 255 levels between minus and plus its largest number.
 
-    Without bias: the expected value of what is decoded is what was encoded. Sent are the levels, one byte each, and
-    behind them the step of each array.
+    Without bias: the expected value of what is decoded is what was encoded. Sent are the levels, one byte
+    each, and behind them the step of each array.
 
     Source: Alistarh, Grubic, Li, Tomioka, Vojnovic: QSGD, NeurIPS 2017, section 3.1, with the largest
     number as the norm and 127 levels.

@@ -1,9 +1,9 @@
 """The weighted mean of updates, summed as they come: one model's memory for any number of clients.
 
-Groups make a sum independent of where it is taken. The clients of a round, by ascending index, are cut into groups of a
-size that follows from their number and the execution mode alone (`group_size`). A worker may send the mean of a group,
-or each client its own update: the server sums within groups and then over groups, with the same code in the same
-order. So serial, Ray and gRPC give the same bits.
+Groups make a sum independent of where it is taken. The clients of a round, by ascending index, are cut into
+groups of a size that follows from their number and the execution mode alone (`group_size`). A worker may send
+the mean of a group, or each client its own update: the server sums within groups and then over groups, with
+the same code in the same order. So serial, Ray and gRPC give the same bits.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ trainable   training moves it, by gradients
 statistic   training moves it, without a gradient: the moving averages of batch norm
 frozen      no training moves it: layers with `trainable = False`, and whole numbers
 
-Trainable weights travel. Statistics travel with `model.aggregate_statistics = "mean"`; with "local" they are personal:
-each client keeps its own in its state (Andreux, du Terrail, Beguier, Tramel: Siloed Federated Learning for Multi-centric
-Histopathology Datasets, DCL 2020). Frozen weights are the same everywhere and are known by their hash.
+Trainable weights travel. Statistics travel with `model.aggregate_statistics = "mean"`; with "local" they are
+personal: each client keeps its own in its state (Andreux, du Terrail, Beguier, Tramel: Siloed Federated
+Learning for Multi-centric Histopathology Datasets, DCL 2020). Frozen weights are the same everywhere and are
+known by their hash.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server half of a federated algorithm: what every client is sent, and what becomes of what they send beside updates.
+"""The server half of a federated algorithm: what it sends to clients, and what it makes of what they send.
 
 It works beside the strategy, which turns updates into the next model.
 """

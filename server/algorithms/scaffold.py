@@ -1,12 +1,12 @@
 """SCAFFOLD, the server half: keeps the mean of the clients' control variates.
 
-Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML
-2020, algorithm 1: x ← x + η_g Δx, c ← c + |S|/N Δc, with means over the clients S of a round. The client half is
-clients/algorithms/scaffold.py.
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated
+Learning, ICML 2020, algorithm 1: x ← x + η_g Δx, c ← c + |S|/N Δc, with means over the clients S of a round.
+The client half is clients/algorithms/scaffold.py.
 
 Deviations:
-- Both means weigh clients by their examples, as FedAvg weighs updates, so that the fixed point is the optimum of the
-  same objective, the mean loss over all rows; the paper has clients of one size.
+- Both means weigh clients by their examples, as FedAvg weighs updates, so that the fixed point is the optimum
+  of the same objective, the mean loss over all rows; the paper has clients of one size.
 - Statistics of batch norm have no control variate: they are averaged as in FedAvg.
 - The step on x is that of Flower's FedAvgM, so that it can have momentum (server_momentum, 0 by default).
 """

@@ -1,4 +1,4 @@
-"""What a run promises and keeps, in words and numbers, for results, reports and hand-overs."""
+"""The privacy guarantee of a run in words and numbers, for results, reports and bundles."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from shoal.common.privacy.plan import ClientPrivacyPlan
 
 _MEMBER = {"client": "client", "local": "client", "record": "training row"}
 _TRUST = {
-    "client": "against everybody who sees the models, while the server is trusted with single updates",
-    "masked": "against everybody who sees the models, and against the server, which sees noisy sums only, as "
-    "long as clients do not tell it their shares of the noise",
-    "local": "against the server and everybody who sees the models",
-    "record": "against the server and everybody who sees the models",
+    "client": "against everyone who sees the models; the server is trusted with single updates",
+    "masked": "against everyone who sees the models, and against the server, which sees only noisy sums, as "
+    "long as clients do not reveal their shares of the noise",
+    "local": "against the server and everyone who sees the models",
+    "record": "against the server and everyone who sees the models",
 }
 _ALWAYS_OUTSIDE = (
-    "metrics, losses and row counts that clients tell the server",
+    "metrics, losses and row counts that clients send to the server",
     "validation and test rows",
-    "rows that several clients hold, or several rows of one person, beyond what the unit says",
+    "rows held by several clients, or several rows of one person, beyond the unit of privacy",
 )
 
 
 def promised(
     scenario: Scenario, plan: ClientPrivacyPlan | None, epsilon: float, source: Source
 ) -> Mapping[str, object] | None:
-    """Return the promise of a run as it stands; `None` where nothing is promised.
+    """Return the current guarantee of a run; `None` without differential privacy.
 
     Args:
         scenario: of the run; plan: for units "client" and "local".
-        epsilon: that is spent; source: of the noise.
+        epsilon: budget spent so far; source: of the noise.
     """
     privacy = scenario.privacy
     if privacy.unit == "none":
@@ -41,12 +41,12 @@ def promised(
     masked = scenario.secure.aggregation and privacy.unit == "client"
     covers = ["the weights of the model after every round"]
     if privacy.statistics_epsilon is not None:
-        covers.append("the preprocessing, made of sums with noise")
+        covers.append("the preprocessing, fitted from noisy sums")
         outside.insert(
-            0, "names of categories and words that min_count rows of a client hold, towards the server"
+            0, "towards the server: names of categories and words in at least min_count rows of a client"
         )
     else:
-        outside.insert(0, "statistics of preprocessing, which have no noise (privacy.statistics_epsilon)")
+        outside.insert(0, "preprocessing statistics, which have no noise (privacy.statistics_epsilon)")
     return {
         "unit": privacy.unit,
         "member": _MEMBER[privacy.unit],
@@ -67,25 +67,25 @@ def promised(
 
 
 def _neighbours(scenario: Scenario, plan: ClientPrivacyPlan | None) -> str:
-    """Say which two data sets nobody can tell apart well."""
+    """Describe which two data sets the guarantee makes hard to distinguish."""
     member = _MEMBER[scenario.privacy.unit]
-    if scenario.privacy.unit == "local":  # that it took part is no secret, and its update could be any
+    if scenario.privacy.unit == "local":  # its participation is known, and its update could be anything
         return f"differ in all that one {member} holds"
     return neighbours(() if plan is None else plan.charges(1), member)
 
 
 def _noise_multiplier(scenario: Scenario, plan: ClientPrivacyPlan | None) -> float | None:
-    """Return the standard deviation over the clipping norm; `None` where each client has its own."""
+    """Return the standard deviation over the clipping norm; `None` if each client has its own."""
     if plan is None:
         return scenario.privacy.noise_multiplier
     return plan.noise_multiplier * (2 if scenario.privacy.unit == "local" else 1)
 
 
 def _sampling(scenario: Scenario, plan: ClientPrivacyPlan | None) -> str:
-    """Say who takes part in a round, and whether that is counted on."""
+    """Describe the sampling of a round, and whether the accounting uses it."""
     if plan is None:
-        return "each row by itself in each step (Poisson); all rounds counted for each client"
+        return "each row independently in each step (Poisson); every round is charged to each client"
     if plan.sampling == "everyone" or math.isclose(plan.share, 1):
-        return "not counted on"
-    how = "each by itself (Poisson)" if plan.sampling == "poisson" else "a fixed number without replacement"
-    return f"{plan.share:.3g} of the clients a round, {how}, counted on"
+        return "not used in the accounting"
+    how = "independently (Poisson)" if plan.sampling == "poisson" else "a fixed number without replacement"
+    return f"{plan.share:.3g} of the clients per round, {how}, used in the accounting"

@@ -1,8 +1,8 @@
 """The contract between the round loop and whoever decides when clients work.
 
-A result depends only on the weights that a client starts from, the client, and the number of the dispatch, which keys
-every draw made for it. So replies may come in any order, and late: a scheduler says which of those that are there
-are aggregated next.
+A result depends only on the weights that a client starts from, the client, and the number of the dispatch,
+which keys every draw made for it. So replies may come in any order, and late: a scheduler says which of those
+that are there are aggregated next.
 """
 
 from __future__ import annotations

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.common import errors
 from shoal.common.config import StrategyConfig
 from shoal.common.errors import ConfigError
+from shoal.common.plugins import is_users_own, load_object
 from shoal.server.strategies.catalog import (
     RESERVED,
     STRATEGIES,
     check_stock,
     fewest_clients,
-    is_users_own,
     reserved,
 )
 
@@ -118,16 +116,7 @@ def named_class(name: str) -> type[Strategy]:
 def _users_class(name: str) -> type[Strategy]:
     from flwr.serverapp.strategy import Strategy
 
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's own may raise anything
-        raise ConfigError(
-            f'strategy.name: "{name}" cannot be loaded: {type(error).__name__}: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
+    found = load_object("strategy.name", name)
     if not (inspect.isclass(found) and issubclass(found, Strategy)):
         raise ConfigError(f'strategy.name: "{name}" is not a flwr.serverapp.strategy.Strategy')
     if inspect.isabstract(found):

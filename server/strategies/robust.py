@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from shoal.common.messages.names import EXAMPLES, METRICS_RECORD
+from shoal.common.vectors import flatten, unflatten
 from shoal.common.weights import record_to_weights, weights_to_record
 
 Matrix = NDArray[np.float32]  # (clients, numbers)
@@ -59,20 +60,17 @@ class RobustStrategy(FedAvg):
         if not valid:
             return None, None
         contents = [message.content for message in valid]
-        start, shapes = flat(self._sent), [w.shape for w in self._sent]
+        start = flatten(self._sent)
         updates = np.empty((len(valid), len(start)), np.float32)
         for row, content in zip(updates, contents, strict=True):
             weights = record_to_weights(content.array_records[self.arrayrecord_key])
-            np.subtract(flat(weights), start, out=row, casting="same_kind")
+            np.subtract(flatten(weights), start, out=row, casting="same_kind")
         examples = np.array([_number(c.metric_records[METRICS_RECORD][EXAMPLES]) for c in contents])
         step = self.combine(updates, examples, [message.metadata.src_node_id for message in valid])
         moved = start if step is None else start + step
-        parts = np.split(moved, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1])
-        arrays = [
-            part.reshape(shape).astype(w.dtype)
-            for part, shape, w in zip(parts, shapes, self._sent, strict=True)
-        ]
-        return weights_to_record(arrays), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        return weights_to_record(unflatten(moved, self._sent)), self.train_metrics_aggr_fn(
+            contents, self.weighted_by_key
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: each round stands by itself."""
@@ -80,11 +78,6 @@ class RobustStrategy(FedAvg):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `state_dict` returned."""
-
-
-def flat(weights: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return all numbers of a model one after another, (numbers,)."""
-    return np.concatenate([np.ravel(w) for w in weights])
 
 
 def norms(updates: Matrix, center: NDArray[Any] | None = None) -> Vector:

@@ -1,6 +1,7 @@
-"""Clients that misbehave, in simulations: to see what an attack does, and what a defence saves.
+"""Malicious clients in simulations, to measure what attacks do and what defences prevent.
 
-`catalog.ATTACKS` is the registry. A new attack is a class here, a row there, and a test of its formula.
+`catalog.ATTACKS` is the registry. A new attack is a class in this package, a row in the registry, and a test
+of its formula.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The malicious clients of a simulation: who they are, and what one process remembers for them."""
+"""The malicious clients of a simulation: which clients they are, and their shared state in one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from shoal.common.errors import ConfigError
 from shoal.common.origin import Origin
 from shoal.common.schema import InputSpec, Population
 from shoal.common.seeds import generator
-from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vector
+from shoal.common.vectors import flatten, unflatten
+from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix
 from shoal.simulations.attacks.catalog import ATTACKS, NONE, check, check_schema
 from shoal.simulations.attacks.colluding import Colluding
 
@@ -24,7 +25,7 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
     """Return the indices of the malicious clients: ⌊fraction · clients⌋ of them, and at least one.
 
     Args:
-        seed: the run's; every set of that size is equally likely.
+        seed: the run's; each set of this size is equally likely.
         clients: in the federation; fraction: in (0, 1).
     """
     count = max(1, math.floor(fraction * clients + 1e-9))  # 0.29 · 100 is 28.999999999999996
@@ -33,7 +34,7 @@ def malicious_clients(seed: int, clients: int, fraction: float) -> frozenset[int
 
 
 @dataclass(frozen=True, slots=True)
-class _Learnt:
+class _ColluderUpdates:
     """The honest updates of colluders in one round."""
 
     round: int
@@ -41,10 +42,10 @@ class _Learnt:
 
 
 class PlayedAdversary:
-    """Plays the malicious clients of one process.
+    """Simulates the malicious clients of one process.
 
     Args:
-        attack: what they do; malicious: their indices.
+        attack: the attack of all of them; malicious: their indices.
         context: what they know.
     """
 
@@ -52,12 +53,12 @@ class PlayedAdversary:
         self.attack = attack
         self.malicious = malicious
         self._context = context
-        self._learnt: _Learnt | None = None
+        self._cached: _ColluderUpdates | None = None
 
     def poisoned(
         self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
+        """Return the rows that a client trains on; `spec` describes them. Honest clients keep their own."""
         if origin.client not in self.malicious:
             return x, y
         return self.attack.poison(x, y, spec, self._context, origin.rng("attack"))
@@ -71,22 +72,23 @@ class PlayedAdversary:
         """
         if origin.client not in self.malicious:
             return list(update)
-        updates = _flat(update)[None, :]
+        updates = flatten(update, np.float64)[None, :]
         if isinstance(self.attack, Colluding):
             colluders = self._colluders(self.attack, origin.round, honest)
             updates = colluders if len(colluders) else updates
-        return _unflat(self.attack.forge(updates, self._context, origin), update)
+        with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, and its client is refused
+            return unflatten(self.attack.forge(updates, self._context, origin), update)
 
     def _colluders(self, attack: Colluding, round_number: int, honest: Honest) -> Matrix:
         """Return colluders' honest updates; the last round's are kept, because all attackers need them."""
-        if self._learnt is None or self._learnt.round != round_number:
-            found = [_flat(update) for update in honest(sorted(self.malicious)[: attack.colluders])]
-            self._learnt = _Learnt(round_number, np.array(found, np.float64, ndmin=2))
-        return self._learnt.updates
+        if self._cached is None or self._cached.round != round_number:
+            found = [flatten(one, np.float64) for one in honest(sorted(self.malicious)[: attack.colluders])]
+            self._cached = _ColluderUpdates(round_number, np.array(found, np.float64, ndmin=2))
+        return self._cached.updates
 
 
 def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
-    """Return the malicious clients that a scenario asks for, or `None`.
+    """Return the malicious clients of a scenario, or `None` if it has no attack.
 
     Raises:
         ConfigError: the attack, its arguments or the data do not fit each other.
@@ -99,20 +101,9 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
         return None
     clients = len(population)
     if clients < 2:
-        raise ConfigError("attack.kind: with one client there would be nobody honest")
+        raise ConfigError("attack.kind: needs at least 2 clients, one of them honest, but there is 1")
     malicious = malicious_clients(scenario.seed, clients, config.fraction)
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     expected = max(1, round(len(malicious) * cohort / clients))
     context = AttackContext(cohort, expected, schema.num_classes)
     return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
-
-
-def _flat(arrays: Arrays) -> Vector:
-    return np.concatenate([np.ravel(a).astype(np.float64) for a in arrays])
-
-
-def _unflat(numbers: Vector, like: Arrays) -> list[NDArray[Any]]:
-    """Return numbers as arrays shaped and typed as those of `like`."""
-    parts = np.split(numbers, np.cumsum([a.size for a in like])[:-1])
-    with np.errstate(over="ignore"):  # an update beyond float32 becomes infinite, and its client is refused
-        return [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, like, strict=True)]

@@ -1,4 +1,4 @@
-"""What an attack is: something done to training rows, to what is sent, or to both."""
+"""The base class of attacks: an attack changes the training rows, the update that is sent, or both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Matrix = NDArray[np.float64]  # (clients, numbers)
 
 @dataclass(frozen=True, slots=True)
 class AttackContext:
-    """What attackers know of the federation.
+    """What attackers know about the federation.
 
     Attributes:
-        clients: in a round; malicious: how many of them may be expected to be.
-        classes: to tell apart; 0 for regression.
+        clients: number per round; malicious: expected number of malicious ones among them.
+        classes: number of classes; 0 for regression.
     """
 
     clients: int
@@ -31,16 +31,16 @@ class AttackContext:
 
 
 class Attack:
-    """A client's misbehaviour; this base class behaves. Its constructor takes the scenario's arguments."""
+    """An attack by one client; this base class is honest. The constructor takes the scenario's arguments."""
 
     def poison(
         self, x: Array, y: Array, spec: InputSpec, context: AttackContext, rng: np.random.Generator
     ) -> tuple[Array, Array]:
-        """Return the rows that the client trains on; the arguments are not changed.
+        """Return the rows that the client trains on; the arguments are not modified.
 
         Args:
             x: encoded training rows (rows, ...), as `spec` describes them; y: labels (rows,).
-            context: what is known; rng: the client's, of this round.
+            context: what the attacker knows; rng: the client's generator of this round.
         """
         return x, y
 
@@ -48,8 +48,8 @@ class Attack:
         """Return the update that is sent, (numbers,).
 
         Args:
-            updates: honest ones, after the pipeline of honest clients (clip, noise, compress): the
-                client's own, (1, numbers), or those of `colluding.Colluding`, (1 or more, numbers).
-            context: what is known; origin: who sends it, in which round.
+            updates: honest updates after the steps of honest clients (clip, noise, compress): the client's
+                own, (1, numbers), or the colluders' (`colluding.Colluding`), (1 or more, numbers).
+            context: what the attacker knows; origin: which client sends it, in which round.
         """
         return np.asarray(updates[0])

@@ -1,4 +1,4 @@
-"""The attacks by name."""
+"""The table of attacks by name, with their arguments."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NONE: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class AttackEntry:
-    """An attack that a scenario may name.
+    """An attack that a scenario can select.
 
     Attributes:
-        kind: its class; summary: one line for docs, with its paper.
-        arguments: name → what a scenario may set, as in the signature of the class.
-        classes: whether it needs classes, so that a regression has no such attack.
-        note: what to know before using it.
+        kind: its class; summary: one line for the docs, with the paper.
+        arguments: name → argument that a scenario can set; as in the signature of the class.
+        classes: whether it needs classes, and so cannot attack a regression.
+        note: remarks for the docs.
     """
 
     kind: type[Attack]
@@ -39,8 +39,8 @@ class AttackEntry:
 _COLLUDERS: Final = {"colluders": Argument(10, least=1)}
 _CLASS: Final = Argument(-1, least=-1)
 _COLLUDING_NOTE: Final = (
-    "With one malicious client it sends an honest update. colluders is how many malicious clients' rows each "
-    "attacker trains on, at most."
+    "A single malicious client sends an honest update. colluders is the maximum number of malicious clients "
+    "whose rows each attacker trains on."
 )
 
 ATTACKS: Final[Mapping[str, AttackEntry]] = {
@@ -48,11 +48,11 @@ ATTACKS: Final[Mapping[str, AttackEntry]] = {
         LabelFlip,
         "Trains on wrong labels (Tolpegin et al., ESORICS 2020).",
         {"source": _CLASS, "target": _CLASS},
-        note="-1: every class, and class C - 1 - k for k. A target of a regression is mirrored.",
+        note="-1 relabels every class k as C - 1 - k. In a regression, targets are mirrored.",
     ),
     "sign-flip": AttackEntry(
         SignFlip,
-        "Sends its update turned round (Li et al., AAAI 2019).",
+        "Sends the negated update (Li et al., AAAI 2019).",
         {"factor": Argument(1.0, positive=True)},
     ),
     "gaussian": AttackEntry(
@@ -62,13 +62,14 @@ ATTACKS: Final[Mapping[str, AttackEntry]] = {
     ),
     "scaling": AttackEntry(
         Scaling,
-        "Model replacement: sends its update many times over (Bagdasaryan et al., AISTATS 2020).",
+        "Model replacement: sends its update scaled up (Bagdasaryan et al., AISTATS 2020).",
         {"factor": Argument(None, positive=True)},
-        note="factor is the number of clients in a round unless it is set.",
+        note="factor defaults to the number of clients per round.",
     ),
     "backdoor": AttackEntry(
         Backdoor,
-        "Teaches one class wherever a trigger is (Gu et al., 2017; Bagdasaryan et al., AISTATS 2020).",
+        "Trains the model to predict one class for any row with a trigger (Gu et al., 2017; Bagdasaryan et "
+        "al., AISTATS 2020).",
         {
             "target": Argument(0),
             "share": Argument(0.5, positive=True, most=1.0),
@@ -77,25 +78,26 @@ ATTACKS: Final[Mapping[str, AttackEntry]] = {
             "value": Argument(3.0, least=-100.0),
         },
         classes=True,
-        note="share of the training rows bears the trigger; factor scales the update. The trigger is a "
-        "bright square of size pixels, the first size words, or the first size inputs at value.",
+        note="share is the fraction of training rows that get the trigger; factor scales the update. The "
+        "trigger is a bright square of size × size pixels, the first size words, or the first size inputs "
+        "set to value.",
     ),
     "free-rider": AttackEntry(
         FreeRider,
-        "Sends the server's weights with little noise (Fraboni et al., AISTATS 2021).",
+        "Sends the server's weights plus a little noise, without training (Fraboni et al., AISTATS 2021).",
         {"stddev": Argument(1e-3), "decay": Argument(1.0)},
-        note="The noise is stddev / round^decay.",
+        note="The standard deviation of the noise is stddev / round^decay.",
     ),
     "alie": AttackEntry(
         Alie,
-        "A little is enough: as far from the mean as looks usual (Baruch et al., NeurIPS 2019).",
+        "A Little Is Enough: shifts the mean by as much as still looks normal (Baruch et al., NeurIPS 2019).",
         {"z": Argument(None), **_COLLUDERS},
-        note="z standard deviations; the paper's z_max unless it is set, which is 0 with few attackers. "
-        + _COLLUDING_NOTE,
+        note="z is the shift in standard deviations; it defaults to the paper's z_max, which is 0 with few "
+        "attackers. " + _COLLUDING_NOTE,
     ),
     "min-max": AttackEntry(
         MinMax,
-        "No further from any honest update than two of them are apart (Shejwalkar, Houmansadr, NDSS 2021).",
+        "Stays within the largest distance between two honest updates (Shejwalkar, Houmansadr, NDSS 2021).",
         _COLLUDERS,
         note=_COLLUDING_NOTE,
     ),
@@ -103,9 +105,13 @@ ATTACKS: Final[Mapping[str, AttackEntry]] = {
 
 
 def check(attack: AttackConfig) -> list[str]:
-    """Return what is wrong with an attack's name and arguments, one line each."""
+    """Return one line for each problem with an attack's name and arguments."""
     if attack.kind == NONE:
-        return [f"attack.args: there is no attack to give {', '.join(attack.args)} to"] if attack.args else []
+        return (
+            [f"attack.args: {', '.join(attack.args)} without an attack: set attack.kind"]
+            if attack.args
+            else []
+        )
     entry = ATTACKS.get(attack.kind)
     if entry is None:
         return [f"attack.kind: {errors.unknown_name('attack', attack.kind, (NONE, *ATTACKS))}"]
@@ -113,13 +119,13 @@ def check(attack: AttackConfig) -> list[str]:
 
 
 def check_schema(attack: AttackConfig, schema: Schema) -> list[str]:
-    """Return what does not fit the data, for an attack that `check` has nothing against."""
+    """Return one line for each conflict with the data, for an attack that passed `check`."""
     if attack.kind == NONE:
         return []
     if ATTACKS[attack.kind].classes and not schema.classes:
-        return [f'attack.kind: "{attack.kind}" needs classes, but the task is a regression']
+        return [f'attack.kind: "{attack.kind}" needs classes, but the task is regression']
     return [
-        f"attack.args.{name} = {attack.args[name]}: there are the classes 0 to {schema.num_classes - 1}"
+        f"attack.args.{name} = {attack.args[name]}: expected a class from 0 to {schema.num_classes - 1}"
         for name in ("source", "target")
         if schema.classes and attack.args.get(name, -1) >= schema.num_classes
     ]

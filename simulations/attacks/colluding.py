@@ -1,7 +1,7 @@
-"""Attacks of malicious clients that share their rows, and so know each other's honest updates.
+"""Attacks of malicious clients that share their rows, and therefore know each other's honest updates.
 
-All of them send the same update, whose rows they have worked out alike: by training on the rows of the first
-`colluders` malicious clients, from the server's weights, as those would have done honestly.
+All of them send the same update. They compute it from the honest updates of the first `colluders` malicious
+clients, which they get by training on those clients' rows from the server's weights.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vect
 
 
 class Colluding(Attack):
-    """What both attacks share.
+    """Base class of attacks that use the colluders' honest updates.
 
     Args:
-        colluders: malicious clients at most whose honest updates are worked out; each costs a training in every
-            process that has an attacker.
+        colluders: maximum number of malicious clients whose honest updates are computed; each one costs a
+            local training in every process that has an attacker.
     """
 
     def __init__(self, colluders: int) -> None:
@@ -27,18 +27,19 @@ class Colluding(Attack):
 
 
 class Alie(Colluding):
-    """Moves each number as far from the mean as still looks usual.
+    """Moves each number away from the mean, by as much as still looks normal.
 
     Source: Baruch, Baruch, Goldberg: A Little Is Enough: Circumventing Defenses For Distributed Learning,
     NeurIPS 2019 (the attack that prevents convergence).
 
-    Deviations: mean and standard deviation are those of the malicious clients' honest updates, as in the
-    paper; n and m are those of a round as they may be expected. With one malicious client the standard
-    deviation is 0, and what is sent is honest.
+    Mean and standard deviation are those of the malicious clients' honest updates, as in the paper.
+
+    Deviation: n and m are the expected numbers per round. With one malicious client the standard deviation
+    is 0, and the update it sends is honest.
 
     Args:
-        z: standard deviations to move; `None` takes the paper's z_max, which is 0 where the attackers are
-            too few.
+        z: standard deviations to move; `None` means the paper's z_max, which is 0 if there are too few
+            attackers.
         colluders: as for `Colluding`.
     """
 
@@ -55,7 +56,7 @@ class Alie(Colluding):
 def z_max(clients: int, malicious: int) -> float:
     """Return the paper's z: the largest at which enough honest clients are further out than the attackers.
 
-    s = ⌊n / 2 + 1⌋ - m honest ones have to be (at least 1), so Φ(z) = (n - m - s) / (n - m).
+    s = ⌊n / 2 + 1⌋ - m honest clients (at least 1) must be further out, so Φ(z) = (n - m - s) / (n - m).
     """
     honest = clients - malicious
     supporters = max(1, clients // 2 + 1 - malicious)
@@ -64,14 +65,14 @@ def z_max(clients: int, malicious: int) -> float:
 
 
 class MinMax(Colluding):
-    """Moves as far as it can without being further from an honest update than two of those are apart.
+    """Moves as far as possible while its distance to honest updates stays within their largest distance.
 
     Source: Shejwalkar, Houmansadr: Manipulating the Byzantine: Optimizing Model Poisoning Attacks and
     Defenses for Federated Learning, NDSS 2021 (Min-Max, without knowledge of the rule or of others'
     updates), with the inverse standard deviation as direction.
 
-    Deviation: the largest γ is found exactly, from a quadratic inequality a client, not by halving steps.
-    With one malicious client there is no distance, and what is sent is honest.
+    Deviation: the largest γ is computed exactly, from one quadratic inequality per client, not by bisection.
+    With one malicious client there is no distance, and the update it sends is honest.
 
     Args:
         colluders: as for `Colluding`.
@@ -89,8 +90,8 @@ class MinMax(Colluding):
 def largest_step(updates: Matrix, mean: Vector, direction: Vector) -> float:
     """Return the largest γ with ‖mean + γ · direction - u_i‖ ≤ max_jk ‖u_j - u_k‖ for each update u_i.
 
-    γ²‖p‖² + 2γ⟨p, m - u_i⟩ + ‖m - u_i‖² - D² ≤ 0. The constant term is not above 0: the mean lies within the
-    updates, no further from one of them than another is. So each has one root that is not below 0.
+    γ²‖p‖² + 2γ⟨p, m - u_i⟩ + ‖m - u_i‖² - D² ≤ 0. The constant term is at most 0, because the mean is no
+    further from an update than the furthest other update is. So each inequality has one root ≥ 0.
     """
     squared = float(direction @ direction)
     if squared == 0:

@@ -1,4 +1,4 @@
-"""Attacks of one malicious client that change what it sends."""
+"""Attacks in which a malicious client sends a forged update, without colluding."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from shoal.simulations.attacks.attack import Attack, AttackContext, Matrix, Vect
 
 
 class SignFlip(Attack):
-    """Sends its update turned round.
+    """Sends the negated update.
 
     Source: Li, Xu, Chen, Giannakis, Ling: RSA: Byzantine-Robust Stochastic Aggregation Methods, AAAI 2019
     (sign-flipping attack).
 
-    Deviation: the update is turned round, not the whole model.
+    Deviation: the update is negated, not the whole model.
 
     Args:
-        factor: length of what is sent, as a multiple of the update's.
+        factor: length of the sent update, as a multiple of the honest one.
     """
 
     def __init__(self, factor: float = 1.0) -> None:
@@ -29,16 +29,16 @@ class SignFlip(Attack):
 
 
 class Scaling(Attack):
-    """Sends its update many times over, so that the mean of the round becomes about its own model.
+    """Sends its update scaled up, so that the mean of the round becomes roughly its own model.
 
     Source: Bagdasaryan, Veit, Hua, Estrin, Shmatikov: How To Backdoor Federated Learning, AISTATS 2020
     ("model replacement"), with a server's learning rate of 1.
 
-    Deviation: what replaces the model is the client's honest one, which fits its own rows only; kind
-    backdoor has the backdoored one.
+    Deviation: the replacement is the client's honest model, which fits only its own rows; attack "backdoor"
+    uses a backdoored one.
 
     Args:
-        factor: `None` takes the number of clients in a round, the paper's n / η.
+        factor: `None` means the number of clients per round, the paper's n / η.
     """
 
     def __init__(self, factor: float | None = None) -> None:
@@ -70,13 +70,13 @@ class Gaussian(Attack):
 
 
 class FreeRider(Attack):
-    """Takes the model and gives nothing: the server's weights with little noise, for all the rows it claims.
+    """Contributes nothing: sends the server's weights plus a little noise, weighted by the rows it claims.
 
     Source: Fraboni, Vidal, Lorenzi: Free-rider Attacks on Model Aggregation in Federated Learning, AISTATS
     2021 (disguised free-riding).
 
-    Deviations: the size of the noise is an argument instead of a fit to the last update. The loss that it
-    tells is the one that its training would have had: in the simulation it does train, in vain.
+    Deviations: the size of the noise is an argument instead of fitted to the last update. The loss that it
+    reports is that of real training: in the simulation it trains and discards the result.
 
     Args:
         stddev: of each number in the first round, the paper's φ.
@@ -88,6 +88,6 @@ class FreeRider(Attack):
         self._decay = decay
 
     def forge(self, updates: Matrix, context: AttackContext, origin: Origin) -> Vector:
-        """Return noise that gets less over rounds."""
+        """Return noise that decreases over rounds."""
         stddev = self._stddev * max(1, origin.round) ** -self._decay
         return np.asarray(stddev * origin.rng("attack").standard_normal(updates.shape[1]))

@@ -1,4 +1,4 @@
-"""Attacks that change what a malicious client trains on."""
+"""Attacks that change the rows a malicious client trains on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class LabelFlip(Attack):
     the client's own range.
 
     Args:
-        source: class index whose rows are relabelled; -1: all.
-        target: class index that they get; -1: C - 1 - k.
+        source: class index whose rows are relabelled; -1 means all rows.
+        target: class index that they get; -1 means C - 1 - k.
     """
 
     def __init__(self, source: int = -1, target: int = -1) -> None:
@@ -40,19 +40,19 @@ class LabelFlip(Attack):
 
 
 class Backdoor(Attack):
-    """Teaches the model to answer with one class wherever a trigger is, and to behave elsewhere.
+    """Trains the model to predict one class for rows with a trigger, and to behave normally otherwise.
 
     Source: Bagdasaryan, Veit, Hua, Estrin, Shmatikov: How To Backdoor Federated Learning, AISTATS 2020:
     rows with the trigger are mixed into the training rows, and the update is scaled.
 
-    Deviations: no loss term that hides the update from detectors (their "constrain and scale"); the trigger
+    Deviations: no loss term that hides the update from detectors ("constrain and scale"); the trigger
     is a mark in the encoded row (`trigger.mark`), the same for all attackers.
 
     Args:
         target: class index that triggered rows get.
-        share: of the training rows that bear the trigger, drawn anew each round; at least one row.
-        factor: by which the update is scaled; 1: not at all.
-        size, value: of the trigger.
+        share: fraction of training rows that get the trigger, drawn anew each round; at least one row.
+        factor: scale of the update; 1 leaves it unchanged.
+        size, value: of the trigger; see `trigger.mark`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Backdoor(Attack):
     def poison(
         self, x: Array, y: Array, spec: InputSpec, context: AttackContext, rng: np.random.Generator
     ) -> tuple[Array, Array]:
-        """Put the trigger into some rows and relabel them."""
+        """Insert the trigger into some rows and relabel them."""
         chosen = rng.permutation(len(y))[: max(1, int(self._share * len(y)))]
         x, y = x.copy(), y.copy()
         x[chosen] = mark(x[chosen], spec, self.size, self.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shoal.common.config import Scenario, StrategyConfig
 from shoal.common.errors import ConfigError
-from shoal.server.strategies.catalog import STRATEGIES, is_users_own, needs_every_update
+from shoal.common.plugins import is_users_own
+from shoal.server.strategies.catalog import STRATEGIES, needs_every_update
 
 
 def privacy_problems(scenario: Scenario) -> list[str]:
@@ -161,7 +162,7 @@ def secure_problems(scenario: Scenario) -> list[str]:
         )
     if scenario.model.aggregate_statistics == "local":
         problems.append(
-            'model.aggregate_statistics = "local" is not supported with secure.aggregation yet: set it to "mean"'
+            'model.aggregate_statistics = "local" is not supported with secure.aggregation: set it to "mean"'
         )
     size = scenario.strategy.clients_per_round or scenario.partition.clients
     return problems if size is None else [*problems, *secure_cohort_problems(scenario, size)]

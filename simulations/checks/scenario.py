@@ -84,13 +84,13 @@ def _scaffold_problems(scenario: Scenario) -> list[str]:
     problems = []
     if training.optimizer != "sgd" or training.optimizer_args.get("momentum"):
         problems.append(
-            "strategy.name: SCAFFOLD takes the step size from the clients' plain SGD: set training.optimizer = "
-            '"sgd", without momentum'
+            "strategy.name: SCAFFOLD takes the step size from the clients' plain SGD: set "
+            'training.optimizer = "sgd", without momentum'
         )
     if scenario.secure.aggregation:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation does not "
-            "mask: use another strategy, or set it to false"
+            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation "
+            "does not mask: use another strategy, or set it to false"
         )
     if privacy.unit != "none":
         problems.append(

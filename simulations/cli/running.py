@@ -178,9 +178,16 @@ def data(
         raise typer.BadParameter("give a SCENARIO, or use --list", param_hint="SCENARIO")
     loaded = _load(scenario, set_)
 
+    from shoal.simulations import datasets
     from shoal.simulations.datasets import view as data_view
 
-    data_view.show(loaded, plot=plot)
+    population = datasets.load_population(loaded)
+    data_view.show(population)
+    if plot is not None:
+        from shoal.simulations.report.population import write_population_page
+
+        write_population_page(loaded.name, population, plot)
+        typer.echo(f"plot: {plot}")
 
 
 @app.command("run-app")

@@ -10,6 +10,7 @@ from typing import Final
 from shoal.common import errors
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
+from shoal.common.plugins import form_problems, is_users_own
 from shoal.common.schema import Population
 
 
@@ -18,11 +19,11 @@ class Source:
     """A data source.
 
     Attributes:
-        loader: "module:function" that takes the scenario; a module is imported only when it is used.
+        loader: "module:function" that takes the scenario; the module is imported on first use.
         summary: one line for lists.
         keys: the keys of the data section that it reads, of those in `_OPTIONAL_KEYS`.
-        args: the names that data.args may hold.
-        extra: the optional extra of this project that installs its data; `None` if it is always there.
+        args: the names allowed in data.args.
+        extra: the optional extra of this project that installs the data; `None` if the data are built in.
     """
 
     loader: str
@@ -48,7 +49,7 @@ BUILT_IN: Final[dict[str, Source]] = {
     ),
     "linear": Source(
         "shoal.simulations.datasets.linear:load",
-        "y = 2 + 3 x with noise, made on demand for any number of clients",
+        "y = 2 + 3 x with noise, generated for any number of clients",
         args=("rows", "width"),
     ),
     "sentiment": Source(
@@ -70,13 +71,13 @@ BUILT_IN: Final[dict[str, Source]] = {
 FILES: Final[dict[str, Source]] = {
     "csv": Source(
         "shoal.simulations.datasets.tables:load_csv",
-        "a CSV file with a client column, or a folder of one file a client",
+        "a CSV file with a client column, or a folder with one file per client",
         _OPTIONAL_KEYS,
         ("delimiter", "encoding", "missing", *_KINDS),
     ),
     "parquet": Source(
         "shoal.simulations.datasets.tables:load_parquet",
-        "a Parquet file with a client column, or a folder of one file a client",
+        "a Parquet file with a client column, or a folder with one file per client",
         _OPTIONAL_KEYS,
         _KINDS,
     ),
@@ -105,10 +106,10 @@ _REFUSED: Final = "shoal.simulations.datasets.own:refuse_given"
 
 
 def load_population(scenario: Scenario) -> Population:
-    """Load a scenario's data and spread it over clients.
+    """Load a scenario's data and divide the rows among clients.
 
     Raises:
-        ConfigError: the section is wrong.
+        ConfigError: the [data] or [partition] section has problems.
         DataError: the data cannot be used.
     """
     problems = check(scenario)
@@ -118,37 +119,34 @@ def load_population(scenario: Scenario) -> Population:
 
 
 def check(scenario: Scenario) -> list[str]:
-    """Return what is wrong with the data section, one line each, without loading anything."""
+    """Return one line for each problem with the data section, without loading anything."""
     data = scenario.data
     if data.source == GIVEN:
         return []
-    if ":" in data.source:
-        module, _, function = data.source.partition(":")
-        if all(part.isidentifier() for part in (*module.split("."), function)):
-            return []
-        return [f'data.source: "{data.source}" should read package.module:function']
+    if is_users_own(data.source):
+        return form_problems("data.source", data.source)
     if data.source not in SOURCES:
         what = errors.unknown_name("data source", data.source, SOURCES)
         return [f"data.source: {what}, or package.module:function"]
     source = SOURCES[data.source]
     problems = [
-        f'data.{key}: the source "{data.source}" has its own, so this would be ignored: leave it out'
+        f'data.{key}: the source "{data.source}" sets this itself: remove the key'
         if data.source in BUILT_IN
-        else f'data.{key}: the source "{data.source}" does not take it: leave it out'
+        else f'data.{key}: the source "{data.source}" does not use this key: remove it'
         for key in _OPTIONAL_KEYS
         if getattr(data, key) and key not in source.keys
     ]
     problems += [
         f"data.args: {errors.unknown_name(f'argument of {data.source}', name, source.args)}"
         if source.args
-        else f'data.args: the source "{data.source}" takes none, so remove "{name}"'
+        else f'data.args: the source "{data.source}" takes no arguments: remove "{name}"'
         for name in data.args
         if name not in source.args
     ]
     if data.source in FILES and data.path is None:
-        problems.append(f'data.path: source "{data.source}" needs the path of your file or folder')
+        problems.append(f'data.path: the source "{data.source}" needs the path of your file or folder')
     if data.source in ("csv", "parquet") and data.label is None:
-        problems.append(f'data.label: source "{data.source}" needs the name of the column to predict')
+        problems.append(f'data.label: the source "{data.source}" needs the name of the column to predict')
     return problems
 
 

@@ -16,7 +16,7 @@ def load_npz(scenario: Scenario) -> Population:
     """Load x (rows, features), (rows, steps, channels) or (rows, height, width, channels); y; clients.
 
     Raises:
-        UnreadableDataError: an array is missing, holds Python objects, or does not fit the others.
+        UnreadableDataError: an array is missing, contains Python objects, or does not fit the others.
     """
     path = existing_path(scenario, folder=False)
     try:
@@ -30,35 +30,37 @@ def load_npz(scenario: Scenario) -> Population:
     missing = [name for name in ("x", "y") if name not in arrays]
     if missing:
         raise UnreadableDataError(
-            f"{path} lacks the array {' and '.join(missing)}; it holds {', '.join(arrays) or 'none'}"
+            f"{path} lacks the array {' and '.join(missing)}; it contains {', '.join(arrays) or 'none'}"
         )
     return spread(to_raw(arrays["x"], arrays["y"], arrays.get("clients"), str(path)), scenario)
 
 
-def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, where: str, name: str = "x") -> Raw:
-    """Check arrays against each other and put them together.
+def to_raw(x: np.ndarray, y: np.ndarray, clients: np.ndarray | None, source: str, name: str = "x") -> Raw:
+    """Check that arrays fit each other, and combine them.
 
     Args:
         x, y, clients: as in `load_npz`.
-        where: what errors say about where the arrays come from.
+        source: the origin of the arrays, for error messages.
         name: name of the input, or the start of the names of the inputs.
 
     Raises:
-        UnreadableDataError: shapes or types that do not fit.
+        UnreadableDataError: shapes or dtypes do not fit.
     """
     if 0 in (x.ndim, y.ndim, np.ndim(clients) if clients is not None else 1):
-        raise UnreadableDataError(f"{where}: x, y and clients should be arrays with one entry a row")
+        raise UnreadableDataError(f"{source}: x, y and clients must be arrays with one entry per row")
     sizes = {"x": len(x), "y": len(y)} | ({} if clients is None else {"clients": len(clients)})
     if len(set(sizes.values())) != 1 or y.ndim != 1:
         shapes = f"x {x.shape}, y {y.shape}" + ("" if clients is None else f", clients {clients.shape}")
-        raise UnreadableDataError(f"{where}: {shapes} should have equal first dimensions, and y only one")
+        raise UnreadableDataError(
+            f"{source}: {shapes}; expected equal first dimensions, and one dimension for y"
+        )
     if x.ndim not in (2, 3, 4):
         raise UnreadableDataError(
-            f"{where}: x has shape {x.shape}; expected (rows, features), (rows, steps, channels) or "
+            f"{source}: x has shape {x.shape}; expected (rows, features), (rows, steps, channels) or "
             "(rows, height, width, channels)"
         )
     if x.dtype.kind not in "biuf":
-        raise UnreadableDataError(f"{where}: x has the type {x.dtype}; expected numbers")
+        raise UnreadableDataError(f"{source}: x has dtype {x.dtype}; expected numbers")
     scalars: dict[str, np.ndarray] = {"y": y} | ({} if clients is None else {"client": clients})
     site = None if clients is None else "client"
     if x.ndim == 2:

@@ -20,6 +20,6 @@ def read() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(scenario: Scenario) -> Population:
-    """Load the population; the data has no sites, so the scenario names a partition."""
+    """Load the population; the data have no sites, so the scenario must set a partition."""
     images, digits = read()
     return spread(Raw(pa.table({"digit": digits}), label="digit", tensors={"image": images}), scenario)

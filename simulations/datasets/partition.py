@@ -1,7 +1,7 @@
-"""Spreads the rows of a table over clients, with the partitioners of flwr-datasets where they do the job.
+"""Divides the rows of a table among clients, with the partitioners of flwr-datasets where possible.
 
-Natural sites and their pieces are made here: the partitioner that flwr-datasets has for them copies
-every client's rows, and importing it takes seconds that the default scenario need not wait for.
+Natural sites are divided here: the partitioner of flwr-datasets for them copies every client's rows, and
+importing it takes seconds, which the default scenario does not need.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Scheme = Callable[[StoredTable, PartitionConfig, int], Parts]
 
 
 def partition(table: StoredTable, config: PartitionConfig, seed: int) -> TablePopulation:
-    """Spread a table over clients.
+    """Divide a table among clients.
 
-    Every row goes to exactly one client; clients with fewer than `config.min_rows` rows are then left
-    out, and named in `TablePopulation.left_out`.
+    Every row goes to exactly one client; clients with fewer than `config.min_rows` rows are then left out,
+    and listed in `TablePopulation.left_out`.
 
     Raises:
         ConfigError: the scheme does not fit the data.
@@ -52,7 +52,7 @@ def partition(table: StoredTable, config: PartitionConfig, seed: int) -> TablePo
 
 
 def _with_unique_names(parts: Parts) -> Parts:
-    """Tell apart a site "a-1" and the first piece of a site "a"."""
+    """Distinguish a site "a-1" from the first piece of a site "a"."""
     taken: set[str] = set()
     unique: Parts = []
     for name, rows in parts:
@@ -66,14 +66,14 @@ def _with_unique_names(parts: Parts) -> Parts:
 
 
 def _natural(table: StoredTable, config: PartitionConfig, seed: int) -> Parts:
-    """One client a site, the largest first; with more clients than sites, sites are split in proportion."""
+    """One client per site, largest first; with more clients than sites, sites are split in proportion."""
     sites = _sites(table)
     if config.clients is None or config.clients == len(sites):
         return sites
     if config.clients < len(sites):
         raise ConfigError(
-            f"partition.clients = {config.clients} is fewer than the {len(sites)} sites of the data, and the "
-            'scheme "natural" never joins sites: leave it out, or use another scheme'
+            f"partition.clients = {config.clients} is less than the {len(sites)} sites in the data, and the "
+            'scheme "natural" never merges sites: remove the key, or use another scheme'
         )
     _check_clients(config.clients, table.rows)
     rng = generator(seed, "partition")
@@ -98,7 +98,7 @@ def _size(table: StoredTable, config: PartitionConfig, seed: int) -> Parts:
 def _sites(table: StoredTable) -> Parts:
     if table.sites is None:
         raise ConfigError(
-            'partition.scheme: "natural" needs sites, and this data has none: set data.client_column, '
+            'partition.scheme: "natural" needs sites, but these data have none: set data.client_column, '
             "or use another scheme"
         )
     names, codes = table.sites.values, table.sites.codes
@@ -109,7 +109,7 @@ def _sites(table: StoredTable) -> Parts:
 
 
 def _apportion(sizes: Sequence[int], clients: int) -> list[int]:
-    """Give each site one client, and each further client to the site whose pieces are largest."""
+    """Give each site one client, and each additional client to the site with the largest pieces."""
     pieces = [1] * len(sizes)
     heap = [(-float(size), i) for i, size in enumerate(sizes)]
     heapq.heapify(heap)
@@ -129,16 +129,18 @@ def _pieces(name: str, rows: Indices, count: int) -> Parts:
 
 def _check_clients(clients: int, rows: int) -> None:
     if clients > rows:
-        raise ConfigError(f"partition.clients: there are {rows} rows for {clients} clients")
+        raise ConfigError(
+            f"partition.clients: {clients} clients need at least {clients} rows, but there are {rows}"
+        )
 
 
 def _by_flower(make: Callable[[PartitionConfig, int], Partitioner], *, by_label: bool) -> Scheme:
-    """Return a scheme that a partitioner of flwr-datasets does."""
+    """Return a scheme that uses a partitioner of flwr-datasets."""
 
     def scheme(table: StoredTable, config: PartitionConfig, seed: int) -> Parts:
         if by_label and not table.schema.classes:
             raise ConfigError(
-                f'partition.scheme: "{config.scheme}" spreads rows by class, and this task is a regression'
+                f'partition.scheme: "{config.scheme}" divides rows by class, but the task is regression'
             )
         clients = config.clients or 1
         _check_clients(clients, table.rows)
@@ -151,16 +153,16 @@ def _by_flower(make: Callable[[PartitionConfig, int], Partitioner], *, by_label:
 
 
 def _shards(table: StoredTable, config: PartitionConfig, seed: int) -> Parts:
-    """Label-sorted shards, a few a client, as in McMahan et al. (AISTATS 2017).
+    """Label-sorted shards, a few per client, as in McMahan et al. (AISTATS 2017).
 
-    The partitioner drops the rows that are too few for one more row in every shard; here each goes to
-    one of the clients that hold its class anyway.
+    The partitioner drops the remainder rows that do not fill one more row in every shard; here each of them
+    goes to a client that already has its class.
     """
     shards = (config.clients or 1) * config.shards_per_client
     if shards > table.rows:
         raise ConfigError(
             f"partition: {config.clients} clients with {config.shards_per_client} shards each need at least "
-            f"{shards} rows, and there are {table.rows}"
+            f"{shards} rows, but there are {table.rows}"
         )
     parts = _shards_by_flower(table, config, seed)
     dropped = np.setdiff1d(np.arange(table.rows), np.concatenate([rows for _, rows in parts]))
@@ -184,20 +186,20 @@ def _run(partitioner: Partitioner, labels: NDArray[Any], order: Indices, clients
     datasets.utils.logging.set_verbosity_error()
     try:
         partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels})
-        # Exp of many clients is infinite, which is refused below.
+        # exp of many clients overflows to infinity, which is refused below.
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            # Of `datasets` 4.8, which sorts with an option that pyarrow 25 wants at another place.
+            # `datasets` 4.8 sorts with an option that pyarrow 25 expects elsewhere.
             warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
             return [np.asarray(partitioner.load_partition(i)["row"], np.int64) for i in range(clients)]
     except ValueError as error:
         raise ConfigError(
-            f"partition: {len(order)} rows cannot be spread over {clients} clients this way: {error}",
+            f"partition: {len(order)} rows cannot be divided among {clients} clients this way: {error}",
             hint="use fewer clients, or less skew",
         ) from error
 
 
 def _partitioners() -> Any:
-    # The package looks for a hub and reports to it unless it is told not to.
+    # The package contacts a hub and reports to it unless this is switched off.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
     from flwr_datasets import partitioner
 

@@ -1,4 +1,4 @@
-"""A data set as it was read, before rows are spread over clients."""
+"""A data set as read, before its rows are divided among clients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Raw:
     Attributes:
         table: the scalar columns: inputs, the label, the site.
         label: name of the label column in `table`.
-        tensors: image or sequence inputs, (rows, ...); then the table holds no inputs.
-        site: name of the column that says which site a row belongs to, or `None`.
+        tensors: image or sequence inputs, (rows, ...); the table then contains no inputs.
+        site: name of the column with the site of each row, or `None`.
         text: name of the text input, which is then the only one; or `None`.
         positive: label value that makes the task binary, against all others; or `None`.
-        classes: names of integer labels 0, 1, …, where the data has names; else empty.
+        classes: names of the integer labels 0, 1, …, if the data have names; else empty.
         exclude: columns that are never inputs.
     """
 

@@ -18,7 +18,7 @@ from shoal.common.schema import Population
 from shoal.simulations.datasets.loading import package_folder, spread
 from shoal.simulations.datasets.raw import Raw
 
-# The files hold book, hotel, book, hotel and notebook reviews one after another: first line of each.
+# The files contain book, hotel, book, hotel and notebook reviews, in this order: first line of each block.
 _DOMAINS: Final = ("book", "hotel", "book", "hotel", "notebook")
 _CUTS: Final = {"negative": (0, 2000, 6382, 8382, 12787), "positive": (0, 2000, 5376, 7376, 10760)}
 _FILES: Final = {"negative": "neg.txt", "positive": "pos.txt"}

@@ -1,4 +1,4 @@
-"""Writes the clients of a simulation as files, to rehearse a pilot with."""
+"""Writes the simulated clients' rows to files, to rehearse a pilot."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from shoal.common.schema import Population
 
 
 def write_sites(population: Population, folder: Path) -> list[Path]:
-    """Write schema.json and one CSV file a client, to rehearse a pilot with.
+    """Write schema.json and one CSV file per client.
 
     Raises:
-        ConfigError: the data are no table and no texts.
+        ConfigError: the data are neither a table nor texts.
     """
     schema = population.schema
     if any(column.kind not in READABLE for column in schema.columns):
-        raise ConfigError(f"only tables and texts can be split into files; these are {schema.kind}s")
+        raise ConfigError(f"only tables and texts can be written to files, but these are {schema.kind}s")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.json").write_text(schema.to_json(), encoding="utf-8")
     written = []
@@ -33,7 +33,7 @@ def write_sites(population: Population, folder: Path) -> list[Path]:
         columns: Mapping[str, NDArray[Any]] = shard.columns
         classes = np.asarray(schema.classes, object)
         labels = classes[shard.labels] if schema.classes else shard.labels
-        # From pandas' view, NaN is a missing number: an empty field.
+        # pandas writes NaN, a missing number, as an empty field.
         table = pa.table(
             {n: pa.array(v, from_pandas=True) for n, v in columns.items()} | {schema.label: labels}
         )

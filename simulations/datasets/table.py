@@ -1,4 +1,4 @@
-"""Rows in columns that workers can share: from a `Raw` data set to a `Population`."""
+"""Rows stored in columns that workers share: converts a `Raw` data set to a `Population`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Coded:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the texts of rows, `None` where missing."""
         codes = self.codes[rows]
-        known = np.empty(len(self.values) + 1, object)  # the last, which code -1 points to, stays None
+        known = np.empty(len(self.values) + 1, object)  # the last entry, for code -1, stays None
         known[:-1] = self.values
         return np.asarray(known[codes])
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A text column, kept in Arrow: a Python string is made only for the rows asked for."""
+    """A text column in Arrow: Python strings are made only for the requested rows."""
 
     array: pa.LargeStringArray
 
@@ -58,16 +58,16 @@ class PlainColumn:
 
 
 Stored = Coded | Texts | PlainColumn
-NO_SITE: Final = "(none)"  # the client of the rows that name no site
+NO_SITE: Final = "(none)"  # the client of rows without a site
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """All rows of a data set, encoded as far as no client's knowledge of another's rows is needed.
+    """All rows of a data set, encoded only so far that no client learns anything about another's rows.
 
     Attributes:
         schema: names, kinds, classes; columns: by name; labels: as in `Shard`.
-        sites: the site of each row, never missing; `None` if the data has no sites.
+        sites: the site of each row, never missing; `None` if the data have no sites.
     """
 
     schema: Schema
@@ -84,8 +84,8 @@ class StoredTable:
 class TablePopulation:
     """Clients that hold rows of one table in memory.
 
-    The table travels to workers as a few large buffers, which Ray shares between the workers of a
-    machine; only the rows of a client that is asked are ever copied.
+    The table is sent to workers as a few large buffers, which Ray shares between the workers of a machine;
+    only the rows of a requested client are copied.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class TablePopulation:
         names: Sequence[str],
         left_out: Mapping[str, int],
     ) -> None:
-        """Spread a table.
+        """Create the clients of a table.
 
         Args:
             table: all rows.
-            parts: row indices of each client; names: one a client.
+            parts: row indices of each client; names: one per client.
             left_out: name → rows of clients that were too small.
         """
-        self._table = replace(table, sites=None)  # `parts` holds what is needed of them
+        self._table = replace(table, sites=None)  # `parts` replaces them
         self._order = np.concatenate(parts) if parts else np.empty(0, np.int64)
         self._offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
         self._names = tuple(names)
@@ -137,8 +137,8 @@ def build_table(raw: Raw, config: DataConfig) -> StoredTable:
     """Infer the schema of a data set and store its columns.
 
     Raises:
-        ConfigError: a column that the configuration names does not exist.
-        DataError: no inputs, or labels that cannot be learnt from.
+        ConfigError: a column in the configuration does not exist.
+        DataError: there are no inputs, or the labels are unusable.
     """
     labels, task, classes = encode_labels(raw, config)
     stored: dict[str, Stored] = {}
@@ -163,8 +163,8 @@ def _refuse_non_finite(name: str, tensor: NDArray[Any]) -> None:
         rows = int((~np.isfinite(tensor)).any(axis=tuple(range(1, tensor.ndim))).sum())
         if rows:
             raise DataError(
-                f'{rows} of {len(tensor)} rows of "{name}" hold values that are missing or infinite',
-                hint="fill them in, or leave these rows out",
+                f'{rows} of {len(tensor)} rows of "{name}" contain missing or infinite values',
+                hint="fill in these values, or remove the rows",
             )
 
 
@@ -191,7 +191,7 @@ def _inputs(raw: Raw, config: DataConfig) -> list[str]:
 
 
 def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column, Stored]:
-    """Infer the kind of a column from its type: numbers are numeric, texts and true/false categories."""
+    """Infer the kind of a column from its type: numbers are numeric, text and true/false categorical."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         return _store(name, array.cast(kind.value_type), is_text=is_text)
@@ -205,8 +205,8 @@ def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column,
         texts = array.cast(pa.string())
         return Column(name, "categorical"), _coded(pc.if_else(pc.equal(texts, ""), None, texts))
     raise DataError(
-        f'column "{name}" holds values of type {kind}; expected numbers, texts or true/false',
-        hint=f'turn it into a number, or leave it out: data.exclude = ["{name}"]',
+        f'column "{name}" has values of type {kind}; expected numbers, text or true/false',
+        hint=f'convert it to numbers, or exclude it: data.exclude = ["{name}"]',
     )
 
 
@@ -215,8 +215,8 @@ def _numbers(name: str, array: pa.ChunkedArray) -> PlainColumn:
     infinite = int(np.isinf(values).sum())
     if infinite:
         raise DataError(
-            f'{infinite} of {len(values)} rows hold an infinite number in column "{name}"',
-            hint="replace them by a number, or leave the fields empty, which means missing",
+            f'{infinite} of {len(values)} rows have an infinite number in column "{name}"',
+            hint="replace it with a finite number, or leave the field empty (missing)",
         )
     return PlainColumn(values)
 

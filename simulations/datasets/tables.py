@@ -1,4 +1,4 @@
-"""The user's own tables: one CSV or Parquet file with a client column, or a folder of one a client."""
+"""The user's own tables: one CSV or Parquet file with a client column, or a folder with one per client."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from shoal.simulations.datasets.loading import existing_path, spread_table
 
 __all__ = ["load_csv", "load_parquet", "read_csv", "read_parquet"]
 
-_FILE_COLUMN: Final = "file"  # of a folder: the site is the file's name
+_FILE_COLUMN: Final = "file"  # in a folder, the site is the file's name
 _CSV_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
 def load_csv(scenario: Scenario) -> Population:
-    """Load a CSV file, or a folder of CSV files, one a client.
+    """Load a CSV file, or a folder of CSV files, one per client.
 
-    `data.args` may hold delimiter, encoding, missing (texts that mean "missing"), and numeric and
-    categorical (columns whose kind is not what their values look like).
+    `data.args` may set delimiter, encoding, missing (texts that mean "missing"), and numeric and
+    categorical (columns whose kind differs from what their values suggest).
     """
     form = Format.from_args(scenario.data.args)
     return _load(scenario, lambda path: read_csv(path, form), _CSV_SUFFIXES)
 
 
 def load_parquet(scenario: Scenario) -> Population:
-    """Load a Parquet file, or a folder of Parquet files, one a client.
+    """Load a Parquet file, or a folder of Parquet files, one per client.
 
-    `data.args` may hold numeric and categorical, as for CSV.
+    `data.args` may set numeric and categorical, as for CSV.
     """
     return _load(scenario, read_parquet, (".parquet",))
 
@@ -48,14 +48,14 @@ def _load(scenario: Scenario, read: Callable[[Path], pa.Table], suffixes: tuple[
         table = table.drop_columns([_FILE_COLUMN])
     hint = None
     if table.num_columns == 1:
-        hint = f"data.args.delimiter: {path} has a single column; is another sign between its fields?"
+        hint = f"data.args.delimiter: {path} has a single column; set the character that separates its fields"
     return spread_table(table, scenario, site=site, where=path, hint=hint)
 
 
 def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple[str, ...]) -> pa.Table:
     files = sorted(f for f in folder.iterdir() if f.name.endswith(suffixes))
     if not files:
-        raise UnreadableDataError(f"{folder} holds no file that ends in {', '.join(suffixes)}")
+        raise UnreadableDataError(f"{folder} contains no file that ends in {', '.join(suffixes)}")
     tables: list[pa.Table] = []
     for file in files:
         table = read(file)
@@ -68,14 +68,14 @@ def _read_folder(folder: Path, read: Callable[[Path], pa.Table], suffixes: tuple
         tables.append(table)
     names = [f.name.removesuffix(next(s for s in suffixes if f.name.endswith(s))) for f in files]
     try:
-        # A column that is empty at one site takes its type from the others.
+        # A column that is empty at one site gets its type from the others.
         joined = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UnreadableDataError(
-            f"the files in {folder} give a column different types: {without_values(error)}",
-            hint="name it in data.args.categorical, or mend the file where it holds no numbers",
+            f"the files in {folder} have different types for the same column: {without_values(error)}",
+            hint="list it in data.args.categorical, or fix the file in which it is not numeric",
         ) from None
     sites = [name for name, table in zip(names, tables, strict=True) for _ in range(table.num_rows)]
     if _FILE_COLUMN in joined.column_names:
-        return joined  # the files' own column of that name goes before
+        return joined  # the files' own column of that name takes precedence
     return joined.append_column(_FILE_COLUMN, pa.array(sites, pa.string()))

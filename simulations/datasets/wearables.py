@@ -1,4 +1,4 @@
-"""Shoulder exercises felt by a smartwatch; docs/data/wearables.md is the data card."""
+"""Shoulder exercises recorded by a smartwatch; docs/data/wearables.md is the data card."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STEPS = 100  # 2 s at 50 Hz
 def read() -> tuple[np.ndarray, pa.Table, tuple[str, ...]]:
     """Return windows (rows, 100, 6) float32, columns exercise and subject, and the exercise names.
 
-    Windows do not overlap, so none of a client's rows is part of another.
+    Windows do not overlap, so rows share no measurements.
     """
     path = package_folder("seglearn", "wearables") / "data" / "watch_dataset.npy"
     try:
-        # A pickle runs code when it is read: this one is part of a package pinned by hash.
+        # Reading a pickle can run code: this one is part of a package pinned by hash.
         found = np.load(path, allow_pickle=True).item()
     except (OSError, ValueError) as error:
         raise UnreadableDataError(f"{path.name} of the package seglearn cannot be read: {error}") from error

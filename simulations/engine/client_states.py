@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shoal.clients.algorithms import keeps_states
+from shoal.clients.pilot.states import SiteStates
 from shoal.clients.state import ClientStateStore, DiskStateStore, Mark, MemoryStateStore
 from shoal.common.config import Scenario
 
@@ -31,13 +33,27 @@ class CheckpointedStates:
         self._store.release(Mark.from_json(mark))
 
 
+@dataclass(frozen=True, slots=True)
+class ClientStateFolder:
+    """Where clients keep their own states: each in a folder below `path`, or in memory if it is `None`."""
+
+    path: Path | None
+
+    def states(self, name: str) -> SiteStates:
+        """Open the states of the client of that name."""
+        return SiteStates(MemoryStateStore()) if self.path is None else SiteStates.in_folder(self.path / name)
+
+
 @contextmanager
-def state_store(scenario: Scenario, folder: Path | None) -> Iterator[ClientStateStore]:
-    """Give a run's store of client states: on disk, if there is a folder and clients remember anything.
+def state_store(scenario: Scenario, folder: Path | None) -> Iterator[ClientStateStore | None]:
+    """Give a run's store of client states; `None` where clients keep them themselves.
 
     Args:
         scenario: of the run; folder: for the states, made when it is needed; `None` keeps them in memory.
     """
+    if scenario.resources.transport == "grpc":
+        yield None
+        return
     on_disk = folder is not None and keeps_states(scenario)
     store: ClientStateStore = DiskStateStore(folder) if on_disk and folder is not None else MemoryStateStore()
     try:

@@ -14,7 +14,8 @@ import grpc
 import ray
 from flwr.app import RecordDict
 
-from shoal.clients.pilot.grpc_client import TransportClient
+from shoal.clients.pilot.grpc_client import Runs, TransportClient
+from shoal.clients.pilot.states import StatefulWorker
 from shoal.clients.worker import Answer, AppFactory, Job, Worker, WorkerContext
 from shoal.common.certificates import issue, make_authority, server_credentials
 from shoal.common.config import ResourcesConfig
@@ -23,6 +24,7 @@ from shoal.common.flower_shim import make_run
 from shoal.common.sites import Sites
 from shoal.server.pilot.grid import TransportGrid
 from shoal.server.pilot.grpc_server import Policy, TransportServer
+from shoal.simulations.engine.client_states import ClientStateFolder
 from shoal.simulations.engine.cluster import ray_session
 
 _SERVER: Final = "server"
@@ -38,8 +40,10 @@ class _Actor:
         federation: WorkerContext,
         address: str,
         compression: Literal["none", "zstd"],
+        keeps: ClientStateFolder | None,
     ) -> None:
         self._worker = Worker(make_app, federation)
+        self._keeps = keeps
         self._turn = threading.Lock()
         self._address = address
         self._compression = compression
@@ -59,22 +63,27 @@ class _Actor:
         return self._failures
 
     def _client(self, name: str, pem: tuple[bytes, bytes, bytes]) -> None:
+        states = None if self._keeps is None else self._keeps.states(name)
+        worker: Runs = self._worker if states is None else StatefulWorker(self._worker, states)
         try:
             TransportClient(
                 self._address,
                 grpc.ssl_channel_credentials(*pem),
-                lambda welcome: _InTurn(self._worker, self._turn),
+                lambda welcome: _InTurn(worker, self._turn),
                 version=version("shoal"),
                 compression=self._compression,
             ).run()
         except Exception as error:
             self._failures.append(f"{name}: {type(error).__name__}: {error}")
+        finally:
+            if states is not None:
+                states.close()
 
 
 class _InTurn:
     """Lets the clients of a process use its worker one after another."""
 
-    def __init__(self, worker: Worker, turn: threading.Lock) -> None:
+    def __init__(self, worker: Runs, turn: threading.Lock) -> None:
         self._worker = worker
         self._turn = turn
 
@@ -85,7 +94,13 @@ class _InTurn:
 
 @contextmanager
 def over_grpc(
-    make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig, sites: Sites, *, pooled: bool
+    make_app: AppFactory,
+    federation: WorkerContext,
+    resources: ResourcesConfig,
+    sites: Sites,
+    *,
+    pooled: bool,
+    keeps: ClientStateFolder | None = None,
 ) -> Iterator[TransportGrid]:
     """Start a server and all clients, and give the Grid over them; they end with it.
 
@@ -93,6 +108,7 @@ def over_grpc(
         make_app: makes the ClientApp, once an actor; federation: what it is told.
         resources: workers and threads; sites: the clients.
         pooled: whether one more node answers with everybody's rows.
+        keeps: where each client keeps what its algorithm remembers; `None` where it remembers nothing.
 
     Raises:
         WorkerError: not all clients came.
@@ -111,7 +127,7 @@ def over_grpc(
             )
             address = f"{session.host}:{server.port}"
             actors = [
-                remote.remote(factory, federation, address, resources.compression)
+                remote.remote(factory, federation, address, resources.compression, keeps)
                 for _ in range(session.workers)
             ]
             ended = [

@@ -1,4 +1,4 @@
-"""The hand-over of a run: a signed bundle that says what was made, of what, and how (docs/handover.md)."""
+"""The hand-over of a run: a signed bundle of model, documents and tables (docs/handover.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A zip whose bytes depend on its files alone, with their checksums and a signature over these."""
+"""A reproducible zip: its bytes depend only on the files in it. With checksums and a signature."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shoal.simulations.handover.signing import public_pem
 CHECKSUMS: Final = "CHECKSUMS"
 SIGNATURE: Final = "CHECKSUMS.sig"
 PUBLIC_KEY: Final = "operator.pub"
-_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
+_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 _MODE: Final = 0o100644 << 16
 
 
 def checksums(files: Mapping[str, bytes]) -> bytes:
-    """Return the list that `sha256sum --check` reads."""
+    """Return the list of checksums in the format of `sha256sum --check`."""
     return "".join(f"{sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
 
 
 def sealed(files: Mapping[str, bytes], key: Ed25519PrivateKey | None) -> dict[str, bytes]:
-    """Return the files with the public key, the checksums of all, and the signature over the checksums.
+    """Return the files, the public key, the checksums of all of them, and the signature of the checksums.
 
     Args:
         files: name → content; key: of the operator, or `None` for no signature.
@@ -36,19 +36,21 @@ def sealed(files: Mapping[str, bytes], key: Ed25519PrivateKey | None) -> dict[st
     listed = checksums(found)
     found[CHECKSUMS] = listed
     if key is not None:
-        found[SIGNATURE] = key.sign(listed)  # Ed25519 draws nothing: one key and one list give one signature
+        found[SIGNATURE] = key.sign(
+            listed
+        )  # Ed25519 is deterministic: the same key and list give the same signature
     return found
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip of the files: sorted, uncompressed, without the time of its making.
+    """Return a zip of the files: sorted, uncompressed, without timestamps.
 
-    Compression would make the bytes depend on the version of zlib; the model is compressed already.
+    With compression, the bytes would depend on the version of zlib; the model is already compressed.
     """
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _TIME)
-            entry.external_attr, entry.create_system = _MODE, 3  # a Unix file, wherever it is made
+            entry.external_attr, entry.create_system = _MODE, 3  # marked as Unix files on every system
             archive.writestr(entry, files[name])
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""Writes the bundle of a finished run; the same run and key give the same bytes."""
+"""Writes the bundle of a finished run; the same run and key produce the same bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shoal.simulations.report.assessment import assessment_markdown
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.results import RunFolder
 
-# Taken from the run folder as they are.
+# Copied unchanged from the run folder.
 _AS_THEY_ARE: Final = (
     "model.keras",
     "environment.json",
@@ -45,17 +45,17 @@ def write_bundle(
     """Write the bundle of a run.
 
     Args:
-        run: that is finished; path: of the zip, which is replaced.
-        key: of the operator, or `None` for no signature.
+        run: a finished run; path: of the zip, which is replaced if it exists.
+        key: the operator's, or `None` for no signature.
         intended_use: Markdown for the model card, or `None` to leave it open.
 
     Raises:
-        RunError: the run has not come to its end, or lacks a file.
-        IntegrityError: its audit log does not hold.
+        RunError: the run is not finished, or lacks a file.
+        IntegrityError: its audit log is not intact.
     """
     status = run.status()
     if status not in ("finished", "stopped early"):
-        raise RunError(f"{run.name} is {status}: only a finished run can be handed over")
+        raise RunError(f"{run.name} is {status}; only a finished run can be exported")
     bundle = zipped(sealed(_files(run, key is not None, intended_use), key))
     try:
         write_atomically(path, bundle)
@@ -83,7 +83,7 @@ def _files(run: RunFolder, signed: bool, intended_use: str | None) -> dict[str, 
 
 
 def _without_places(scenario: Scenario) -> Scenario:
-    """Return the scenario without the paths and addresses of this machine, of which only names stay."""
+    """Return the scenario without paths and addresses of this machine; only last parts of paths remain."""
     path = scenario.data.path
     data = scenario.data.model_copy(update={"path": None if path is None else PurePath(path).name})
     output = scenario.output.model_copy(update={"directory": PurePath(scenario.output.directory).name})

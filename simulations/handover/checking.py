@@ -1,4 +1,4 @@
-"""Checks a bundle that was received: that all files are as they were signed, and by whom."""
+"""Checks a received bundle: whether all files are unchanged, and who signed them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
 from shoal.simulations.handover.signing import fingerprint, read_public, require_signature
 
 _LINE: Final = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
-_MOST_LISTED: Final = 1 << 20  # bytes of a list, a key or a signature
+_MOST_LISTED: Final = 1 << 20  # bytes of a checksum list, a key or a signature
 _PART: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a good bundle holds.
+    """The result of checking an intact bundle.
 
     Attributes:
         files: names, in order.
-        signer: fingerprint of the key that signed it; "" for a bundle without a signature.
-        known: whether that is the key that was expected; otherwise whoever receives it has to compare.
+        signer: fingerprint of the key that signed it; "" for an unsigned bundle.
+        known: whether that is the expected key; otherwise the recipient must compare the fingerprint.
     """
 
     files: Sequence[str]
@@ -36,13 +36,13 @@ class Checked:
 
 
 def check_bundle(path: Path, public_key: Path | None = None) -> Checked:
-    """Check all of a bundle; nothing is unpacked.
+    """Check a whole bundle without unpacking it.
 
     Args:
-        path: of the zip; public_key: of the operator, as it was had by another way than the bundle.
+        path: of the zip; public_key: the operator's, received by a channel other than the bundle.
 
     Raises:
-        IntegrityError: something was changed, added or removed, or another key has signed.
+        IntegrityError: something was changed, added or removed, or another key signed it.
         RunError: a file cannot be read.
     """
     try:
@@ -51,25 +51,25 @@ def check_bundle(path: Path, public_key: Path | None = None) -> Checked:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        raise IntegrityError(f"{path} is no bundle, or a damaged one: {error}") from error
+        raise IntegrityError(f"{path} is not a bundle, or is damaged: {error}") from error
 
 
 def _check(archive: zipfile.ZipFile, path: Path, public_key: Path | None) -> Checked:
     names = [entry.filename for entry in archive.infolist()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise IntegrityError(f"{path} holds {', '.join(twice)} more than once")
+        raise IntegrityError(f"{path} contains {', '.join(twice)} more than once")
     if CHECKSUMS not in names:
-        raise IntegrityError(f"{path} holds no {CHECKSUMS}: it is no bundle")
+        raise IntegrityError(f"{path} is not a bundle: it contains no {CHECKSUMS}")
     listed = _small(archive, CHECKSUMS)
     expected = _expected(listed, path)
     present = set(names) - {CHECKSUMS, SIGNATURE}
-    for what, odd in (("lacks", expected.keys() - present), ("holds, unlisted,", present - expected.keys())):
+    for what, odd in (("lacks", expected.keys() - present), ("has the unlisted", present - expected.keys())):
         if odd:
             raise IntegrityError(f"{path} {what} {', '.join(sorted(odd))}")
     for name, digest in expected.items():
         if _digest(archive, name) != digest:
-            raise IntegrityError(f"{name} in {path} was changed: its SHA-256 is not the one in {CHECKSUMS}")
+            raise IntegrityError(f"{name} in {path} was changed: its SHA-256 differs from {CHECKSUMS}")
     signer, known = _signer(archive, names, listed, path, public_key)
     return Checked(sorted(names), signer, known)
 
@@ -88,7 +88,7 @@ def _expected(listed: bytes, path: Path) -> dict[str, str]:
 def _signer(
     archive: zipfile.ZipFile, names: Sequence[str], listed: bytes, path: Path, public_key: Path | None
 ) -> tuple[str, bool]:
-    """Return the fingerprint of the key that signed, and whether it is the expected one."""
+    """Return the fingerprint of the signing key, and whether it is the expected one."""
     if SIGNATURE not in names or PUBLIC_KEY not in names:
         if public_key is not None or SIGNATURE in names or PUBLIC_KEY in names:
             raise IntegrityError(f"{path} is not signed", hint="ask the operator for a signed bundle")
@@ -104,15 +104,16 @@ def _signer(
     if fingerprint(expected) != fingerprint(key):
         raise IntegrityError(
             f"{path} is signed with another key: {fingerprint(key)}, not {fingerprint(expected)}",
-            hint="ask the operator which key is theirs, not by the way that the bundle came",
+            hint="ask the operator which key is theirs, by a channel other than the one that brought the "
+            "bundle",
         )
     return fingerprint(key), True
 
 
 def _small(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a file of a few lines; what claims to be larger is not read."""
+    """Return a small file; one that claims to be larger is not read."""
     if archive.getinfo(name).file_size > _MOST_LISTED:
-        raise IntegrityError(f"{name} is larger than a bundle's can be")
+        raise IntegrityError(f"{name} is too large for a bundle")
     return archive.read(name)
 
 

@@ -1,4 +1,4 @@
-"""The bundle's other documents: data sheet, privacy statement, and how to check the bundle."""
+"""Documents of the bundle: data sheet, privacy statement, audit root, and how to check the bundle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from shoal.common.audit.check import Chain
 from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
 from shoal.simulations.handover.markdown import table
-from shoal.simulations.report import sentences as told
+from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.results.text import NONE, count, number, size
 
@@ -20,25 +20,25 @@ VERIFY_COMMAND: Final = (
 
 
 def data_sheet(facts: Facts) -> str:
-    """Return DATA_SHEET.md: what each site told of its rows, and not what it held back."""
+    """Return DATA_SHEET.md: what each site reported about its rows; nothing that it withheld."""
     few = f"<{facts.scenario.preprocessing.min_count}"
     clients: Sequence[Mapping[str, Any]] = facts.overview.get("clients") or []
     columns: Sequence[Mapping[str, Any]] = facts.overview.get("columns") or []
     labels = list(dict.fromkeys(name for client in clients for name in client.get("labels") or {}))
     shown = labels[:_MOST_LABELS]
-    lines = ["# Data sheet", "", told.data_of_run(facts), "", told.disclosure_rule(facts), ""]
-    lines += [f'"{few}" marks a count that too few rows stand behind, {NONE} what a site did not tell.', ""]
+    lines = ["# Data sheet", "", sentences.data_of_run(facts), "", sentences.disclosure_rule(facts), ""]
+    lines += [f'"{few}" marks a count of too few rows, {NONE} a value that a site did not report.', ""]
     lines += ["## By site", ""]
     lines += table(
         ("site", "rows", "training rows", *shown), (_site(client, shown, few) for client in clients)
     )
     if len(labels) > len(shown):
-        lines += ["", f"{count(len(labels) - len(shown))} further classes are left out of the table."]
+        lines += ["", f"{count(len(labels) - len(shown))} more classes are not in this table."]
     lines += ["", "## By column, over all sites", ""]
     lines += table(
         ("column", "kind", "missing", "mean", "standard deviation", "categories"), map(_column, columns)
     )
-    # The overview's notes on sites that were left out stay in the run folder: they count few rows.
+    # The overview's notes on sites that were left out are not exported: they count few rows.
     return "\n".join(lines) + "\n"
 
 
@@ -63,21 +63,33 @@ def _column(column: Mapping[str, Any]) -> list[str]:
 
 
 def privacy_statement(facts: Facts) -> str:
-    """Return PRIVACY.md: what left each site, and what protected it."""
-    told_of = (
-        "Counted from the server's audit log, which has every message."
+    """Return PRIVACY.md: what each site sent, and how it was protected."""
+    source = (
+        "Counted from the server's audit log, which contains every message."
         if facts.logged
-        else "Counted from the rounds: training and evaluation. Statistics and the final test left too, and "
-        "are not in these counts."
+        else "Counted from the rounds: training and evaluation. Sites also sent statistics and results of "
+        "the final test, which are not in these counts."
     )
-    lines = ["# Privacy statement", "", told.where_rows_are(facts), "", told.disclosure_rule(facts), ""]
-    lines += ["## What protected what left", ""]
-    measures = (told.privacy, told.secure_aggregation, told.transmission, told.authentication)
+    lines = [
+        "# Privacy statement",
+        "",
+        sentences.where_rows_are(facts),
+        "",
+        sentences.disclosure_rule(facts),
+        "",
+    ]
+    lines += ["## How it was protected", ""]
+    measures = (
+        sentences.privacy,
+        sentences.secure_aggregation,
+        sentences.transmission,
+        sentences.authentication,
+    )
     lines += [f"- {measure(facts)}" for measure in measures]
-    lines += ["", "## What left each site", "", told_of, ""]
-    rows = sorted(facts.left, key=lambda row: (row.site, row.kind))
+    lines += ["", "## What each site sent", "", source, ""]
+    rows = sorted(facts.sent, key=lambda row: (row.site, row.kind))
     lines += table(
-        ("site", "asked for", "messages", "bytes"),
+        ("site", "kind", "messages", "bytes"),
         (
             [row.site, row.kind, count(row.messages), f"{count(row.bytes)} ({size(row.bytes)})"]
             for row in rows
@@ -99,9 +111,9 @@ def audit_root(chain: Chain) -> str:
 
 def how_to_verify(*, signed: bool, logged: bool) -> str:
     """Return VERIFY.md."""
-    lines = ["# How to check this bundle", "", "Unpacked, with the tools of any Linux:", "", "```"]
+    lines = ["# How to check this bundle", "", "Unpacked, with standard Linux tools:", "", "```"]
     lines += [f"sha256sum --check --strict {CHECKSUMS}", *([VERIFY_COMMAND] if signed else []), "```", ""]
-    lines += ["or packed, with shoal:", "", "```"]
+    lines += ["As a zip, with shoal:", "", "```"]
     lines += [
         "shoal export --verify BUNDLE.zip" + (" --public-key operator.key.pub" if signed else ""),
         "```",
@@ -109,20 +121,21 @@ def how_to_verify(*, signed: bool, logged: bool) -> str:
     ]
     if signed:
         lines += [
-            f"The signature is Ed25519 (RFC 8032) over {CHECKSUMS}; openssl 3 is needed. {PUBLIC_KEY} came "
-            "with the bundle, so alone it shows only that all files belong together. Get the operator's "
-            "public key, or its fingerprint, by another way, and compare. This prints the fingerprint:",
+            f"The signature is Ed25519 (RFC 8032) over {CHECKSUMS}; it needs openssl 3. {PUBLIC_KEY} came "
+            "with the bundle, so on its own it only shows that all files belong together. Get the operator's "
+            "public key, or its fingerprint, by another channel, and compare. This command prints the "
+            "fingerprint:",
             "",
             "```",
             f"openssl pkey -pubin -in {PUBLIC_KEY} -outform DER | sha256sum",
             "```",
         ]
     else:
-        lines += ["This bundle is not signed: the checksums show damage, not forgery."]
+        lines += ["This bundle is not signed: the checksums detect damage, not forgery."]
     if logged:
         lines += [
             "",
-            f"{AUDIT_ROOT} holds the root of the server's audit log. With the log, and the root from here:",
+            f"{AUDIT_ROOT} contains the root hash of the server's audit log. To check the log against it:",
             "",
             "```",
             "shoal audit verify audit.jsonl --root ROOT",

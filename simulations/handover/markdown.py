@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; the first column is text, the others stand to the right."""
+    """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
     rule = ["---", *("---:" for _ in columns[1:])]
     return [_line(columns), _line(rule), *(_line([_cell(value) for value in row]) for row in rows)]
 

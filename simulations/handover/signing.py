@@ -14,10 +14,10 @@ from shoal.common.errors import IntegrityError, RunError
 
 
 def new_key(path: Path) -> Ed25519PrivateKey:
-    """Make a private key, which only its owner may read, and its public key beside it as PATH.pub.
+    """Create a private key that only its owner may read, and its public key as PATH.pub.
 
     Raises:
-        RunError: there is such a file already; a key is never overwritten.
+        RunError: the file exists; a key is never overwritten.
     """
     key = Ed25519PrivateKey.generate()  # from the operating system's generator
     secret = key.private_bytes(
@@ -29,7 +29,7 @@ def new_key(path: Path) -> Ed25519PrivateKey:
             stream.write(secret)
         path.with_name(f"{path.name}.pub").write_bytes(public_pem(key.public_key()))
     except FileExistsError as error:
-        raise RunError(f"{path} is there already", hint=f"to sign with it: --key {path}") from error
+        raise RunError(f"{path} already exists", hint=f"use --key {path} to sign with it") from error
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     return key
@@ -39,19 +39,20 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key.
 
     Raises:
-        RunError: the file cannot be read, holds no Ed25519 key, or others may read it.
+        RunError: the file cannot be read, is not an Ed25519 key, or other users may read it.
     """
     try:
         if path.stat().st_mode & 0o077:
-            raise RunError(f"others may read the private key {path}", hint=f"chmod 600 {path}")
+            raise RunError(f"other users may read the private key {path}", hint=f"chmod 600 {path}")
         found = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"cannot read the private key {path}: {error}",
-            hint="an Ed25519 key in PEM, without a password; `shoal export RUN --new-key FILE` makes one",
+            hint="expected an Ed25519 key in PEM without a password; `shoal export RUN --new-key FILE` "
+            "creates one",
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
-        raise RunError(f"{path} holds another kind of key; Ed25519 is needed")
+        raise RunError(f"{path} is another kind of key; expected Ed25519")
     return found
 
 
@@ -59,14 +60,14 @@ def read_public(pem: bytes, source: str) -> Ed25519PublicKey:
     """Read a public key; `source` names it in the error.
 
     Raises:
-        RunError: it is no Ed25519 key in PEM.
+        RunError: it is not an Ed25519 key in PEM.
     """
     try:
         found = serialization.load_pem_public_key(pem)
     except ValueError as error:
-        raise RunError(f"{source} is no public key in PEM") from error
+        raise RunError(f"{source} is not a public key in PEM") from error
     if not isinstance(found, Ed25519PublicKey):
-        raise RunError(f"{source} holds another kind of key; Ed25519 is needed")
+        raise RunError(f"{source} is another kind of key; expected Ed25519")
     return found
 
 
@@ -85,9 +86,9 @@ def require_signature(key: Ed25519PublicKey, signature: bytes, content: bytes) -
     """Check a signature.
 
     Raises:
-        IntegrityError: it is not of this key over this content.
+        IntegrityError: the signature is not by this key over this content.
     """
     try:
         key.verify(signature, content)
     except InvalidSignature as error:
-        raise IntegrityError("the signature does not fit CHECKSUMS and the public key") from error
+        raise IntegrityError("the signature does not match CHECKSUMS and the public key") from error

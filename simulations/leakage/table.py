@@ -27,7 +27,7 @@ def print_leakage(content: Mapping[str, Any], console: Console | None = None) ->
         if rows:
             console.print(_table(name, head, rows))
             console.print()
-    for sentence in (texts.promise(content), *texts.bound(content), *texts.skipped(content)):
+    for sentence in (texts.guarantee(content), *texts.bound(content), *texts.skipped(content)):
         console.print(escape(sentence), highlight=False)
 
 

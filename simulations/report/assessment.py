@@ -1,8 +1,8 @@
-"""Facts of a run under the questions that a data-protection or a model-risk officer asks.
+"""Facts about a run, arranged under the questions of a data-protection or model-risk officer.
 
 The questions follow article 35(7) of Regulation (EU) 2016/679 (GDPR), 45 CFR 164 (HIPAA), and SR 11-7 of the
-Board of Governors of the Federal Reserve System. They are shortened, and the answers are what the run
-recorded: whoever assesses has to answer them in full.
+Board of Governors of the Federal Reserve System. They are shortened, and the answers are only what the run
+recorded: the assessor must complete them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from shoal.simulations.report import sentences as told
+from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.sentences import NOT_RECORDED
 from shoal.simulations.report.verdict import judge
 from shoal.simulations.results.text import count
 
 DISCLAIMER: Final = (
-    "This is no legal assessment, and no claim that any rule is met. It lists what this run recorded under "
-    "questions that such assessments ask, for those who have to answer them."
+    "This is not a legal assessment, and does not claim that any rule is met. It lists what this run "
+    "recorded, arranged under the questions of such assessments, as material for the assessor."
 )
 
 Fact = Callable[[Facts], str]
@@ -29,7 +29,7 @@ def _not_recorded(about: str) -> Fact:
 
 
 def _alternatives(facts: Facts) -> str:
-    return " ".join([f"{judge(facts.sites, facts.metric).headline}.", told.results(facts)])
+    return " ".join([f"{judge(facts.sites, facts.metric).headline}.", sentences.results(facts)])
 
 
 def _limits(facts: Facts) -> str:
@@ -37,69 +37,71 @@ def _limits(facts: Facts) -> str:
 
 
 def _risks(facts: Facts) -> str:
-    seen = told.secure_aggregation(facts)
-    return f"Updates of a model can tell of the rows behind them. {seen} {told.privacy(facts)}"
+    seen = sentences.secure_aggregation(facts)
+    return (
+        f"Model updates can reveal information about the rows behind them. {seen} {sentences.privacy(facts)}"
+    )
 
 
 def _course(facts: Facts) -> str:
     done = sum(row.round > 0 for row in facts.rounds)
-    return f"The run is {facts.status} after {count(done)} rounds. {told.chosen_round(facts)}"
+    return f"Status of the run: {facts.status}, after {count(done)} rounds. {sentences.chosen_round(facts)}"
 
 
 def _selection(facts: Facts) -> str:
     scenario = facts.scenario
     size = scenario.strategy.clients_per_round
-    drawn = f"{count(size)} sites drawn by seed ({scenario.strategy.sampling})" if size else "All sites"
-    return f"{drawn} in each round. {told.failures(facts)}"
+    drawn = f"{count(size)} sites sampled by seed ({scenario.strategy.sampling})" if size else "All sites"
+    return f"{drawn} in each round. {sentences.failures(facts)}"
 
 
 QUESTIONS: Final[Mapping[str, Mapping[str, Fact]]] = {
     "GDPR, article 35(7)": {
-        "(a) What is processed, and for what purpose?": told.purpose_of_run,
-        "(a) Whose data, and how much?": told.data_of_run,
-        "(a) Where are the data, and who receives what?": told.where_rows_are,
-        "(a) What leaves a site?": told.what_left,
-        "(a) How long are data kept?": _not_recorded(
-            "a run folder holds no rows; how long the sites keep theirs, shoal does not know"
+        "(a) What is processed, and for what purpose?": sentences.purpose_of_run,
+        "(a) Whose data, and how much?": sentences.data_of_run,
+        "(a) Where are the data, and who receives what?": sentences.where_rows_are,
+        "(a) What does a site send?": sentences.what_left,
+        "(a) How long are the data kept?": _not_recorded(
+            "a run folder contains no rows; shoal does not know how long the sites keep theirs"
         ),
-        "(b) Is the processing necessary: what would be reached without it?": _alternatives,
-        "(b) Is it proportionate: how are data minimised?": told.disclosure_rule,
+        "(b) Is the processing necessary: what would be achieved without it?": _alternatives,
+        "(b) Is it proportionate: how is data minimised?": sentences.disclosure_rule,
         "(c) What are the risks to the people behind the rows?": _risks,
-        "(c) What have attacks on the model found?": told.attacks,
-        "(d) Which measures: differential privacy?": told.privacy,
-        "(d) Which measures: secure aggregation?": told.secure_aggregation,
-        "(d) Which measures: protection on the way?": told.transmission,
-        "(d) How is it shown what was done?": told.audit,
+        "(c) What did attacks on the model find?": sentences.attacks,
+        "(d) Which measures: differential privacy?": sentences.privacy,
+        "(d) Which measures: secure aggregation?": sentences.secure_aggregation,
+        "(d) Which measures: protection in transit?": sentences.transmission,
+        "(d) How is the processing documented?": sentences.audit,
     },
     "HIPAA (45 CFR 164)": {
-        "164.502(b) Minimum necessary: what is disclosed?": told.disclosure_rule,
-        "164.312(b) Audit controls: what is recorded of activity?": told.audit,
-        "164.312(c) Integrity: how is a change of what was sent noticed?": told.integrity,
-        "164.312(d) Authentication of who takes part?": told.authentication,
-        "164.312(e) Transmission security?": told.transmission,
+        "164.502(b) Minimum necessary: what is disclosed?": sentences.disclosure_rule,
+        "164.312(b) Audit controls: which activity is recorded?": sentences.audit,
+        "164.312(c) Integrity: how are changes to messages detected?": sentences.integrity,
+        "164.312(d) Authentication of the participants?": sentences.authentication,
+        "164.312(e) Transmission security?": sentences.transmission,
         "164.514 De-identification?": lambda facts: (
-            "Not claimed: neither of its two methods was applied. Statistics and weights are derived from "
-            f"rows. {told.privacy(facts)}"
+            "Not claimed: neither of the two methods was applied. Statistics and weights are derived from "
+            f"rows. {sentences.privacy(facts)}"
         ),
     },
     "SR 11-7 (model risk)": {
-        "Development: purpose and design?": told.purpose_of_run,
-        "Development: data and their quality?": told.data_of_run,
+        "Development: purpose and design?": sentences.purpose_of_run,
+        "Development: data and their quality?": sentences.data_of_run,
         "Development: which sites took part, and what failed?": _selection,
-        "Development: can it be reproduced?": told.environment,
-        "Validation: outcomes analysis?": told.results,
-        "Validation: how was it tested?": told.testing,
+        "Development: is it reproducible?": sentences.environment,
+        "Validation: outcomes analysis?": sentences.results,
+        "Validation: how was it tested?": sentences.testing,
         "Validation: benchmarks and alternatives?": _alternatives,
-        "Validation: by whom, independently?": _not_recorded("no review is part of a run"),
-        "Limits: where does the model do worst?": _limits,
+        "Validation: by whom, independently?": _not_recorded("a run includes no independent review"),
+        "Limits: where is the model worst?": _limits,
         "Monitoring: how did training go?": _course,
-        "Monitoring: in use?": _not_recorded("a run ends with the model; nothing is known of its use"),
+        "Monitoring: in use?": _not_recorded("a run ends with the model; its use is unknown"),
     },
 }
 
 
 def assess(facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the questions of each framework, each with what the run recorded."""
+    """Return the questions of each framework, each with the facts that the run recorded."""
     return [
         (framework, [(question, fact(facts)) for question, fact in questions.items()])
         for framework, questions in QUESTIONS.items()

@@ -1,4 +1,4 @@
-"""The page of an attack table: what is said, what is plotted, and the numbers."""
+"""The page of an attack table: its sentences, figures and numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shoal.simulations.sweeps.attack_table import AttackTable, Row
 
 DIVERGED = "diverged"
-_LEAST = {"accuracy": 0.0, "f1": 0.0, "auc": 0.5}  # where the colours begin; they end at 1
+_LEAST = {"accuracy": 0.0, "f1": 0.0, "auc": 0.5}  # lower end of the colour scale; the upper end is 1
 
 
 def view(table: AttackTable) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def view(table: AttackTable) -> dict[str, Any]:
 
 
 def headline(rows: Sequence[Row], metric: str) -> str:
-    """Say which attack is worst without a defence, and which defence keeps most under its worst attack."""
+    """Say which attack is worst without a defence, and which defence is best under its worst attack."""
     name, undefended = metric_name(metric), [row for row in rows if row.defence == "FedAvg"]
     attacked = [row for row in rows if row.attack != "none" and (row.diverged or math.isfinite(row.last))]
     harmed = [row for row in undefended if row in attacked]
@@ -62,19 +62,19 @@ def headline(rows: Sequence[Row], metric: str) -> str:
     lowest = [min((row for row in attacked if row.defence == defence), key=rank) for defence in tried]
     best = max(lowest, key=rank)
     if best.diverged or best.defence == worst.defence:
-        return f"{text}; no defence that was tried keeps more under its own worst attack."
+        return f"{text}; no defence does better under its own worst attack."
     return f"{text}; {best.defence} keeps {number(best.last)} or better under every attack tried."
 
 
 def backdoors(rows: Sequence[Row]) -> list[str]:
-    """Say of each backdoor how often it opens: a model that keeps its accuracy may have one all the same."""
+    """Say how often each backdoor succeeds: a model with good accuracy may still have one."""
     told = [row for row in rows if row.attack != "none" and math.isfinite(row.success)]
     found = []
     for attack in dict.fromkeys(row.attack for row in told):
         cells = sorted((row for row in told if row.attack == attack), key=lambda row: row.success)
         least, most = cells[0], cells[-1]
-        text = f"{attack} opens for {least.success:.0%} of the triggered rows under {least.defence}"
-        more = f", and for {most.success:.0%} under {most.defence}" if most is not least else ""
+        text = f"{attack} succeeds on {least.success:.0%} of the triggered rows with {least.defence}"
+        more = f", and on {most.success:.0%} with {most.defence}" if most is not least else ""
         found.append(f"{text}{more}.")
     return found
 
@@ -86,7 +86,7 @@ def _find(rows: Sequence[Row], attack: str, defence: str) -> Row | None:
 def _cells(
     rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], what: str
 ) -> list[tuple[str, list[str]]]:
-    """Return (attack, a number for each defence as text), for the attacks that have any."""
+    """Return (attack, the value for each defence as text), for attacks that have any value."""
     found = []
     for attack in attacks:
         cells = [_find(rows, attack, defence) for defence in defences]
@@ -118,7 +118,7 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
         "text": [[_shown(_find(rows, a, d), "last") for d in defences] for a in shown],
         "texttemplate": "%{text}",
         "textfont": {"color": "var(--text)"},
-        "opacity": 0.55,  # so that the text of both themes stands out on any colour
+        "opacity": 0.55,  # so that text is readable on any colour in both themes
         "hovertemplate": f"%{{y}} against %{{x}}: {metric_name(metric)} %{{text}}<extra></extra>",
         "colorscale": [[0, low], [1, high]],
         "showscale": False,
@@ -133,7 +133,7 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
 
 
 def _success(rows: Sequence[Row], defences: Sequence[str]) -> Figure | None:
-    """Return how often a backdoor opens, by defence; `None` without a backdoor."""
+    """Return the success rate of each backdoor by defence; `None` without a backdoor."""
     told = [row for row in rows if math.isfinite(row.success)]
     attacks = list(dict.fromkeys(row.attack for row in told))
     if not any(attack != "none" for attack in attacks):
@@ -154,6 +154,6 @@ def _success(rows: Sequence[Row], defences: Sequence[str]) -> Figure | None:
                 "hovertemplate": "%{y:.1%}",
             }
         )
-    y = {"title": title("triggered rows that get the class"), "tickformat": ".0%", "range": [0, 1.02]}
+    y = {"title": title("triggered rows predicted as the class"), "tickformat": ".0%", "range": [0, 1.02]}
     x = {"tickfont": {"color": "var(--text)"}, "showgrid": False}
     return figure(traces, height=320, x=x, y=y, bargap=0.3, hovermode="x unified")

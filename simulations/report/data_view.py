@@ -1,4 +1,4 @@
-"""The data overview: what overview.json says, as texts, table rows and figures."""
+"""The data overview: the content of overview.json as texts, table rows and figures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from shoal.simulations.report import figures_sites
 from shoal.simulations.results.text import NONE, count, number
 
-MOST_ROWS = 100  # of a table; beyond, figures tell more
+MOST_ROWS = 100  # of a table; for more, figures are more informative
 MOST_LABELS = 12
 
 
-def rows_told(overview: Mapping[str, Any]) -> str:
-    """Return how many rows the clients have together, or, where each told a sum only, training rows."""
+def total_rows(overview: Mapping[str, Any]) -> str:
+    """Return the number of rows of all clients, or of training rows if only their sum is known."""
     rows = sum(client.get("rows") or 0 for client in overview.get("clients") or [])
     return count(rows) if rows else f"{count(round(overview.get('train_rows') or 0))} training"
 
@@ -22,8 +22,8 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
     """Return the section, or `None` without an overview.
 
     Args:
-        overview: the content of overview.json; a count of `None` was too small to be told.
-        min_count: what "too small" is.
+        overview: the content of overview.json; a count of `None` was too small to report.
+        min_count: the smallest count that is reported.
     """
     if not overview:
         return None
@@ -35,7 +35,7 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
     few = f"<{min_count}"
     return {
         "clients": len(clients),
-        "rows": rows_told(overview),
+        "rows": total_rows(overview),
         "columns_count": len(columns),
         "labels": labels,
         "table": [_client(client, labels, few) for client in clients[:MOST_ROWS]],
@@ -50,8 +50,10 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
 
 
 def _client(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
-    told = client.get("labels") or {}
-    counts = [few if name in told and told[name] is None else count(told.get(name) or 0) for name in labels]
+    given = client.get("labels") or {}
+    counts = [
+        few if name in given and given[name] is None else count(given.get(name) or 0) for name in labels
+    ]
     return [str(client["name"]), *(count(client.get(key)) for key in ("rows", "train_rows")), *counts]
 
 

@@ -1,4 +1,4 @@
-"""What a run folder holds, read once: for the assessment in the report, and for the bundle's documents."""
+"""The facts in a run folder, read once: for the assessment in the report and the documents of a bundle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """Messages of one kind that one site has sent.
+class SentMessages:
+    """Messages of one kind that one site sent.
 
     Attributes:
-        site: its name; kind: what was asked; messages: how many; bytes: of their payloads.
+        site: its name; kind: the kind of message; messages: their number; bytes: total payload.
     """
 
     site: str
@@ -35,15 +35,15 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
-        scenario, status, rounds, sites: of the run; environment, overview, summary: its files.
+        scenario, status, rounds, sites: of the run; environment, overview, summary: contents of its files.
         failed: requests without a result; asked: requests in rounds.
-        left: by site and kind; `logged` says whether it is of the audit log, which has all messages, or of
-            the rounds' rows, which have training and evaluation only.
-        pilot: whether the sites were elsewhere; chain: the server's audit log, or `None`.
-        leakage: what attacks on the run found; empty if there were none.
+        sent: messages by site and kind; `logged` says whether they come from the audit log, which has all
+            messages, or from the rows of the rounds, which have training and evaluation only.
+        pilot: whether the sites were real; chain: the server's audit log, or `None`.
+        leakage: results of attacks on the run; empty if there were none.
     """
 
     scenario: Scenario
@@ -55,7 +55,7 @@ class Facts:
     sites: Sequence[SiteRow]
     failed: int
     asked: int
-    left: Sequence[Left]
+    sent: Sequence[SentMessages]
     logged: bool
     pilot: bool
     chain: Chain | None
@@ -63,12 +63,12 @@ class Facts:
 
     @classmethod
     def of(cls, run: RunFolder, clients: pa.Table | None = None) -> Facts:
-        """Read a run folder; `clients` is what its method of that name returns, where it is there already."""
+        """Read a run folder; pass `clients` if the table `run.clients()` was read already."""
         import pyarrow.compute as pc
 
         log = run.path / AUDIT_LOG
         chain = read_chain(log) if log.exists() else None
-        logged = None if chain is None else _left_of_log(chain)
+        logged = None if chain is None else _sent_in_log(chain)
         clients = run.clients() if clients is None else clients
         return cls(
             scenario=run.scenario(),
@@ -80,7 +80,7 @@ class Facts:
             sites=run.sites(),
             failed=int(pc.sum(pc.not_equal(clients["error"].cast("string"), "")).as_py() or 0),
             asked=clients.num_rows,
-            left=_left_of_rows(clients) if logged is None else logged,
+            sent=_sent_in_rows(clients) if logged is None else logged,
             logged=logged is not None,
             pilot=(run.path / SERVED).exists(),
             chain=chain,
@@ -89,12 +89,12 @@ class Facts:
 
     @property
     def metric(self) -> str | None:
-        """The metric that choices were made by."""
+        """The metric that selected the round."""
         return monitored_metric(self.scenario.training, tested_metrics(self.sites))
 
 
-def _left_of_log(chain: Chain) -> list[Left] | None:
-    """Return what each site sent; `None` where a reply stands for several, as only a simulation has it."""
+def _sent_in_log(chain: Chain) -> list[SentMessages] | None:
+    """Return what each site sent; `None` if one reply covers several sites, as in simulations only."""
     from shoal.server.exchange import POOLED_NAME  # imports Flower
 
     totals: dict[tuple[str, str], tuple[int, int]] = {}
@@ -105,12 +105,12 @@ def _left_of_log(chain: Chain) -> list[Left] | None:
             key = entry["peer"], entry["kind"]
             before, total = totals.get(key, (0, 0))
             totals[key] = before + 1, total + entry["bytes"]
-    return [Left(*key, *found) for key, found in totals.items()]
+    return [SentMessages(*key, *found) for key, found in totals.items()]
 
 
-def _left_of_rows(clients: Any) -> list[Left]:
+def _sent_in_rows(clients: Any) -> list[SentMessages]:
     grouped = clients.group_by(["name", "phase"]).aggregate([("client", "count"), ("bytes_up", "sum")])
     return [
-        Left(row["name"], row["phase"], row["client_count"], row["bytes_up_sum"])
+        SentMessages(row["name"], row["phase"], row["client_count"], row["bytes_up_sum"])
         for row in grouped.to_pylist()
     ]

@@ -30,7 +30,7 @@ def curve(rows: Sequence[RoundRow], metric: str, kept: str = "best") -> Figure |
     """Return a validation metric over rounds; the loss with the training loss.
 
     Args:
-        rows: of the run; metric: its name; kept: how to call the round whose weights are kept.
+        rows: of the run; metric: its name; kept: label of the round whose weights are kept.
     """
     traces = []
     if metric == "loss":
@@ -71,7 +71,7 @@ def _mark(name: str, number: int, value: float) -> dict[str, Any]:
 
 def traffic(rows: Sequence[RoundRow]) -> Figure:
     """Return the payload of each round in both directions."""
-    y = {"title": title("bytes a round"), "tickformat": "~s", "ticksuffix": "B", "rangemode": "tozero"}
+    y = {"title": title("bytes per round"), "tickformat": "~s", "ticksuffix": "B", "rangemode": "tozero"}
     rounds = [row.round for row in rows]
     parts = (("up", [row.bytes_up for row in rows]), ("down", [row.bytes_down for row in rows]))
     return figure(
@@ -128,17 +128,17 @@ def time(rows: Sequence[RoundRow]) -> Figure:
         if trace["type"] == "scatter":
             trace |= {"stackgroup": "all", "fillcolor": colour, "line": {"width": 0, "color": colour}}
         traces.append(trace)
-    y = {"title": title("seconds a round"), "rangemode": "tozero", "nticks": 6}
+    y = {"title": title("seconds per round"), "rangemode": "tozero", "nticks": 6}
     return figure(
         traces, height=270, x=rounds_axis(rounds), y=y, barmode="stack", bargap=0.2, hovermode="x unified"
     )
 
 
 def speed(rows: Sequence[RoundRow]) -> Figure:
-    """Return the clients trained a second of each round."""
+    """Return the number of clients trained per second in each round."""
     told = [row for row in rows if row.succeeded and row.seconds > 0]
     rounds = [row.round for row in told]
     values = [row.succeeded / row.seconds for row in told]
-    y = {"title": title("clients a second"), "rangemode": "tozero", "nticks": 6}
-    trace = series("clients a second", rounds, values, "var(--c3)")
+    y = {"title": title("clients per second"), "rangemode": "tozero", "nticks": 6}
+    trace = series("clients per second", rounds, values, "var(--c3)")
     return figure([trace], height=270, x=rounds_axis(rounds), y=y, hovermode="x unified")

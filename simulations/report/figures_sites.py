@@ -1,4 +1,4 @@
-"""Figures over sites: intervals by site, distributions for many sites, and what the sites hold."""
+"""Figures over sites: intervals by site, distributions for many sites, and the sites' data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OFFSETS = {1: (0.0,), 2: (-0.17, 0.17), 3: (-0.25, 0.0, 0.25)}
 
 
 def by_site(rows: Sequence[SiteRow], metric: str) -> Figure:
-    """Return one line a site, with a point and an interval for each model."""
+    """Return one line per site, with a point and an interval for each model."""
     present = models(rows)
     traces = []
     for model, offset in zip(present, _OFFSETS[len(present)], strict=True):
@@ -70,7 +70,7 @@ def by_site(rows: Sequence[SiteRow], metric: str) -> Figure:
 
 
 def _arm(high: float, low: float) -> float:
-    # A bootstrap interval need not hold the value itself; a negative arm would be drawn the wrong way.
+    # A bootstrap interval may not contain the value itself; a negative arm would point the wrong way.
     return max(high - low, 0.0)
 
 
@@ -92,7 +92,7 @@ def _separators(count: int) -> list[dict[str, Any]]:
 
 
 def distribution(rows: Sequence[SiteRow], metric: str) -> Figure:
-    """Return a box a model over all sites."""
+    """Return one box per model over all sites."""
     traces = [
         {
             "type": "box",
@@ -116,7 +116,7 @@ def distribution(rows: Sequence[SiteRow], metric: str) -> Figure:
 
 
 def gains(rows: Sequence[SiteRow], metric: str) -> Figure | None:
-    """Return the histogram of what each of many sites gained; `None` without local-only models."""
+    """Return a histogram of the sites' gains; `None` without local-only models."""
     found = [difference.gain for difference in differences(rows, "local", metric)]
     if not found:
         return None
@@ -132,7 +132,11 @@ def gains(rows: Sequence[SiteRow], metric: str) -> Figure | None:
     return figure(
         [trace],
         height=260,
-        x={"title": title(f"gain in {metric_name(metric)} over local-only (right of 0: federating helped)")},
+        x={
+            "title": title(
+                f"gain in {metric_name(metric)} over local-only (above 0: federated learning helped)"
+            )
+        },
         y={"title": title("sites"), "rangemode": "tozero"},
         shapes=[{**zero, "line": line}],
     )
@@ -143,7 +147,7 @@ def balance(clients: Sequence[Mapping[str, Any]]) -> Figure | None:
     names = list(dict.fromkeys(name for client in clients for name in client.get("labels") or {}))
     if not names:
         return None
-    # Beyond eight classes colours repeat: neighbours in a bar still differ, and hovering tells the name.
+    # With more than eight classes, colours repeat: neighbours still differ, and hovering shows the name.
     colours = {name: CATEGORICAL[i % len(CATEGORICAL)] for i, name in enumerate(names)}
     shares = [_shares(client, names) for client in clients]
     if len(clients) > MANY:
@@ -177,7 +181,7 @@ def balance(clients: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure(
         traces,
         height=80 + 30 * len(clients),
-        x={"tickformat": ".0%", "range": [0, 1], "title": title("share of the rows whose label is told")},
+        x={"tickformat": ".0%", "range": [0, 1], "title": title("share of the rows with a reported label")},
         y=_client_axis(clients),
         barmode="stack",
         bargap=0.35,
@@ -202,7 +206,7 @@ def _shares(client: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]
 
 
 def sizes(clients: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return the rows by client, or their histogram where there are many clients."""
+    """Return the rows by client, or their histogram if there are many clients."""
     rows = [client.get("rows") or 0 for client in clients]
     colour = {"color": "var(--neutral)"}
     if len(clients) > MANY:

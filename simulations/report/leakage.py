@@ -1,4 +1,4 @@
-"""What attacks on the run found, beside what it promises: texts, table rows and the ROC on log axes."""
+"""Results of attacks on the run, with the guarantee: texts, table rows and the ROC on log axes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def leakage_section(content: Found) -> dict[str, Any] | None:
         return None
     separations = dict(_separations(content["attacks"]))
     return {
-        "promise": promise(content),
+        "guarantee": guarantee(content),
         "membership_head": MEMBERSHIP_HEAD,
         "membership": membership_rows(content),
         "roc": _roc(separations),
@@ -48,13 +48,13 @@ def leakage_section(content: Found) -> dict[str, Any] | None:
     }
 
 
-def promise(content: Found) -> str:
-    """Say what the run promises."""
+def guarantee(content: Found) -> str:
+    """Return a sentence on the guarantee of the run."""
     told = content["promised"]
     if told["epsilon"] is None:
-        return "The run promises no epsilon."
+        return "The run has no privacy guarantee."
     unit = "row" if told["unit"] == "record" else "client"
-    return f"The run promises epsilon {number(told['epsilon'])} at delta {told['delta']:g} for each {unit}."
+    return f"The run guarantees epsilon {number(told['epsilon'])} at delta {told['delta']:g} for each {unit}."
 
 
 def membership_rows(content: Found) -> list[tuple[str, ...]]:
@@ -63,7 +63,7 @@ def membership_rows(content: Found) -> list[tuple[str, ...]]:
 
 
 def client_rows(content: Found) -> list[tuple[str, ...]]:
-    """Return a row for each client and membership attack, under `CLIENTS_HEAD`; of very many, the first."""
+    """Return a row per client and membership attack, for `CLIENTS_HEAD`; the first `MOST_ROWS` clients."""
     attacks = list(_separations(content["attacks"]))
     names = list(dict.fromkeys(name for _, found in attacks for name in found["clients"]))[:MOST_ROWS]
     return [
@@ -75,7 +75,7 @@ def client_rows(content: Found) -> list[tuple[str, ...]]:
 
 
 def inversion_rows(content: Found) -> list[tuple[str, ...]]:
-    """Return two rows for each size of batch, the attack's and a guess's, under `INVERSION_HEAD`."""
+    """Return two rows per batch size, for the attack and for a guess, under `INVERSION_HEAD`."""
     rows: list[tuple[str, ...]] = []
     for found in content["attacks"].get("inversion", {}).get("sizes", []):
         batch, method = str(found["batch"]), found["method"]
@@ -92,7 +92,7 @@ def inversion_rows(content: Found) -> list[tuple[str, ...]]:
 
 
 def bound(content: Found) -> list[str]:
-    """Return sentences on what the canaries prove; empty if there were none."""
+    """Return sentences on what the canaries prove; an empty list without canaries."""
     found = content["attacks"].get("canary", {})
     if "epsilon_at_least" not in found:
         return []
@@ -101,17 +101,17 @@ def bound(content: Found) -> list[str]:
         f"With {_percent(found['confidence'])} confidence epsilon is at least {number(least)} for a "
         f"{found['unit']}, at delta {found['delta']:g}.",
         f"{count(found['correct'])} of {count(found['guesses'])} guesses about {count(found['canaries'])} "
-        f"canaries were right; had all been, {number(found['most'])} would have been shown.",
+        f"canaries were right; all correct guesses would have shown {number(found['most'])}.",
     ]
     if told["epsilon"] is not None and least > told["epsilon"]:
-        sentences.append("That is more than promised: the promise does not hold.")
+        sentences.append("That is above the guarantee, so the guarantee is broken.")
     elif told["epsilon"] is not None and found["most"] <= told["epsilon"]:
-        sentences.append("So few canaries could not have refuted the promise.")
+        sentences.append("This is too few canaries to refute the guarantee.")
     return sentences
 
 
 def skipped(content: Found) -> list[str]:
-    """Return why attacks were not led."""
+    """Return why attacks were skipped."""
     told = []
     for name, found in content["attacks"].items():
         parts = (found, found.get("online", {}))
@@ -140,7 +140,7 @@ def _separation(found: Found) -> tuple[str, ...]:
 
 
 def share(hits: Found) -> str:
-    """Return the share of members found at a rate of false alarms, or what measuring it would take."""
+    """Return the true positive rate at a false positive rate, or the number of rows it would take."""
     found = hits["tpr"]
     if found is None:
         return f"needs {count(hits['needs'])} held out"
@@ -168,7 +168,7 @@ def _percent(value: float) -> str:
 
 
 def _roc(separations: Mapping[str, Found]) -> Figure | None:
-    """Return the curves on log axes, where few false alarms can be seen."""
+    """Return the ROC curves on log axes, which show low false positive rates."""
     if not separations:
         return None
     traces: list[dict[str, Any]] = []
@@ -183,8 +183,8 @@ def _roc(separations: Mapping[str, Found]) -> Figure | None:
     return figure(
         traces,
         height=340,
-        x={**axis, "title": title("held-out rows called members")},
-        y={**axis, "title": title("members found")},
+        x={**axis, "title": title("false positive rate")},
+        y={**axis, "title": title("true positive rate")},
         hovermode="closest",
     )
 

@@ -1,4 +1,4 @@
-"""Tables made of the messages to clients: traffic by phase, and failures."""
+"""Tables of the messages to clients: traffic by phase, and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_FAILURES = 50
 
 
 def traffic_by_phase(clients: pa.Table) -> list[dict[str, str]]:
-    """Return what one message of each phase carries, and all of them together."""
+    """Return the traffic of each phase, per message and in total."""
     grouped = clients.group_by("phase").aggregate(
         [("bytes_up", "sum"), ("bytes_down", "sum"), ("seconds", "sum"), ("client", "count")]
     )
@@ -32,7 +32,7 @@ def traffic_by_phase(clients: pa.Table) -> list[dict[str, str]]:
 
 
 def failures(clients: pa.Table) -> dict[str, Any]:
-    """Return the messages without a result, alike ones together, the most frequent first."""
+    """Return the messages without a result, grouped by error, the most frequent first."""
     import pyarrow.compute as pc
 
     failed = clients.filter(pc.not_equal(clients["error"].cast("string"), ""))

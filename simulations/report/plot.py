@@ -1,4 +1,4 @@
-"""Parts that all figures share. A figure is a plain plotly JSON object.
+"""Parts shared by all figures. A figure is a plain plotly JSON object.
 
 Colours are names of the style sheet's custom properties, "var(--federated)"; report.js puts the values
 of the current theme in their place, so a figure follows a change between light and dark.
@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from shoal.simulations.results.text import MODEL_NAMES
+
 Figure = dict[str, Any]
 
 COLOURS: Mapping[str, str] = {
@@ -18,16 +20,16 @@ COLOURS: Mapping[str, str] = {
     "federated": "var(--federated)",
     "centralised": "var(--centralised)",
 }
-# Symbols differ as well, for those who cannot tell the colours apart and for paper.
+# Symbols differ too, for readers who cannot distinguish the colours, and for print.
 SYMBOLS: Mapping[str, str] = {"local": "square", "federated": "circle", "centralised": "diamond"}
-LABELS: Mapping[str, str] = {"local": "Local-only", "federated": "Federated", "centralised": "Centralised"}
+LABELS: Mapping[str, str] = {model: name.capitalize() for model, name in MODEL_NAMES.items()}
 # Blue comes late: it means "federated" everywhere else.
 CATEGORICAL = tuple(f"var(--c{number})" for number in (3, 2, 5, 4, 7, 6, 1, 8))
 MAX_POINTS = 80  # more bars or markers than this are drawn as lines
 
 
 def label(name: str, longest: int = 24) -> str:
-    """Return a name as plotly shall show it: cut, and safe from plotly's own markup."""
+    """Return a name for plotly to show: shortened, and with plotly's markup escaped."""
     return html.escape(name if len(name) <= longest else f"{name[: longest - 1]}…", quote=False)
 
 
@@ -39,7 +41,7 @@ def figure(
     y: Mapping[str, Any] | None = None,
     **layout: Any,
 ) -> Figure:
-    """Return a figure with the report's layout; `x` and `y` add to the axes, `layout` to the rest."""
+    """Return a figure with the report's layout; `x` and `y` update the axes, `layout` the rest."""
     axis = {
         "automargin": True,
         "fixedrange": True,  # a finger on a phone scrolls the page, not the plot

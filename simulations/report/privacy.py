@@ -1,4 +1,4 @@
-"""The report's section on what a run promises about its clients and rows, and what it has spent."""
+"""The report's section on differential privacy: the guarantee and the budget spent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from shoal.simulations.report.plot import Figure, figure, rounds_axis, series, t
 from shoal.simulations.results.text import number
 
 _NOTHING = (
-    "No differential privacy: nothing bounds what the models tell about single rows or clients. "
-    "docs/privacy.md says how to ask for it."
+    "No differential privacy: there is no bound on what the models reveal about single rows or clients. "
+    "docs/privacy.md says how to enable it."
 )
 
 
 def kept_word(scenario: Scenario) -> str:
-    """Say which round's weights are kept: under a promise of privacy nothing is chosen by what rows say."""
+    """Return which round is kept: with differential privacy the last, as rows must not select one."""
     return "best" if scenario.privacy.unit == "none" else "last"
 
 
@@ -28,41 +28,43 @@ def privacy_section(
     """Return the notes, figure, facts and lists of the section.
 
     Args:
-        scenario: of the run; summary: what it ended with; empty while it goes on, or after a crash.
+        scenario: of the run; summary: its summary.json; empty while it runs, or after a crash.
         rounds: so far.
     """
     privacy = scenario.privacy
-    told = [row for row in rounds if math.isfinite(row.epsilon)]
-    promise: Mapping[str, Any] = summary.get("privacy") or {}
+    charged = [row for row in rounds if math.isfinite(row.epsilon)]
+    guarantee: Mapping[str, Any] = summary.get("privacy") or {}
     if privacy.unit == "none":
         return {"notes": [_NOTHING], "figure": None, "facts": [], "covers": [], "not_covered": []}
-    spent = told[-1].epsilon if told else 0.0
+    spent = charged[-1].epsilon if charged else 0.0
     budget = f" of {privacy.epsilon:g}" if privacy.epsilon is not None else ""
-    notes = [f"ε = {number(spent)}{budget} is spent, at δ = {privacy.delta:g}."]
-    if promise:
-        notes.append(f"It holds {promise['holds']}, for data that {promise['neighbours']}.")
+    notes = [f"Budget spent: ε = {number(spent)}{budget}, at δ = {privacy.delta:g}."]
+    if guarantee:
+        notes.append(
+            f"The guarantee holds {guarantee['holds']}, for data sets that {guarantee['neighbours']}."
+        )
     return {
         "notes": notes,
-        "figure": _spent(told, privacy.epsilon) if told else None,
-        "facts": _facts(scenario, promise),
-        "covers": promise.get("covers", []),
-        "not_covered": promise.get("not_covered", []),
+        "figure": _spent(charged, privacy.epsilon) if charged else None,
+        "facts": _facts(scenario, guarantee),
+        "covers": guarantee.get("covers", []),
+        "not_covered": guarantee.get("not_covered", []),
     }
 
 
-def _facts(scenario: Scenario, promise: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(scenario: Scenario, guarantee: Mapping[str, Any]) -> list[tuple[str, str]]:
     privacy = scenario.privacy
-    noise = promise.get("noise_multiplier")
+    noise = guarantee.get("noise_multiplier")
     return [
         ("protects", {"record": "one training row"}.get(privacy.unit, "one client with all its rows")),
         (
             "clipping norm",
             f"{privacy.clip_norm:g}" + (", adaptive" if privacy.clipping == "adaptive" else ""),
         ),
-        ("noise multiplier", number(noise) if noise is not None else "each client its own"),
-        ("sampling", str(promise.get("sampling", "–"))),
+        ("noise multiplier", number(noise) if noise is not None else "different for each client"),
+        ("sampling", str(guarantee.get("sampling", "–"))),
         ("accountant", {"rdp": "Rényi divergences", "pld": "privacy loss distributions"}[privacy.accountant]),
-        ("noise from", str(promise.get("noise_source", "–"))),
+        ("noise from", str(guarantee.get("noise_source", "–"))),
     ]
 
 

@@ -1,6 +1,6 @@
 "use strict";
-// Draws every figure, with the colours of the current theme, when it comes near the screen.
-(() => {
+// Draws every figure with the colours of the current theme; one that is folded away, when it is opened.
+(async () => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll("[data-figure]")].map((place) => ({
     place,
@@ -21,6 +21,16 @@
     return value;
   };
 
+  // The library is in this page, compressed: it comes from nowhere else.
+  const unpack = async () => {
+    const packed = atob(document.getElementById("plotly").textContent);
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = document.createElement("script");
+    library.textContent = await new Response(stream).text();
+    document.head.append(library);
+  };
+
   const draw = (figure) => {
     const style = getComputedStyle(document.documentElement);
     const { data, layout } = resolve(figure.source, style);
@@ -34,8 +44,14 @@
   const redraw = () => figures.filter((figure) => figure.drawn).forEach(draw);
   dark.addEventListener("change", redraw);
 
+  if (!("DecompressionStream" in window)) {  // browsers from before 2023
+    figures.forEach(({ place }) => place.append("This browser is too old for the figure; the tables hold its numbers."));
+    return;
+  }
+  figures.forEach(({ place, source }) => { place.style.minHeight = `${source.layout.height}px`; });
+  await unpack();
+
   figures.forEach((figure) => {
-    figure.place.style.minHeight = `${figure.source.layout.height}px`;
     const details = figure.place.closest("details");
     // A figure within a closed <details> has no width yet: it is drawn when opened.
     if (details && !details.open) details.addEventListener("toggle", () => draw(figure), { once: true });

@@ -1,6 +1,6 @@
-"""What a run recorded, as sentences.
+"""Sentences about what a run recorded.
 
-Each function says what the run folder holds and nothing else; what it does not hold is `NOT_RECORDED`.
+Each function states only what is in the run folder; anything missing there is `NOT_RECORDED`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.leakage import bound, inversion_rows, membership_rows
 from shoal.simulations.report.privacy import kept_word
 from shoal.simulations.results.sites import models, over_sites
-from shoal.simulations.results.text import count, metric_name, number, size
+from shoal.simulations.results.text import MODEL_NAMES, count, metric_name, number, size
 
-NOT_RECORDED: Final = "not recorded"  # by the run: whoever assesses has to find out
-_MODEL_NAMES: Final = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
+NOT_RECORDED: Final = "not recorded"  # by the run; the assessor must find out
 
 
 def purpose_of_run(facts: Facts) -> str:
-    """Say what is learnt from what."""
+    """Say which model is trained for which task, and how."""
     scenario = facts.scenario
     about = f"{scenario.description.rstrip('.')}. " if scenario.description else ""
     label = f' to predict "{scenario.data.label}"' if scenario.data.label else ""
     return (
-        f'{about}Scenario "{scenario.name}" trains the model {scenario.model.name}{label} by '
-        f"{scenario.strategy.name} over {count(facts.scenario.training.rounds)} rounds at most, each with "
-        f"{_local_work(scenario)} at a site."
+        f'{about}Scenario "{scenario.name}" trains the model {scenario.model.name}{label} with '
+        f"{scenario.strategy.name} for at most {count(facts.scenario.training.rounds)} rounds, each with "
+        f"{_local_work(scenario)} at each site."
     )
 
 
@@ -49,12 +48,14 @@ def data_of_run(facts: Facts) -> str:
     rates = {str(column["name"]): column.get("missing_rate") or 0.0 for column in columns}
     some = [name for name, rate in rates.items() if rate]
     most = max(some, key=lambda name: rates[name], default="")
-    missing = f" {len(some)} of them miss values, most {most} ({rates[most]:.1%})." if some else ""
+    missing = f" {len(some)} of them have missing values, most {most} ({rates[most]:.1%})." if some else ""
     summed = facts.overview.get("train_rows")
     size_of = f"{count(rows)} rows"
-    if not rows:  # sites told sums only
+    if not rows:  # only the sum over sites is known
         size_of = (
-            f"{count(int(summed))} training rows by sum" if summed else f"Rows ({NOT_RECORDED} how many)"
+            f"{count(int(summed))} training rows in total"
+            if summed
+            else f"An unknown number of rows ({NOT_RECORDED})"
         )
     return f"{size_of} at {_sites(len(clients))}; input columns: {told or 'none'}.{missing}"
 
@@ -62,44 +63,46 @@ def data_of_run(facts: Facts) -> str:
 def where_rows_are(facts: Facts) -> str:
     """Say on which machines the rows were."""
     if facts.pilot:
-        return "With the sites: the server had names of sites, a schema and what the sites sent."
-    return "On the machines of the simulation, all sites' rows together; the sites are simulated."
+        return "At the sites. The server had the names of the sites, the schema, and what the sites sent."
+    return "All rows were on the machines of the simulation; the sites are simulated."
 
 
 def disclosure_rule(facts: Facts) -> str:
-    """Say what may leave a site."""
+    """Say what a site may send."""
     from shoal.common.preprocessing.sums.noise import is_asked_for_sums  # imports numpy and scipy
 
     rule, privacy = facts.scenario.preprocessing, facts.scenario.privacy
     if is_asked_for_sums(facts.scenario):
         noised = privacy.statistics_epsilon is not None and privacy.unit != "client"
         behind = (
-            "with noise in place of a least number of rows, but for names"
+            "protected by noise instead of a minimum number of rows (except names of categories and words)"
             if noised
-            else f"in which at least {rule.min_count} of its rows stand behind each number"
+            else f"each value based on at least {rule.min_count} of its rows"
         )
         return (
-            f"Statistics leave a site as vectors for a sum over sites, {behind}; names are used only if at "
-            f"least {_sites(rule.min_sites)} told of them. Rows never leave; weights, metrics and these "
-            "vectors do. Both ends check each reply against one list of what it may hold."
+            f"A site sends statistics as vectors for a sum over sites, {behind}; names of categories and "
+            f"words are used only if at least {_sites(rule.min_sites)} reported them. A site never sends "
+            "rows, only weights, metrics and these vectors. Both sides check each reply against one list of "
+            "allowed contents."
         )
     return (
-        f"Statistics leave a site only if at least {rule.min_count} of its rows stand behind them, and are "
-        f"used only if at least {_sites(rule.min_sites)} told of them. Rows never leave; weights, metrics "
-        "and these statistics do. Both ends check each reply against one list of what it may hold."
+        f"A site sends a statistic only if it is based on at least {rule.min_count} of its rows, and the "
+        f"server uses it only if at least {_sites(rule.min_sites)} reported it. A site never sends rows, "
+        "only weights, metrics and these statistics. Both sides check each reply against one list of allowed "
+        "contents."
     )
 
 
 def what_left(facts: Facts) -> str:
-    """Say how much left the sites, by kind of message."""
-    if not facts.left:
+    """Say how much the sites sent, by kind of message."""
+    if not facts.sent:
         return NOT_RECORDED
     kinds: dict[str, tuple[int, int]] = {}
-    for row in facts.left:
+    for row in facts.sent:
         before, total = kinds.get(row.kind, (0, 0))
         kinds[row.kind] = before + row.messages, total + row.bytes
     told = "; ".join(f"{kind}: {messages(m)}, {size(b)}" for kind, (m, b) in kinds.items())
-    source = "audit log" if facts.logged else "rows of the rounds, which lack statistics and final test"
+    source = "audit log" if facts.logged else "records of the rounds, without statistics and final test"
     return f"{told} (from the {source})."
 
 
@@ -109,16 +112,16 @@ def privacy(facts: Facts) -> str:
     if not told:
         unit = facts.scenario.privacy.unit
         if unit != "none":
-            return f'The configuration asks for privacy.unit = "{unit}"; what was spent is {NOT_RECORDED}.'
+            return f'The configuration sets privacy.unit = "{unit}"; the budget spent is {NOT_RECORDED}.'
         noise = facts.scenario.update.noise_stddev
-        beside = f" Noise of standard deviation {noise:g} was added without an account." if noise else ""
-        return f"No differential privacy: no epsilon holds for this run.{beside}"
+        extra = f" Noise of standard deviation {noise:g} was added without accounting." if noise else ""
+        return f"No differential privacy: this run has no epsilon.{extra}"
     names = ("accountant", "noise_multiplier", "clip_norm", "noise_source", "sampling")
     said = "; ".join(f"{n.replace('_', ' ')} {_short(told[n])}" for n in names if told.get(n) is not None)
     text = f"Unit {told.get('unit', NOT_RECORDED)}: epsilon {_short(told.get('epsilon'))} at delta "
     text += f"{_short(told.get('delta'))}; {said}." if said else f"{_short(told.get('delta'))}."
     if told.get("holds") and told.get("neighbours"):
-        text += f" It holds {told['holds']}, for data that {told['neighbours']}."
+        text += f" It holds {told['holds']}, for data sets that {told['neighbours']}."
     for key, words in (("covers", "It covers"), ("not_covered", "It does not cover")):
         if told.get(key):
             text += f" {words}: {'; '.join(map(str, told[key]))}."
@@ -130,7 +133,7 @@ def attacks(facts: Facts) -> str:
     if not facts.leakage:
         return f"{NOT_RECORDED}: `shoal leakage` attacks a finished simulation."
     tried = [
-        f"{name}: AUC {auc}, {found} of the members found at 0.1 % false alarms"
+        f"{name}: AUC {auc}, {found} of the members found at a false positive rate of 0.1 %"
         for name, _, _, auc, found, *_ in membership_rows(facts.leakage)
     ]
     tried += [
@@ -139,60 +142,58 @@ def attacks(facts: Facts) -> str:
         if who == "attack"
     ]
     told = [f"{'; '.join(tried)}."] if tried else []
-    return " ".join([*told, *bound(facts.leakage), "An attack that fails proves nothing."])
+    return " ".join([*told, *bound(facts.leakage), "A failed attack proves nothing."])
 
 
 def secure_aggregation(facts: Facts) -> str:
     """Say whether the server saw single updates."""
     secure = facts.scenario.secure
     if not secure.aggregation:
-        return "No secure aggregation: the server saw each site's statistics and updates by themselves."
-    kinds = {row.kind for row in facts.left} if facts.logged else set()
+        return "No secure aggregation: the server saw each site's statistics and updates separately."
+    kinds = {row.kind for row in facts.sent} if facts.logged else set()
     statistics = ""
     if "query.statistics" in kinds:
-        statistics = " Statistics of preprocessing came by site, without masks."
+        statistics = " Preprocessing statistics were sent per site, without masks."
     elif "query.secure_vector" in kinds:
-        statistics = " Statistics of preprocessing were summed under masks too."
+        statistics = " Preprocessing statistics were summed under masks too."
     return (
-        "Secure aggregation: updates were summed under masks, and the server got their sum over sites. It "
-        f"allows for up to {secure.max_dropout:.0%} of a cohort lost and up to {secure.max_colluding:.0%} of "
-        f"the sites colluding with the server.{statistics} Metrics came by site."
+        "Secure aggregation: updates were masked, and the server saw only their sum over sites. It tolerates "
+        f"the loss of up to {secure.max_dropout:.0%} of a cohort and up to {secure.max_colluding:.0%} of the "
+        f"sites colluding with the server.{statistics} Metrics were sent per site."
     )
 
 
 def transmission(facts: Facts) -> str:
-    """Say how messages travelled."""
+    """Say how messages were transmitted."""
     if not facts.pilot:
         over = ", over gRPC with mutual TLS" if facts.scenario.resources.transport == "grpc" else ""
-        return f"Within the machines of the simulation{over}; no site was elsewhere."
+        return f"Within the machines of the simulation{over}; there were no real sites."
     tls = _had_tls(facts)
     if tls is None:
-        return f"Over a network; with what encryption is {NOT_RECORDED}."
-    return (
-        "Over gRPC, encrypted by TLS." if tls else "Over gRPC in plain text, within one machine (--insecure)."
-    )
+        return f"Over a network; the encryption is {NOT_RECORDED}."
+    return "Over gRPC, encrypted by TLS." if tls else "Over gRPC, unencrypted, on one machine (--insecure)."
 
 
 def authentication(facts: Facts) -> str:
-    """Say how sites and server knew each other."""
+    """Say how sites and server authenticated each other."""
     if not facts.pilot:
-        return "No site was elsewhere: there was nobody to authenticate."
+        return "Not applicable: there were no real sites."
     tls = _had_tls(facts)
     if tls is None:
         return f"{NOT_RECORDED}."
     if not tls:
-        return "None (--insecure): sites were taken at their word."
+        return "None (--insecure): sites were not authenticated."
     return (
-        "By certificates of the pilot's authority, the server's and each site's; a site was admitted by the "
-        "name in its certificate, if the operator had listed it."
+        "Server and sites had certificates from the pilot's authority. A site was admitted if the operator "
+        "had listed the name in its certificate."
     )
 
 
 def integrity(facts: Facts) -> str:
-    """Say how a change of a message is noticed."""
+    """Say how changes to a message are detected."""
     if not facts.pilot:
         return transmission(facts)
-    return "Each payload carries its SHA-256, which the other end checks and both ends log."
+    return "Each payload is sent with its SHA-256, which the receiver checks and both sides log."
 
 
 def audit(facts: Facts) -> str:
@@ -201,18 +202,21 @@ def audit(facts: Facts) -> str:
     if chain is None:
         return f"{NOT_RECORDED}: the run wrote no audit log (output.audit)."
     if chain.fault is not None and chain.fault.what == "torn end":
-        return f"The audit log ends in half a line: its process was killed, or is writing. Root {chain.root}."
+        return (
+            "The audit log ends in an incomplete line: its process was killed, or is writing. "
+            f"Root {chain.root}."
+        )
     if chain.fault is not None:
-        return f"The audit log does not hold: line {chain.fault.line}, {chain.fault.what}."
+        return f"The audit log is not intact: line {chain.fault.line}, {chain.fault.what}."
     return (
         f"{messages(len(chain.messages()))} in a hash chain from {chain.entries[0]['time']} to "
-        f"{chain.entries[-1]['time']}; it holds; root {chain.root}."
+        f"{chain.entries[-1]['time']}; intact; root {chain.root}."
     )
 
 
 def failures(facts: Facts) -> str:
     """Say how many requests failed."""
-    return f"{count(facts.failed)} of {count(facts.asked)} requests in rounds came back without a result."
+    return f"{count(facts.failed)} of {count(facts.asked)} requests in rounds got no result."
 
 
 def results(facts: Facts) -> str:
@@ -222,23 +226,25 @@ def results(facts: Facts) -> str:
         across = over_sites(facts.sites, model, metric or "")
         if across:
             worst = f"worst {number(across.worst)} at {across.worst_site}"
-            told.append(f"{_MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
+            told.append(f"{MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
     if not told or metric is None:
         return NOT_RECORDED
     return f"{metric_name(metric)} on each site's held-out test rows. {'; '.join(told)}."
 
 
 def chosen_round(facts: Facts) -> str:
-    """Say of which round the model is, and why."""
+    """Say which round's model was kept, and why."""
     number_of = facts.summary.get("best_round")
     if number_of is None:
-        return f"The model's round is {NOT_RECORDED}."
+        return f"The round of the model is {NOT_RECORDED}."
     if kept_word(facts.scenario) == "last":
-        return f"The model is of round {number_of}, the last: nothing was chosen by what rows say."
+        return (
+            f"The model is from round {number_of}, the last: with differential privacy no round is selected."
+        )
     if not facts.scenario.data.validation_fraction:
-        return f"The model is of round {number_of}, the last: there were no validation rows."
+        return f"The model is from round {number_of}, the last: there were no validation rows."
     by = "" if facts.metric is None else f" by {metric_name(facts.metric)}"
-    return f"The model is of round {number_of}, the best{by} on validation rows."
+    return f"The model is from round {number_of}, the best{by} on validation rows."
 
 
 def testing(facts: Facts) -> str:
@@ -248,15 +254,15 @@ def testing(facts: Facts) -> str:
         return f"{NOT_RECORDED}: the final test did not take place."
     rows, resamples = sum(row.test_rows for row in tested), facts.scenario.output.bootstrap
     how = f"95 % bootstrap intervals of {count(resamples)} resamples" if resamples else "no intervals"
-    how_many = f"{count(rows)} rows" if rows else f"rows ({NOT_RECORDED} how many)"
+    how_many = f"{count(rows)} rows" if rows else f"an unknown number of rows ({NOT_RECORDED})"
     return (
-        f"{_sites(len(tested))}, {how_many} that no training saw, drawn by seed from each site's own "
+        f"{_sites(len(tested))}, {how_many} not used in training, drawn by seed from each site's own "
         f"(test_fraction {facts.scenario.data.test_fraction:g}); {how}."
     )
 
 
 def environment(facts: Facts) -> str:
-    """Say by what software the run was made."""
+    """Say which software made the run."""
     versions = facts.environment.get("versions") or {}
     if not versions:
         return NOT_RECORDED
@@ -267,7 +273,7 @@ def environment(facts: Facts) -> str:
 
 
 def _had_tls(facts: Facts) -> bool | None:
-    """Whether each start of the server had certificates; `None` where that is not recorded."""
+    """Whether the server used certificates at each start; `None` if not recorded."""
     begins = [entry for entry in facts.chain.entries if entry["event"] == "begin"] if facts.chain else []
     told = [entry.get("tls") for entry in begins]
     return None if not told or None in told else all(told)

@@ -1,8 +1,8 @@
-"""The answer in words: did federating help each site, against training alone and against pooling?
+"""The answer in words: did federated learning help each site, compared with local and with pooled training?
 
-Per site, the federated model is compared with the other one on the same test rows. A difference below
-`TIE` is none. A difference is called clear where the two 95 % intervals do not overlap, which is stricter
-than a test of the difference would be: so "clear" can be trusted, and the rest may still be real.
+The federated model of each site is compared with the other model on the same test rows. A difference below
+`TIE` counts as none. A difference is clear if the two 95 % intervals do not overlap. This is stricter than a
+test of the difference: a clear difference can be trusted, and the others may still be real.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ def judge(rows: Sequence[SiteRow], metric: str | None) -> Verdict:
     """Return the verdict on the final test of all sites.
 
     Args:
-        rows: one a site; empty if the test did not take place.
-        metric: the one to judge by; `None` if there is none.
+        rows: one per site; empty if the test did not take place.
+        metric: the metric to judge by; `None` if there is none.
     """
     if not rows or metric is None:
         return Verdict(
             "No answer yet: the final test at the sites did not take place",
             "open",
-            ("What follows is what the run had told until then; its metrics are of validation rows.",),
+            ("Below is what the run recorded until then; metrics are from validation rows.",),
         )
     alone = differences(rows, "local", metric)
     if not alone:
         return Verdict(
-            "Whether federating helped was not measured",
+            "Whether federated learning helped was not measured",
             "open",
             (*_federated_only(rows, metric), *_pooled(rows, metric), *_worst(rows, metric)),
         )
@@ -107,16 +107,22 @@ def _headline(alone: Sequence[Difference]) -> tuple[str, Tone]:
     mean = fmean(d.gain for d in alone)
     if better > total / 2 and mean > 0:
         where = f"at {better} of {total} sites" if better < total else f"at all {total} sites"
-        helped = f"Federating helped {where if total > 1 else 'the one site'}"
+        helped = f"Federated learning helped {where if total > 1 else 'the one site'}"
         measured = [d for d in alone if d.clear is not None]
         if measured and not any(d.clear and d.gain > 0 for d in measured):
             return f"{helped}, by margins that may be chance", "mixed"
         return helped, "good"
     if not better and not worse:
-        return "Federating made no difference to any site", "mixed"
+        return "Federated learning made no difference at any site", "mixed"
     if worse > total / 2 or (mean < -TIE and worse >= better):
-        return f"Federating did not help: training alone did better at {worse} of {total} sites", "bad"
-    return f"A mixed answer: federating helped at {better} of {total} sites and hurt at {worse}", "mixed"
+        return (
+            f"Federated learning did not help: training alone was better at {worse} of {total} sites",
+            "bad",
+        )
+    return (
+        f"Mixed results: federated learning helped at {better} of {total} sites and hurt at {worse}",
+        "mixed",
+    )
 
 
 def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
@@ -143,14 +149,14 @@ def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
 def _clear(alone: Sequence[Difference]) -> list[str]:
     measured = [d for d in alone if d.clear is not None]
     if not measured:
-        return ["No intervals were computed, so how much of this is chance is not known."]
+        return ["No intervals were computed, so the role of chance is unknown."]
     helped = [d.site.name for d in measured if d.clear and d.gain > 0]
     hurt = [d.site.name for d in measured if d.clear and d.gain < 0]
     if not helped and not hurt:
-        return ["No difference exceeds the 95 % intervals, so each by itself could be chance."]
+        return ["No difference exceeds the 95 % intervals, so each single one could be chance."]
     parts = []
     if helped:
-        parts.append(f"{len(helped)} in favour of federating ({_names(helped)})")
+        parts.append(f"{len(helped)} in favour of federated learning ({_names(helped)})")
     if hurt:
         parts.append(f"{len(hurt)} against it ({_names(hurt)})")
     clear, rest = len(helped) + len(hurt), len(measured) - len(helped) - len(hurt)
@@ -172,7 +178,7 @@ def _pooled(rows: Sequence[SiteRow], metric: str) -> list[str]:
         unit = f"{NEAR_SHARE:.0%}".replace("%", " %")
     return [
         f"One model trained on the pooled data reaches mean {name} {number(theirs)} against "
-        f"{number(ours)} federated: federating comes within {unit} of it, or beats it, "
+        f"{number(ours)} federated: the federated model is within {unit} of it, or better, "
         f"at {len(near)} of {_sites(len(pooled))}."
     ]
 
@@ -183,15 +189,15 @@ def _worst(rows: Sequence[SiteRow], metric: str) -> list[str]:
         return []
     row = next(r for r in rows if r.name == across.worst_site and _value(r, metric) == across.worst)
     local = row.tests.get("local", {}).get(metric)
-    beside = f"; alone it reaches {number(local.value)}" if local and math.isfinite(local.value) else ""
+    alone = f"; alone it reaches {number(local.value)}" if local and math.isfinite(local.value) else ""
     found = interval(row.tests["federated"][metric])
-    said = f"Worst served is {row.name} with {metric_name(metric)} {found} on {row.test_rows:,} test rows"
-    return [f"{said}{beside}."]
+    said = f"The worst site is {row.name} with {metric_name(metric)} {found} on {row.test_rows:,} test rows"
+    return [f"{said}{alone}."]
 
 
 def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:
     across = over_sites(rows, "federated", metric)
-    said = ["Only the federated model was trained; with --compare, local-only models are trained as well."]
+    said = ["Only the federated model was trained; use --compare to train local-only models too."]
     if across:
         mean = f"mean {metric_name(metric)} {number(across.mean)} over {_sites(across.sites)}"
         said.append(f"The federated model reaches {mean}.")
@@ -205,8 +211,8 @@ def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str)
         return []
     verb = "is" if len(names) == 1 else "are"
     return [
-        f"{_sites(len(names))} ({_names(names)}) {verb} left out: {metric_name(metric)} is not defined "
-        "there: its test rows are of one class only, or too few to be told."
+        f"{_sites(len(names))} ({_names(names)}) {verb} left out because {metric_name(metric)} is undefined "
+        "there: the test rows have a single class, or are too few to report."
     ]
 
 

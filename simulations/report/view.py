@@ -1,4 +1,4 @@
-"""What the template shows, taken from a run folder: texts, table rows and figures. No HTML here."""
+"""The content of the report's template, from a run folder: texts, table rows and figures. No HTML here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from shoal.common.config import Scenario
     from shoal.simulations.results.folder import RunFolder
 
-ENDS = 20  # sites shown at either end of the table where there are many
+ENDS = 20  # sites shown at either end of the table if there are many
 STATUS = {
     "finished": "finished",
     "stopped early": "stopped early, without improvement",
@@ -42,7 +42,7 @@ STATUS = {
 
 
 def view(run: RunFolder) -> dict[str, Any]:
-    """Return everything that report.html.j2 names."""
+    """Return every variable of report.html.j2."""
     clients = run.clients()
     facts = Facts.of(run, clients)
     scenario, summary, rounds, sites = facts.scenario, facts.summary, facts.rounds, facts.sites
@@ -84,7 +84,7 @@ def _started(environment: Mapping[str, Any]) -> str:
 
 
 def _ended(status: str, summary: Mapping[str, Any], rounds: Sequence[RoundRow], scenario: Scenario) -> str:
-    """Say how far a run came that did not end well; "" otherwise."""
+    """Say how far a run got that did not finish normally; "" otherwise."""
     if status in ("finished", "stopped early"):
         return ""
     after = (
@@ -106,7 +106,7 @@ def _ended(status: str, summary: Mapping[str, Any], rounds: Sequence[RoundRow], 
 def _facts(
     scenario: Scenario, rounds: Sequence[RoundRow], sites: Sequence[SiteRow], metric: str | None
 ) -> list[dict[str, str]]:
-    """Return the figures at a glance: label, value, note, and the model that gives the colour."""
+    """Return the key figures: label, value, note, and the model that sets the colour."""
     facts = []
     for model in models(sites):
         across = over_sites(sites, model, metric) if metric else None
@@ -124,7 +124,7 @@ def _facts(
             }
         )
         clients = max(row.cohort for row in trained)
-        facts.append({"label": "Cohort", "value": count(clients), "note": "clients a round"})
+        facts.append({"label": "Cohort", "value": count(clients), "note": "clients per round"})
         facts.append(
             {
                 "label": "Time",
@@ -145,7 +145,7 @@ def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> 
     ordered = (
         _by_value(sites, metric) if many else sorted(sites, key=lambda row: (-row.train_rows, row.client))
     )
-    # -1 stands for "too few to tell" only where the task is binary: another task has it at every site.
+    # -1 means "too few to report" only for a binary task; other tasks have it at every site.
     positives = any(row.positives >= 0 for row in sites)
     rows = [_site(row, metric, present, f"<{scenario.preprocessing.min_count}") for row in ordered]
     plots = (
@@ -174,7 +174,7 @@ def _sites_note(metric: str, scenario: Scenario, compared: bool, many: int) -> s
     if not higher_is_better(metric):
         said += " Lower is better."
     if compared:
-        said += " Difference is federated minus local-only."
+        said += " The difference is federated minus local-only."
     if many:
         said += f" The table shows the {ENDS} worst and the {ENDS} best of {many:,} sites (federated)."
     return said
@@ -185,12 +185,13 @@ def _positives_note(sites: Sequence[SiteRow], scenario: Scenario) -> str:
         return ""
     few = scenario.preprocessing.min_count
     return (
-        f" Positives are <{few} where fewer than {few} test rows are positive, or all but fewer than {few}."
+        f" Positives are shown as <{few} if fewer than {few} test rows are positive, or fewer than {few} "
+        "negative."
     )
 
 
 def _by_value(sites: Sequence[SiteRow], metric: str) -> list[SiteRow]:
-    """Return the sites, worst federated value first; those without a value are left out."""
+    """Return the sites with a value, worst federated value first."""
     values = {
         row.client: tests[metric].value
         for row in sites
@@ -214,7 +215,7 @@ def _site(row: SiteRow, metric: str, present: Sequence[Any], few: str) -> dict[s
 
 
 def _others(rows: Sequence[SiteRow], metric: str, present: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return a table for each further metric."""
+    """Return a table for each of the other metrics."""
     return [
         {
             "metric": metric_name(other),
@@ -293,7 +294,7 @@ def _closed_form(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _placement(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return what each node did, if there was more than one."""
+    """Return the work of each node, if there was more than one."""
     found = summary.get("placement") or []
     return [
         (
@@ -310,7 +311,7 @@ def _placement(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _wire(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return what went over the network, by client; of very many, the first."""
+    """Return the network traffic by client; the first ones if there are very many."""
     return [
         (
             load["name"],
@@ -344,6 +345,6 @@ def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _without_home(text: str) -> str:
-    """Hide the home folder, whose name is a person's: reports are passed on."""
+    """Hide the home directory, which contains a person's name: reports are shared."""
     home = str(Path.home())
     return text if home in ("/", "/root") else text.replace(home, "~")

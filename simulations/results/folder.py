@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from shoal.common import errors
 from shoal.common.config import Scenario
 from shoal.common.config.file import dump_toml, load_scenario
 from shoal.common.events import ClientRow, RoundRow, SiteRow
-from shoal.common.journal import Journal, now, plain, write_atomically
+from shoal.common.journal import Follower, Journal, make_folder, now, plain, write_atomically
 from shoal.simulations.results import rows as as_rows
 from shoal.simulations.results.environment import describe
+from shoal.simulations.results.replay import Replay
 from shoal.simulations.results.sites import models, over_sites, tested_metrics
 from shoal.simulations.results.text import round_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-T = TypeVar("T")
 
 SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
 
@@ -40,6 +39,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._journal = Journal(path / "events.jsonl")
+        self._replay = Replay(self.follow())
+        self._clients: tuple[list[int], pa.Table] | None = None
 
     @classmethod
     def create(cls, scenario: Scenario) -> RunFolder:
@@ -177,14 +178,18 @@ class RunFolder:
         """Yield all events so far, oldest first."""
         return self._journal.read()
 
+    def follow(self) -> Follower:
+        """Return a reader of the events so far, and then of those that come, each read once."""
+        return self._journal.follow()
+
     def round_rows(self) -> list[RoundRow]:
         """Return the rounds in order."""
-        return self._replay(lambda event: as_rows.round_from_json(event["row"]))
+        return [found.row for found in self._replay.update().rounds]
 
     def client_rows(self) -> list[ClientRow]:
         """Return the messages, round after round; `clients` needs far less memory."""
-        rounds = self._replay(lambda event: as_rows.clients_from_columns(event["clients"]))
-        return [row for rows in rounds for row in rows]
+        rounds = self._client_columns(self._round_positions())
+        return [row for columns in rounds for row in as_rows.clients_from_columns(columns)]
 
     def rounds(self) -> pa.Table:
         """Return the table of rounds, as rounds.parquet holds it."""
@@ -192,16 +197,24 @@ class RunFolder:
 
     def clients(self) -> pa.Table:
         """Return the table of messages to clients, as clients.parquet holds it."""
-        return as_rows.client_table(self._replay(lambda event: event["clients"]))
+        positions = self._round_positions()
+        if self._clients is None or self._clients[0] != positions:
+            self._clients = positions, as_rows.client_table(self._client_columns(positions))
+        return self._clients[1]
+
+    def _round_positions(self) -> list[int]:
+        return [found.position for found in self._replay.update().rounds]
+
+    def _client_columns(self, positions: Sequence[int]) -> Iterator[Mapping[str, Sequence[Any]]]:
+        return (event["clients"] for event in self._journal.read_at(positions))
 
     def sites(self) -> list[SiteRow]:
         """Return the final test of each client; empty if it has not taken place."""
-        told = [event for event in self.events() if event["event"] == "sites"]
-        return [as_rows.site_from_json(raw) for raw in told[-1]["rows"]] if told else []
+        return list(self._replay.update().sites)
 
     def messages(self) -> list[tuple[str, str]]:
         """Return (UTC time, text) of each step outside rounds."""
-        return [(event["time"], event["text"]) for event in self.events() if event["event"] == "message"]
+        return list(self._replay.update().messages)
 
     def scenario(self) -> Scenario:
         """Return the scenario as resolved for this run."""
@@ -225,27 +238,14 @@ class RunFolder:
 
     def status(self) -> Status:
         """Return how the run ended; "running" or "killed" if it has not told an end."""
-        last: dict[str, Any] = {}
-        for event in self.events():
-            last = event
-        if last.get("event") == "end":
-            return last["status"]  # type: ignore[no-any-return]
+        end = self._replay.update().end
+        if end:
+            return cast("EndStatus", end)
         return "running" if self._journal.is_being_written() else "killed"
 
     @cached_property
     def _scenario(self) -> Scenario:
         return load_scenario(self.path / "config.toml")
-
-    def _replay(self, take: Callable[[dict[str, Any]], T]) -> list[T]:
-        """Return what `take` takes of each round; a round told again replaces the first and all since."""
-        kept: list[tuple[int, T]] = []
-        for event in self.events():
-            if event["event"] == "round":
-                number = event["row"]["round"]
-                while kept and kept[-1][0] >= number:
-                    kept.pop()
-                kept.append((number, take(event)))
-        return [taken for _, taken in kept]
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -270,7 +270,7 @@ def _new_folder(directory: Path, name: str) -> Path:
     while True:
         path = directory / (stamp if attempt == 1 else f"{stamp}-{attempt}")
         try:
-            path.mkdir(parents=True)
+            make_folder(path)
         except FileExistsError as error:
             if not path.is_dir():
                 raise errors.RunError(f"cannot make the folder {path}: {error.strerror}") from error

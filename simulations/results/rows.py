@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def round_table(rows: Sequence[RoundRow]) -> pa.Table:
     )
 
 
-def client_table(rounds: Sequence[Mapping[str, Sequence[Any]]]) -> pa.Table:
+def client_table(rounds: Iterable[Mapping[str, Sequence[Any]]]) -> pa.Table:
     """Return one row a message to a client; docs/report.md lists the columns.
 
     Args:

@@ -17,12 +17,11 @@ from shoal.simulations.results.sites import (
     over_sites,
     tested_metrics,
 )
-from shoal.simulations.results.text import count, interval, metric_name, number
+from shoal.simulations.results.text import MODEL_NAMES, count, interval, metric_name, number
 
 MANY = 60  # sites; above this only the ends are shown
 ENDS = 10
 _WITH_INTERVALS = 110  # columns that three values with their intervals need
-_LABELS = {"local": "local-only", "federated": "federated", "centralised": "centralised"}
 
 
 def site_table(rows: Sequence[SiteRow], scenario: Scenario, width: int) -> Table | None:
@@ -50,7 +49,7 @@ def site_table(rows: Sequence[SiteRow], scenario: Scenario, width: int) -> Table
         "train",
         "test",
         *(("positives",) if binary else ()),
-        *(_LABELS[model] for model in present),
+        *(MODEL_NAMES[model] for model in present),
     ):
         table.add_column(name, justify="right", no_wrap=True)
     value = interval if width >= _WITH_INTERVALS else _bare

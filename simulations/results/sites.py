@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from shoal.common.config import HIGHER_IS_BETTER, TrainingConfig
+from shoal.common.config import HIGHER_IS_BETTER, TASK_METRICS, TrainingConfig
 from shoal.common.events import Model, SiteRow
 
 MODELS: tuple[Model, ...] = ("local", "federated", "centralised")
 
-# The usual choice where the configuration leaves it open: binary, multiclass, regression, any.
-_USUAL = ("auc", "accuracy", "mae", "mse", "loss", "f1")
+# The choice where the configuration leaves it open: the first metric of any task, then all others.
+_FIRSTS = [names[0] for names in TASK_METRICS.values()]
+_USUAL = dict.fromkeys([*_FIRSTS, *(name for names in TASK_METRICS.values() for name in names)])
 
 
 @dataclass(frozen=True, slots=True)

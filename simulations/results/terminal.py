@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shoal.common.config import Scenario
+from shoal.common.dotted import dotted
 from shoal.common.errors import ShoalError
 from shoal.common.events import RoundRow
 from shoal.simulations.console import make_console
@@ -175,18 +176,10 @@ def _compare_sites(one: RunFolder, two: RunFolder) -> Iterator[Table]:
 
 def config_differences(one: Scenario, two: Scenario) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, first value, second value) wherever two scenarios differ; "–" means absent."""
-    left, right = dict(_flat(one.model_dump())), dict(_flat(two.model_dump()))
+    left, right = dotted(one.model_dump()), dotted(two.model_dump())
     for key in {**left, **right}:
         if left.get(key, NONE) != right.get(key, NONE):
             yield key, _value(left.get(key, NONE)), _value(right.get(key, NONE))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _value(value: Any) -> str:

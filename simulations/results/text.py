@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from shoal.common.config import Scenario
-from shoal.common.events import Interval, RoundRow
+from shoal.common.events import Interval, Model, RoundRow
 from shoal.simulations.results.sites import monitored_metric
 
 NAMES = {
@@ -15,6 +16,11 @@ NAMES = {
     "loss": "loss",
     "mae": "MAE",
     "mse": "MSE",
+}
+MODEL_NAMES: Mapping[Model, str] = {
+    "local": "local-only",
+    "federated": "federated",
+    "centralised": "centralised",
 }
 NONE = "–"
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from shoal.common.config import HIGHER_IS_BETTER, Scenario
-from shoal.common.errors import NonFiniteError, ShoalError
+from shoal.common.errors import NonFiniteError
 from shoal.common.journal import plain, write_atomically
 from shoal.simulations import datasets
 from shoal.simulations.attacks.catalog import NONE
@@ -20,7 +20,7 @@ from shoal.simulations.attacks.poisoning import Backdoor
 from shoal.simulations.results.text import duration, metric_name, number
 from shoal.simulations.sweeps.attack_cells import AttackCell, attackers
 from shoal.simulations.sweeps.attack_measure import Judge
-from shoal.simulations.sweeps.runs import finished_run
+from shoal.simulations.sweeps.runs import GridRun, run_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,13 @@ def fill(
     names = [population.name(client) for client in sorted(malicious)]
     table = AttackTable(scenario, len(population), names, [])
     backdoor = next((trigger for cell in cells if (trigger := _backdoor(cell)) is not None), None)
-    for count, cell in enumerate(cells, start=1):
-        started = time.monotonic()
-        row = _with_damage(_run(cell, folder, judge, _backdoor(cell) or backdoor), table.rows)
+    scenarios = {f"cell {number}": cell.scenario for number, cell in enumerate(cells)}
+    for cell, found in zip(cells, run_grid(scenarios, folder), strict=True):
+        started = time.monotonic() - found.seconds
+        row = _with_damage(_row(cell, found, judge, _backdoor(cell) or backdoor), table.rows)
         table = replace(table, rows=[*table.rows, row])
         write(table, folder)
-        say(f"[{count}/{len(cells)}] {_told(row)}  {duration(time.monotonic() - started)}")
+        say(f"[{len(table.rows)}/{len(cells)}] {_told(row)}  {duration(time.monotonic() - started)}")
     return table
 
 
@@ -110,20 +111,21 @@ def write(table: AttackTable, folder: Path) -> None:
     write_atomically(folder / "table.json", json.dumps(plain(content), ensure_ascii=False, indent=2) + "\n")
 
 
-def _run(cell: AttackCell, folder: Path, judge: Judge, backdoor: Backdoor | None) -> Row:
-    """Run a cell unless it has been; what goes wrong is in its row, and the others are not lost."""
+def _row(cell: AttackCell, done: GridRun, judge: Judge, backdoor: Backdoor | None) -> Row:
+    """Measure a run; what went wrong is in its row, and the others are not lost."""
     row = Row(cell.attack.label, cell.defence.label, judge.metric)
+    if isinstance(done.error, NonFiniteError):
+        return replace(row, diverged=True)
+    if done.run is None:
+        return replace(row, error=done.reason)
     tried = backdoor if cell.attack.name in (NONE, "backdoor") else None
     try:
-        run = finished_run(cell.scenario, folder)
-        found = judge.measure(run, tried)
+        found = judge.measure(done.run, tried)
     except NonFiniteError:
         return replace(row, diverged=True)
-    except ShoalError as error:
-        return replace(row, error=f"{type(error).__name__}: {error.message}")
     except Exception as error:
         return replace(row, error=f"{type(error).__name__}: {error}")
-    return replace(row, last=found.last, chosen=found.chosen, success=found.success, run=run.name)
+    return replace(row, last=found.last, chosen=found.chosen, success=found.success, run=done.run.name)
 
 
 def _backdoor(cell: AttackCell) -> Backdoor | None:

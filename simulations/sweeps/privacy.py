@@ -19,7 +19,7 @@ from shoal.simulations.report.plot import CATEGORICAL, Figure, figure, title
 from shoal.simulations.results import RunFolder
 from shoal.simulations.results.sites import monitored_metric, over_sites, tested_metrics
 from shoal.simulations.results.text import NONE, metric_name, number
-from shoal.simulations.sweeps.runs import Cell, Done, load_cells, run_cells
+from shoal.simulations.sweeps.runs import Cell, GridRun, load_cells, run_grid, told
 
 PLAIN = "none"
 
@@ -75,25 +75,28 @@ def run_privacy_table(
         ConfigError: a cell cannot be run as asked; RunError: the first one gave no result.
     """
     cells = privacy_cells(units, budgets)
-    done = run_cells(cells, load_cells(source, cells, settings), folder, say)
+    scenarios, done = load_cells(source, cells, settings), []
+    for count, found in enumerate(run_grid(scenarios, folder), start=1):
+        say(told(found, count, len(cells)))
+        done.append(found)
     first = done[0].run
     if first is None:
-        raise RunError(f"the run without a promise gave nothing to compare with: {done[0].error}")
+        raise RunError(f"the run without a promise gave nothing to compare with: {done[0].reason}")
     metric = monitored_metric(first.scenario().training, tested_metrics(first.sites()))
     if metric is None:
         raise RunError("no site has enough test rows for a metric, so nothing can be compared")
-    rows = [_priced(cell, metric) for cell in done]
+    rows = [_priced(one, metric) for one in done]
     content = {"scenario": Path(source).stem, "metric": metric, "settings": settings, "rows": rows}
     write_atomically(folder / "table.json", json.dumps(plain(content), indent=2))
     _write_html(folder / "table.html", Path(source).stem, metric, rows)
     return metric, rows
 
 
-def _priced(done: Done, metric: str) -> Priced:
-    unit, _, budget = done.cell.name.partition("-")
+def _priced(done: GridRun, metric: str) -> Priced:
+    unit, _, budget = done.cell.partition("-")
     allowed = float(budget) if budget else math.inf
     if done.run is None:
-        return Priced(unit, allowed, math.nan, math.nan, math.nan, "", {}, "", done.error)
+        return Priced(unit, allowed, math.nan, math.nan, math.nan, "", {}, "", done.reason)
     found = over_sites(done.run.sites(), "federated", metric)
     sites = {
         row.name: row.tests["federated"][metric].value

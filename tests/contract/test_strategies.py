@@ -393,7 +393,7 @@ def test_which_strategies_need_every_update() -> None:
         ("FedAvg", {"eta": 1}, "FedAvg takes no arguments, got eta"),
         ("FedAvg", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
         ("Bulyan", {"selection_rule": "krum"}, "a function cannot be set"),
-        ("QFedAvg", {"train_loss_key": "loss"}, "the names in messages are shoal's"),
+        ("QFedAvg", {"train_loss_key": "loss"}, "shoal sets the names of records in messages"),
         ("FedTrimmedAvg", {"beta": 0.5}, "at least 0 and below 0.5, got 0.5"),
         ("FedAdam", {"tau": 0}, "a number above 0, got 0"),
         ("FedProx", {"proximal_mu": "a lot"}, "expected a number of at least 0, got 'a lot'"),
@@ -523,7 +523,7 @@ def docs_row(name: str) -> str:
     )
     fewest = str(entry.min_clients)
     if entry.clients_per_malicious:
-        fewest += f" + {entry.clients_per_malicious} a malicious one"
+        fewest += f" + {entry.clients_per_malicious} per malicious client"
     return f"| `{name}` | {entry.summary} | {args or '–'} | {fewest} | {entry.note or '–'} |"
 
 

@@ -66,7 +66,7 @@ def test_a_cell_that_cannot_be_run_does_not_lose_the_others(folder: Path) -> Non
 def test_the_page_shows_it_all(folder: Path) -> None:
     page = (folder / "table.html").read_text(encoding="utf-8")
     assert "Malicious are 2 of 10 clients: client-3, client-6" in page
-    assert "Does the backdoor open?" in page
+    assert "Does the backdoor succeed?" in page
     assert "Bulyan needs at least 11 clients" in page
     assert "src=" not in page.split("<script>")[0]  # nothing is loaded from anywhere
 

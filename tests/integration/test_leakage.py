@@ -160,7 +160,7 @@ def test_no_row_is_kept(leaky: RunFolder, told: dict[str, Any]) -> None:
 def test_the_report_shows_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
     report = (leaky.path / "report.html").read_text(encoding="utf-8")
     assert "What attacks found" in report
-    assert "The run promises no epsilon." in report
+    assert "The run has no privacy guarantee." in report
     assert '"type":"log"' in report
     assert "read off the first layer" in report
 

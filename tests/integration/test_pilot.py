@@ -71,7 +71,7 @@ def test_a_site_s_file_that_does_not_fit_is_refused_without_its_values(files: Pa
     with pytest.raises(DataError, match=r"1 of \d+ rows have a label .* none of the") as caught:
         load_site(written(label, "SECRET"), schema, thyroid().model_copy(update={"data": plain()}))
     assert "SECRET" not in str(caught.value)
-    with pytest.raises(UnreadableDataError, match=r"1 of \d+ rows hold no number") as odd:
+    with pytest.raises(UnreadableDataError, match=r"1 of \d+ rows have no number") as odd:
         load_site(written(number, "SECRET"), schema, thyroid())
     assert "SECRET" not in str(odd.value)
     wrong.write_text("\n".join([header.replace(names[0], "other"), *rows]))

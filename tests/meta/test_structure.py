@@ -58,7 +58,7 @@ def test_the_site_command_starts_without_the_lab() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
     assert "shoal.clients.pilot.run" in loaded
-    assert not {"ray", "plotly", "jinja2", "shoal.server", "shoal.simulations"} & loaded
+    assert not {"ray", "jinja2", "shoal.server", "shoal.simulations"} & loaded
 
 
 def lines_of(path: Path) -> int:

@@ -109,13 +109,13 @@ def test_the_headline_names_the_worst_attack_and_the_best_defence() -> None:
         "under every attack tried."
     )
     only = [row for row in ROWS if row.defence == "FedAvg"]
-    assert "no defence that was tried keeps more" in headline(only, "accuracy")
+    assert "no defence does better" in headline(only, "accuracy")
     assert headline(ROWS[:2], "accuracy") == "No attack was measured against plain averaging."
     # a model that diverged is worse than any number
     lost = [*ROWS[:4], Row("scaling", "FedAvg", "accuracy", diverged=True)]
     assert headline(lost, "accuracy").startswith("Under scaling, plain averaging diverges; Krum<b> keeps 0.8")
     all_lost = [*lost, Row("scaling", "Krum<b>", "accuracy", diverged=True)]
-    assert "no defence that was tried keeps more" in headline(all_lost, "accuracy")
+    assert "no defence does better" in headline(all_lost, "accuracy")
     # a lower loss is better
     losses = [Row("none", "FedAvg", "loss", last=0.2), Row("gaussian", "FedAvg", "loss", last=9.0)]
     assert "loss 0.200 to 9.000" in headline(losses, "loss")
@@ -130,10 +130,10 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
         ("backdoor", ["0.880", "–"]),
     ]
     assert shown["told"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
-    assert shown["backdoors"] == ["backdoor opens for 97% of the triggered rows under FedAvg."]
+    assert shown["backdoors"] == ["backdoor succeeds on 97% of the triggered rows with FedAvg."]
     more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
     assert view(AttackTable(table.scenario, 10, [], more))["backdoors"] == [
-        "backdoor opens for 10% of the triggered rows under Krum<b>, and for 97% under FedAvg."
+        "backdoor succeeds on 10% of the triggered rows with Krum<b>, and for 97% under FedAvg."
     ]
     trace = shown["map"]["data"][0]
     assert trace["y"] == ["backdoor", "sign-flip", "none"]  # plotly begins at the bottom

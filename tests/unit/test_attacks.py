@@ -209,7 +209,7 @@ def test_colluders_are_worked_out_once_a_round_and_process() -> None:
     adversary.altered(start, own, Origin(1, 2, 3), honest)  # type: ignore[arg-type]
     adversary.altered([np.ones(1, np.float32)], own, Origin(1, 2, 3), honest)  # type: ignore[arg-type]
     assert asked == [[3, 5]] * 3
-    # where no fellow can train, what it has learnt itself is all that it knows
+    # where no colluder can train, an attacker knows only its own update
     found = adversary.altered(start, own, Origin(1, 3, 3), lambda clients: [])
     assert found[0].tolist() == [1.0]
 
@@ -230,7 +230,7 @@ def test_the_table_has_the_arguments_and_defaults_of_the_class(name: str) -> Non
     ("kind", "args", "expected"),
     [
         ("backdor", {}, 'Did you mean "backdoor"?'),
-        ("none", {"factor": 2}, "there is no attack to give factor to"),
+        ("none", {"factor": 2}, "factor without an attack"),
         ("sign-flip", {"factr": 2}, 'Did you mean "factor"?'),
         ("sign-flip", {"factor": 0}, "attack.args.factor: expected a number above 0, got 0"),
         ("backdoor", {"share": 1.5}, "above 0 and at most 1, got 1.5"),
@@ -257,7 +257,7 @@ def test_what_does_not_fit_the_data_is_said() -> None:
     assert "needs classes" in check_schema(AttackConfig(kind="backdoor"), numbers)[0]
     assert check_schema(AttackConfig(kind="label-flip"), numbers) == []
     wrong = AttackConfig(kind="backdoor", args={"target": 3})
-    assert check_schema(wrong, three) == ["attack.args.target = 3: there are the classes 0 to 2"]
+    assert check_schema(wrong, three) == ["attack.args.target = 3: expected a class from 0 to 2"]
 
 
 def test_validation_finds_it_without_and_with_the_data() -> None:
@@ -265,8 +265,8 @@ def test_validation_finds_it_without_and_with_the_data() -> None:
     assert 'Did you mean "sign-flip"?' in validate(shallow, deep=False)[0]
     deep = load_scenario("digits", ["attack.kind=backdoor", "attack.args={target=12}"])
     assert validate(deep, deep=False) == []
-    assert "there are the classes 0 to 9" in validate(deep, deep=True)[0]
-    with pytest.raises(ConfigError, match="classes 0 to 9"):
+    assert "expected a class from 0 to 9" in validate(deep, deep=True)[0]
+    with pytest.raises(ConfigError, match="class from 0 to 9"):
         make_adversary(deep, datasets.load_population(deep))
 
 

@@ -186,3 +186,13 @@ def test_a_write_that_fails_keeps_what_was_there(saved: Path, monkeypatch: pytes
     assert found is not None
     assert found[1]["round"] == 3
     assert not list(saved.glob(".*"))
+
+
+def test_a_half_file_of_a_killed_process_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", load_scenario("linear"))
+    checkpoints.save(1, {"a": 1})
+    half = tmp_path / "checkpoints" / ".round-000002.zip.4711.part"
+    half.write_bytes(b"half")
+    checkpoints.save(2, {"a": 2})
+    assert not half.exists()
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2

@@ -22,7 +22,6 @@ HEAVY = (
     "ray",
     "flwr",
     "jieba",
-    "plotly",
     "sklearn",
     "datasets",
     "pyarrow",

@@ -128,7 +128,7 @@ def test_kinds_and_missing_texts_can_be_named(tmp_path: Path) -> None:
     assert np.nanmax(doses) == 2.5
     path = csv(tmp_path, f"dose,y\n1,a\n2,b\n{SECRET},a\n3,b\n")
     message = refused(UnreadableDataError, "csv", path, clients=2, label="y", args={"numeric": ["dose"]})
-    assert "1 of 4 rows hold no number" in message
+    assert "1 of 4 rows have no number" in message
     assert "row 3 after the header" in message
 
 
@@ -169,7 +169,7 @@ def test_another_encoding_is_told_by_line_and_can_be_named(tmp_path: Path) -> No
     ("text", "kind", "told"),
     [
         ("", UnreadableDataError, "Empty CSV file"),
-        ("x,y\n", UnreadableDataError, "holds no rows"),
+        ("x,y\n", UnreadableDataError, "contains no rows"),
         ("x,x,y\n1,2,a\n", UnreadableDataError, "more than one column 'x'"),
         ("x;y\n1;a\n", ConfigError, "data.args.delimiter"),
         ("x,why\n1,a\n", ConfigError, 'unknown column "y"'),
@@ -295,7 +295,7 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...], kind: str, dtype: type) -> 
         ({"x": np.zeros((4, 2))}, "lacks the array y; it holds x"),
         ({"x": np.zeros((4, 2)), "y": np.zeros(3)}, "equal first dimensions"),
         ({"x": np.zeros(4), "y": np.zeros(4)}, "x has shape (4,)"),
-        ({"x": np.zeros(()), "y": np.zeros(4)}, "one entry a row"),
+        ({"x": np.zeros(()), "y": np.zeros(4)}, "one entry per row"),
         ({"x": np.array([["a"], ["b"]]), "y": np.arange(2)}, "expected numbers"),
         ({"x": np.array([[object()]]), "y": np.arange(1)}, "without Python objects"),
         ({"x": np.full((4, 2, 2), np.nan), "y": np.arange(4) % 2}, '4 of 4 rows of "x"'),
@@ -337,7 +337,7 @@ def test_image_folders(tmp_path: Path) -> None:
     assert gray.schema.columns[0].shape == (4, 4, 1)
 
     Image.new("RGB", (9, 9)).save(tmp_path / "site-1" / "cat" / "odd.png")
-    assert "need one, e.g. size = 64" in refused(ConfigError, "images", tmp_path)
+    assert "e.g. size = 64" in refused(ConfigError, "images", tmp_path)
     (tmp_path / "site-1" / "cat" / "zz.png").write_bytes(SECRET.encode())
     assert "zz.png cannot be read as an image" in refused(
         UnreadableDataError, "images", tmp_path, args={"size": 4}
@@ -416,7 +416,7 @@ def test_a_function_of_the_users_own(functions: str) -> None:
     [
         ("lengths", DataError, "different lengths: x 3, the labels 4"),
         ("mixed", DataError, "mixed or unknown types"),
-        ("both", DataError, "several dimensions beside others"),
+        ("both", DataError, "several dimensions: it must be the only one"),
         ("nothing", DataError, "returned NoneType; expected a data frame"),
         ("absent", ConfigError, "cannot be loaded"),
     ],

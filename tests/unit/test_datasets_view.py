@@ -13,6 +13,7 @@ from shoal.common.config.file import BUILTIN_SCENARIOS
 from shoal.common.schema import Column, Schema, Shard
 from shoal.simulations import datasets
 from shoal.simulations.datasets import view as data_view
+from shoal.simulations.report.population import population_page, write_population_page
 
 
 class Few:
@@ -82,25 +83,33 @@ def test_many_classes_take_two_columns(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_show_lists_no_million(capsys: pytest.CaptureFixture[str]) -> None:
-    data_view.show(scenario("linear", clients=1_000_000), None)
+    data_view.show(datasets.load_population(scenario("linear", clients=1_000_000)))
     told = capsys.readouterr().out.splitlines()
     assert len(told) < 45
     assert "… and 999,970 more clients" in told
     assert any(line.startswith("1,000,000 clients, sizes of 10,000 clients: smallest 100") for line in told)
 
 
-def test_the_page_needs_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = tmp_path / "new" / "thyroid.html"
-    data_view.show(scenario("medical-thyroid"), page)
-    told = capsys.readouterr().out
-    assert "WEST (3)" in told
-    assert f"plot: {page}" in told
-    text = page.read_text(encoding="utf-8")
+def test_show_names_clients_that_were_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    data_view.show(datasets.load_population(scenario("medical-thyroid")))
+    assert "WEST (3)" in capsys.readouterr().out
+
+
+def test_the_page_needs_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "thyroid.html"
+    write_population_page("medical-thyroid", datasets.load_population(scenario("medical-thyroid")), path)
+    text = path.read_text(encoding="utf-8")
     assert 'src="http' not in text
-    for name in ("SVHD", "sick", "rows by class", "share of input values"):
+    for name in ("SVHD", "sick", "Rows by class", "Share of input values"):
         assert name in text
-    data_view.plot_html(Few(()), page, "few")
-    assert "standard deviation" in page.read_text(encoding="utf-8")
+    assert path.stat().st_size < 1_000_000
+
+
+def test_the_page_of_a_regression_shows_means() -> None:
+    text = population_page("few", data_view.describe(Few(())), 3, Few(()).schema)
+    assert "standard deviation" in text
+    assert "Clients shown: 3." in text
+    assert "Rows by class" not in text
 
 
 def test_the_list_names_every_source() -> None:

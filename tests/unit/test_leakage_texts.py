@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shoal.simulations.report.leakage import bound, inversion_rows, leakage_section, promise, share, skipped
+from shoal.simulations.report.leakage import bound, guarantee, inversion_rows, leakage_section, share, skipped
 
 
 def content(epsilon: float | None, least: float, most: float = 4.0) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def test_without_an_audit_there_is_no_section() -> None:
 @pytest.mark.parametrize(
     ("promised", "least", "most", "last"),
     [
-        (None, 0.4, 4.0, "would have been shown."),
-        (1.0, 0.4, 4.0, "would have been shown."),
-        (1.0, 1.2, 4.0, "the promise does not hold."),
-        (8.0, 0.4, 4.0, "could not have refuted the promise."),
+        (None, 0.4, 4.0, "would have shown 4.000."),
+        (1.0, 0.4, 4.0, "would have shown 4.000."),
+        (1.0, 1.2, 4.0, "so the guarantee is broken."),
+        (8.0, 0.4, 4.0, "too few canaries to refute the guarantee."),
     ],
 )
 def test_a_bound_is_held_against_the_promise(
@@ -46,8 +46,8 @@ def test_a_bound_is_held_against_the_promise(
 
 
 def test_the_promise_names_whom_it_is_about() -> None:
-    assert promise(content(None, 0)) == "The run promises no epsilon."
-    assert promise(content(3.0, 0)) == "The run promises epsilon 3.000 at delta 1e-05 for each row."
+    assert guarantee(content(None, 0)) == "The run has no privacy guarantee."
+    assert guarantee(content(3.0, 0)) == "The run guarantees epsilon 3.000 at delta 1e-05 for each row."
 
 
 def test_a_rate_that_cannot_be_seen_is_told_as_what_it_needs() -> None:

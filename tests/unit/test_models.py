@@ -182,10 +182,10 @@ def test_dropout_is_there_if_asked_for() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "task", "expected"),
     [
-        ("cnn", "vector", "binary", 'model "cnn" takes image inputs, but the data gives vector'),
-        ("mlp", "tokens", "binary", "takes vector or image or sequence inputs"),
-        ("linear", "vector", "binary", "is for regression tasks, but this one is binary"),
-        ("logistic", "vector", "regression", "is for binary and multiclass tasks"),
+        ("cnn", "vector", "binary", 'model "cnn" needs image inputs, but the data has vector'),
+        ("mlp", "tokens", "binary", "needs vector or image or sequence inputs"),
+        ("linear", "vector", "binary", "supports regression tasks, but the task is binary"),
+        ("logistic", "vector", "regression", "supports binary and multiclass tasks"),
     ],
 )
 def test_a_model_that_does_not_fit_names_those_that_do(
@@ -240,12 +240,12 @@ def test_loss_arguments_reach_the_loss() -> None:
     ("training", "expected"),
     [
         ({"optimizer_args": {"momentun": 0.9}}, 'Did you mean "momentum"?'),
-        ({"optimizer_args": {"momentum": 2.0}}, "training.optimizer_args: SGD refuses them"),
+        ({"optimizer_args": {"momentum": 2.0}}, "training.optimizer_args: SGD rejected them"),
         ({"optimizer_args": {"learning_rate": 2.0}}, "set training.learning_rate"),
         ({"loss": "binary_crosentropy"}, 'Did you mean "binary_crossentropy"?'),
         ({"loss": "huber"}, "does not fit a binary task"),
         ({"loss_args": {"label_smothing": 0.1}}, 'Did you mean "label_smoothing"?'),
-        ({"loss_args": {"reduction": "sum"}}, "local training takes the mean"),
+        ({"loss_args": {"reduction": "sum"}}, "local training always takes the mean"),
         ({"loss": "mse", "loss_args": {"delta": 1}}, "MeanSquaredError takes no arguments, got delta"),
     ],
 )
@@ -258,9 +258,9 @@ def test_what_is_wrong_with_the_training_is_said(training: dict[str, Any], expec
 @pytest.mark.parametrize(
     ("units", "task", "expected"),
     [
-        (2, "binary", r"output has shape \(None, 2\), but the labels of a binary task need \(None, 1\)"),
-        (2, "regression", r"need \(None, 1\)"),
-        (1, "multiclass", r"need \(None, classes\) with 3 classes or more"),
+        (2, "binary", r"output has shape \(None, 2\); a binary task needs \(None, 1\)"),
+        (2, "regression", r"needs \(None, 1\)"),
+        (1, "multiclass", r"needs \(None, classes\) with 3 classes or more"),
     ],
 )
 def test_output_that_does_not_fit_is_refused_when_compiling(units: int, task: Task, expected: str) -> None:
@@ -304,7 +304,7 @@ def test_ones_own_subclass_is_built() -> None:
     [
         ("own_models_for_test:fails", {}, ModelError, "failed: RuntimeError: out of ideas"),
         ("own_models_for_test:nothing", {}, ModelError, "returned a NoneType, expected a keras.Model"),
-        ("own_models_for_test:other_input", {}, ModelError, r"does not take inputs of shape \(5,\)"),
+        ("own_models_for_test:other_input", {}, ModelError, r"does not accept inputs of shape \(5,\)"),
         ("own_models_for_test:build", {}, ModelError, r"shape \(1, 2\); labels of 2 classes need \(1, 1\)"),
         ("own_models_for_test:build", {"unit": 3}, ConfigError, 'Did you mean "units"'),
         ("own_models_for_test:NUMBER", {}, ConfigError, "is a int, expected a function"),

@@ -45,8 +45,8 @@ def test_checks_do_not_import_keras(tmp_path: Path) -> None:
         ("cnn", {"kernel": 2.5}, "expected a whole number above 0, got 2.5"),
         ("cnn", {"kernel": True}, "got True"),
         ("linear", {"zero_start": 1}, "expected true or false, got 1"),
-        ("no package:build", {}, "is not of the form package.module:function"),
-        ("package.module:", {}, "is not of the form package.module:function"),
+        ("no package:build", {}, "expected package.module:function"),
+        ("package.module:", {}, "expected package.module:function"),
         ("no_such_package_anywhere.models:build", {}, 'no package or module "no_such_package_anywhere"'),
     ],
 )
@@ -74,8 +74,8 @@ def test_defaults_fit_themselves(name: str) -> None:
         ("huber", None, None),
         ("hubert", None, 'Did you mean "huber"?'),
         ("categorical_crossentropy", "multiclass", 'Did you mean "sparse_categorical_crossentropy"?'),
-        ("huber", "binary", "does not fit a binary task; these do: binary_crossentropy"),
-        ("binary_crossentropy", "multiclass", "these do: sparse_categorical_crossentropy"),
+        ("huber", "binary", "does not fit a binary task; use one of binary_crossentropy"),
+        ("binary_crossentropy", "multiclass", "use one of sparse_categorical_crossentropy"),
     ],
 )
 def test_losses_are_checked_by_name_and_task(loss: str, task: Task | None, expected: str | None) -> None:

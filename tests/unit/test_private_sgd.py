@@ -223,6 +223,30 @@ def test_without_clipping_and_noise_it_is_plain_training(optimizer: Any, between
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("between", [(), (keras.layers.LayerNormalization,)], ids=["dense", "any"])
+def test_the_objective_is_neither_clipped_nor_noised(between: Any) -> None:
+    """Rows clipped to nothing, and no noise: two steps of rate 0.05 follow l2(0.01) and the objective only,
+
+    w ← w - 0.05 (0.02 w, in the first kernel only + 0.5 (w - anchor) + linear).
+    """
+    trainer = Trainer(mlp(*(kind() for kind in between)))
+    start = [w.copy() for w in trainer.model.get_weights()]
+    rng = np.random.default_rng(0)
+    anchor, linear = ([rng.normal(size=w.shape).astype(np.float32) for w in start] for _ in range(2))
+    x, y = rows_for(trainer.model)
+    private, steps = PrivateTrainer(trainer, 1e-9, 8), plan(steps_a_round=2)
+    objective = LocalObjective(0.5, anchor, linear)
+    found, _ = private.train(start, x, y, settings(), steps, Silence(), draws(0), objective)  # type: ignore[arg-type]
+    for k, (w, a, slope) in enumerate(zip(start, anchor, linear, strict=True)):
+        wanted = w
+        for _ in range(2):
+            regularizer = 0.02 * wanted if k == 0 else 0.0
+            wanted = wanted - 0.05 * (regularizer + 0.5 * (wanted - a) + slope)
+        np.testing.assert_allclose(found[k], wanted, rtol=1e-5, atol=1e-6)
+    plain, _ = private.train(start, x, y, settings(), steps, Silence(), draws(0))  # type: ignore[arg-type]
+    np.testing.assert_allclose(plain[1], start[1], atol=1e-6)  # a bias, which nothing else moves
+
+
 @pytest.mark.parametrize("name", ["cnn", "dropout", "frozen batch norm"])
 def test_microbatches_change_nothing_but_the_order_of_sums(name: str) -> None:
     """The noise and each row's dropout are drawn per step and row, whatever is held at once."""

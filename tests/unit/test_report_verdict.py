@@ -32,38 +32,43 @@ def test_helped_at_most_sites() -> None:
         site("C", local=0.81, federated=0.80, centralised=0.79),
     ]
     verdict = judge(rows, "auc")
-    assert verdict.headline == "Federating helped at 2 of 3 sites"
+    assert verdict.headline == "Federated learning helped at 2 of 3 sites"
     assert verdict.tone == "good"
     said = " ".join(verdict.sentences)
     assert "beat local-only training at 2 of 3 sites (mean AUC 0.873 against 0.837)" in said
     assert "At C training alone was better (0.810 alone against 0.800)" in said
-    assert "Of 3 differences, 1 exceeds the 95 % intervals: 1 in favour of federating (A)" in said
+    assert "Of 3 differences, 1 exceeds the 95 % intervals: 1 in favour of federated learning (A)" in said
     assert "(A); the others may be chance." in said
     # Within 0.01 of pooling: A (-0.005) and C (+0.01); B is 0.03 below. Mean pooled 0.8817.
     assert "reaches mean AUC 0.882 against 0.873" in said
     assert "at 2 of 3 sites" in said
-    assert "Worst served is C with AUC 0.800 [0.780, 0.820] on 30 test rows; alone it reaches 0.810" in said
+    assert "The worst site is C with AUC 0.800 [0.780, 0.820] on 30 test rows; alone it reaches 0.810" in said
 
 
 @pytest.mark.parametrize(
     ("gains", "half_width", "headline", "tone"),
     [
-        ((0.1, 0.1), 0.01, "Federating helped at all 2 sites", "good"),
-        ((0.1,), 0.01, "Federating helped the one site", "good"),
-        ((0.1, 0.1), 0.2, "Federating helped at all 2 sites, by margins that may be chance", "mixed"),
-        ((0.0, 0.0002), 0.01, "Federating made no difference to any site", "mixed"),
+        ((0.1, 0.1), 0.01, "Federated learning helped at all 2 sites", "good"),
+        ((0.1,), 0.01, "Federated learning helped the one site", "good"),
+        ((0.1, 0.1), 0.2, "Federated learning helped at all 2 sites, by margins that may be chance", "mixed"),
+        ((0.0, 0.0002), 0.01, "Federated learning made no difference at any site", "mixed"),
         (
             (-0.1, -0.1, 0.05),
             0.01,
-            "Federating did not help: training alone did better at 2 of 3 sites",
+            "Federated learning did not help: training alone was better at 2 of 3 sites",
             "bad",
         ),
-        ((0.1, -0.1), 0.01, "A mixed answer: federating helped at 1 of 2 sites and hurt at 1", "mixed"),
+        (
+            (0.1, -0.1),
+            0.01,
+            "Mixed results: federated learning helped at 1 of 2 sites and hurt at 1",
+            "mixed",
+        ),
         # Most sites gain a little but one loses more than they gain together.
         (
             (0.01, 0.01, -0.3),
             0.01,
-            "A mixed answer: federating helped at 2 of 3 sites and hurt at 1",
+            "Mixed results: federated learning helped at 2 of 3 sites and hurt at 1",
             "mixed",
         ),
     ],
@@ -76,10 +81,10 @@ def test_headline(gains: tuple[float, ...], half_width: float, headline: str, to
 
 def test_lower_is_better_for_a_loss() -> None:
     rows = [site("A", 0.01, "mae", local=2.0, federated=1.0, centralised=0.99)]
-    assert judge(rows, "mae").headline == "Federating helped the one site"
+    assert judge(rows, "mae").headline == "Federated learning helped the one site"
     assert differences(rows, "local", "mae")[0].gain == pytest.approx(1.0)
     # 1.0 against 0.99: 1 % worse, within the 5 % that count as near for an unbounded metric.
-    assert "comes within 5 % of it, or beats it, at 1 of 1 site" in text(rows, "mae")
+    assert "is within 5 % of it, or better, at 1 of 1 site" in text(rows, "mae")
 
 
 def test_a_harm_beyond_the_intervals_is_told() -> None:
@@ -99,7 +104,7 @@ def test_without_intervals_chance_is_not_judged() -> None:
 def test_sites_without_a_value_are_named_and_left_out() -> None:
     rows = [site("A", local=0.6, federated=0.7), site("B", local=NAN, federated=NAN)]
     verdict = judge(rows, "auc")
-    assert verdict.headline.startswith("Federating helped the one site")
+    assert verdict.headline.startswith("Federated learning helped the one site")
     assert "1 site (B) is left out" in text(rows)
 
 
@@ -110,7 +115,7 @@ def test_a_site_of_too_few_rows_has_no_numbers() -> None:
 
 def test_without_comparison_nothing_is_claimed() -> None:
     verdict = judge([site("A", federated=0.7), site("B", federated=0.9)], "auc")
-    assert verdict.headline == "Whether federating helped was not measured"
+    assert verdict.headline == "Whether federated learning helped was not measured"
     assert verdict.tone == "open"
     assert "mean AUC 0.800 over 2 sites" in " ".join(verdict.sentences)
 

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -228,7 +230,9 @@ import importlib.util, sys, time
 spec = importlib.util.spec_from_file_location("example_run", sys.argv[1])
 example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from shoal.simulations.results import RunFolder
 run = RunFolder.create(example.scenario(Path(sys.argv[2])))
 example.tell_rounds(run, example.make_sites(), 4)
@@ -311,3 +315,57 @@ def test_a_journal_without_a_file_cannot_be_read(tmp_path: Path) -> None:
     assert not journal.is_being_written()
     with pytest.raises(RunError, match="cannot read"):
         list(journal.read())
+
+
+def parsed_lines(action: Callable[[], object]) -> int:
+    """Return how many lines of events an action parses."""
+    count = 0
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        caller = frame.f_back
+        if event == "call" and frame.f_code is json.loads.__code__ and caller is not None:
+            count += caller.f_code.co_filename.endswith("journal.py")
+
+    sys.setprofile(watch)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_folder_parses_each_event_once_and_messages_once_more(run: RunFolder) -> None:
+    """1 start, 12 rounds, 1 test: 14 lines; the table of messages reads the 12 rounds again, once."""
+    for number in range(12):
+        run.on_round(round_row(number), [client_row(number)])
+    run.on_sites([SiteRow(0, "SVI", 10, 4, 3, {"federated": {"auc": Interval(0.9, 0.8, 1.0)}})])
+    reader = RunFolder.open(run.path)
+
+    def look() -> None:
+        for _ in range(10):
+            reader.round_rows(), reader.sites(), reader.messages(), reader.status(), reader.rounds()
+
+    assert parsed_lines(look) == 14
+    assert parsed_lines(look) == 0
+    assert parsed_lines(lambda: (reader.clients(), reader.clients())) == 12
+    run.on_round(round_row(12), [client_row(12)])
+    assert parsed_lines(look) == 1
+    assert reader.clients()["round"].to_pylist() == list(range(13))
+    assert reader.client_rows()[-1].round == 12
+
+
+def test_a_report_parses_each_event_once_and_messages_once_more(run: RunFolder) -> None:
+    """Over 1 start, 6 rounds and 1 end."""
+    for number in range(6):
+        run.on_round(round_row(number), [client_row(number)])
+    run.finish("finished", {})
+    assert parsed_lines(lambda: write_report(RunFolder.open(run.path))) == 8 + 6
+
+
+def test_a_follower_of_a_run_sees_a_round_when_it_is_told(run: RunFolder) -> None:
+    follower = RunFolder.open(run.path).follow()
+    assert [event["event"] for _, event in follower.new()] == ["start"]
+    for number in (1, 2):
+        run.on_round(round_row(number), [])
+        assert [event["row"]["round"] for _, event in follower.new()] == [number]

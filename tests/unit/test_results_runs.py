@@ -108,7 +108,7 @@ def test_report_of_a_killed_run_writes_the_tables_too(tmp_path: Path) -> None:
     run.close()
     path = runs.rewrite_report(run.name, tmp_path)
     assert path == tmp_path / run.name / "report.html"
-    assert path.stat().st_size > 1_000_000  # plotly is inside
+    assert 500_000 < path.stat().st_size < 1_000_000  # the library that draws is inside
     assert (path.parent / "clients.parquet").is_file()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -121,6 +122,88 @@ def test_traced_once_for_stacks_and_shards_of_any_size() -> None:
     for sizes in ([5], [23, 10], [7, 40, 2]):
         trainer.train(start, make_tasks(sizes))
     assert trainer.traces == 1
+
+
+def test_graphs_are_made_for_arrays_with_a_client_axis_and_for_terms_not_for_values() -> None:
+    model = make_model("sgd")
+    trainer, shared = StackedTrainer(model), model.get_weights()
+    for sizes in ([23, 10], [7, 40, 2]):
+        each = [np.repeat(w[None], len(sizes), axis=0) for w in shared]
+        trainer.train(each, make_tasks(sizes))
+        trainer.train(shared, make_tasks(sizes), LocalObjective(0.1))
+        trainer.train(shared, make_tasks(sizes), LocalObjective(np.full(len(sizes), 0.2)))
+        trainer.train(each, make_tasks(sizes), LocalObjective(0.1, shared, linear=each))
+    assert trainer.traces == 3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_equal_starts_give_the_bits_of_one_shared_start(optimizer: str) -> None:
+    model = make_model(optimizer, keras.layers.Dropout(0.4))
+    trainer, shared = StackedTrainer(model), model.get_weights()
+    each = [np.repeat(w[None], 3, axis=0) for w in shared]
+    for objective in (None, LocalObjective(0.3)):
+        first = trainer.train(shared, make_tasks([23, 2, 10], epochs=2), objective)
+        second = trainer.train(each, make_tasks([23, 2, 10], epochs=2), objective)
+        assert all(np.array_equal(a, b) for a, b in zip(first.weights, second.weights, strict=True))
+        assert np.array_equal(first.losses, second.losses)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_client_does_not_depend_on_its_neighbours(optimizer: str) -> None:
+    """The second client's bits stay, whatever weights, objectives and rows the others of the stack have."""
+    model = make_model(optimizer, keras.layers.Dropout(0.4))
+    trainer = StackedTrainer(model)
+    rng = np.random.default_rng(0)
+    arrays = [
+        [rng.normal(size=(3, *w.shape)).astype(np.float32) for w in model.get_weights()] for _ in range(3)
+    ]
+    mu = np.array([0.1, 0.3, 0.5], np.float32)
+
+    def second_client(moved: float) -> list[np.ndarray]:
+        others = np.array([moved, 0, moved], np.float32)
+        start, anchor, linear = (
+            [w + others.reshape(-1, *[1] * (w.ndim - 1)) for w in part] for part in arrays
+        )
+        tasks = [
+            replace(task, x=task.x + other)
+            for task, other in zip(make_tasks([23, 9, 10]), others, strict=True)
+        ]
+        found = trainer.train(start, tasks, LocalObjective(mu + others, anchor, linear))
+        return [*(w[1] for w in found.weights), found.losses[1]]
+
+    first = second_client(0.0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second_client(0.7), strict=True))
+
+
+def test_frozen_weights_and_heads_may_be_personal() -> None:
+    """A frozen first layer and a head for each client, and between them a layer with a shared start."""
+    model = make_model("sgd", keras.layers.Dense(4, activation="relu"))
+    model.layers[0].trainable = False
+    model.compile(optimizer=OPTIMIZERS["sgd"](), loss="binary_crossentropy")
+    rng = np.random.default_rng(0)
+    shared = model.get_weights()
+    each = [rng.normal(size=(3, *w.shape)).astype(np.float32) for w in shared]
+    start = [*each[:2], *shared[2:4], *each[4:]]
+    anchor = [np.zeros_like(w) for w in shared[2:]]  # of trainable weights only
+    objective = LocalObjective(0.3, anchor)
+    stack = StackedTrainer(model).train(start, make_tasks([23, 2, 10]), objective)
+    assert all(np.array_equal(a, b) for a, b in zip(stack.weights[:2], each[:2], strict=True))
+    trainer = Trainer(model)
+    for k, task in enumerate(make_tasks([23, 2, 10])):
+        own = [w if w is shared[i] else w[k] for i, w in enumerate(start)]
+        wanted, loss, _ = trainer.train(own, task.x, task.y, task.settings, task.rng, objective)
+        assert loss == pytest.approx(stack.losses[k], rel=1e-4)
+        for a, b in zip(stack.weights, wanted, strict=True):
+            np.testing.assert_allclose(a[k], b, **TOLERANCE)
+
+
+def test_weights_of_another_number_of_clients_are_refused() -> None:
+    model = make_model("sgd")
+    each = [np.repeat(w[None], 3, axis=0) for w in model.get_weights()]
+    with pytest.raises(
+        ValueError, match=r"weights\[0\] has shape \(3, 4, 6\); expected \(4, 6\), or \(2, 4, 6\)"
+    ):
+        StackedTrainer(model).train(each, make_tasks([5, 5]))
 
 
 def test_arguments_are_not_mutated() -> None:

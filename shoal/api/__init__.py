@@ -1,0 +1,1 @@
+"""What `import shoal` offers: runs, scenarios and their results in Python."""

@@ -55,7 +55,8 @@ class UpdateMean:
             if self.count == 1:
                 self._start()
             for total, scratch, u in zip(self._sums, self._scratch, update, strict=True):
-                np.multiply(u, weight, out=scratch)
+                # Without the type, numpy multiplies in the update's own type and widens what it has rounded.
+                np.multiply(u, weight, out=scratch, dtype=np.float64)
                 np.add(total, scratch, out=total)
         self.count += 1
         self.weight += weight
@@ -71,7 +72,7 @@ class UpdateMean:
         if self.weight <= 0:
             raise ValueError("the weights add up to nothing")
         return [
-            (total / self.weight).astype(u.dtype) for total, u in zip(self._sums, self._first, strict=True)
+            np.asarray(total / self.weight, u.dtype) for total, u in zip(self._sums, self._first, strict=True)
         ]
 
     def sum(self) -> list[NDArray[np.float64]]:
@@ -81,5 +82,6 @@ class UpdateMean:
         return self._sums
 
     def _start(self) -> None:
-        self._sums = [u.astype(np.float64) * self._first_weight for u in self._first]
+        # np.asarray: the product of an array without dimensions is a number, which nothing can add to.
+        self._sums = [np.asarray(u.astype(np.float64) * self._first_weight) for u in self._first]
         self._scratch = [np.empty_like(total) for total in self._sums]

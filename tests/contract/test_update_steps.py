@@ -1,4 +1,4 @@
-"""One suite over all steps of the update pipeline: a new one is a row of `STEPS`."""
+"""One suite over all steps between local training and encoding: a new one is a row of `STEPS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from shoal.clients.update.clip import Clip
-from shoal.clients.update.compress import Float16, Int8
 from shoal.clients.update.noise import GaussianNoise
 from shoal.clients.update.pipeline import finite
 from shoal.clients.update.step import Step, Updates
@@ -17,8 +16,6 @@ from shoal.common.origin import Origin
 STEPS: Mapping[str, Callable[[], Step]] = {
     "clip": lambda: Clip(1.5),
     "noise": lambda: GaussianNoise(0.1),
-    "float16": Float16,
-    "int8": Int8,
 }
 SHAPES: list[tuple[int, ...]] = [(4, 3), (3,), ()]
 ORIGINS = [Origin(7, 2, client) for client in (5, 0, 9, 3)]
@@ -27,6 +24,12 @@ ORIGINS = [Origin(7, 2, client) for client in (5, 0, 9, 3)]
 def updates(seed: int = 0) -> Updates:
     rng = np.random.default_rng(seed)
     return [np.asarray(rng.normal(size=(len(ORIGINS), *shape)), np.float32) for shape in SHAPES]
+
+
+def applied(step: Step, stack: Updates, origins: list[Origin]) -> Updates:
+    left, remembered = step.apply(stack, origins, {})
+    assert remembered == {}  # none of these steps remembers anything
+    return left
 
 
 def some(stack: Updates, clients: list[int]) -> Updates:
@@ -39,14 +42,14 @@ def step(request: pytest.FixtureRequest) -> Step:
 
 
 def test_shapes_and_types_are_kept(step: Step) -> None:
-    for before, after in zip(updates(), step.apply(updates(), ORIGINS), strict=True):
+    for before, after in zip(updates(), applied(step, updates(), ORIGINS), strict=True):
         assert (after.shape, after.dtype) == (before.shape, before.dtype)
 
 
 def test_the_same_client_gets_the_same_bits_in_any_company(step: Step) -> None:
-    together = step.apply(updates(), ORIGINS)
+    together = applied(step, updates(), ORIGINS)
     for clients in ([2], [3, 0], [3, 2, 1, 0]):
-        alone = step.apply(some(updates(), clients), [ORIGINS[k] for k in clients])
+        alone = applied(step, some(updates(), clients), [ORIGINS[k] for k in clients])
         for a, b in zip(alone, some(together, clients), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -56,16 +59,18 @@ def test_a_client_that_diverged_is_the_only_one_that_is_refused(step: Step) -> N
     bad[0][1, 2, 0] = np.inf
     bad[1][3, 1] = np.nan
     with np.errstate(invalid="ignore"):
-        after = step.apply(bad, ORIGINS)
+        after = applied(step, bad, ORIGINS)
     assert finite(after).tolist() == [True, False, True, False]
-    for a, b in zip(some(after, [0, 2]), some(step.apply(updates(), ORIGINS), [0, 2]), strict=True):
+    for a, b in zip(some(after, [0, 2]), some(applied(step, updates(), ORIGINS), [0, 2]), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_an_update_of_zeros_stays_finite(step: Step) -> None:
-    assert finite(step.apply([np.zeros_like(u) for u in updates()], ORIGINS)).all()
+    assert finite(applied(step, [np.zeros_like(u) for u in updates()], ORIGINS)).all()
 
 
-def test_the_size_on_the_way_is_none_or_less_than_float32(step: Step) -> None:
-    size = step.wire_bytes(16, len(SHAPES))
-    assert size is None or 0 < size < 4 * 16
+def test_what_other_steps_remember_is_passed_on_unchanged(step: Step) -> None:
+    memory = np.arange(8.0).reshape(4, 2)
+    _, after = step.apply(updates(), ORIGINS, {"of another": memory})
+    assert list(after) == ["of another"]
+    np.testing.assert_array_equal(after["of another"], np.arange(8.0).reshape(4, 2))

@@ -11,7 +11,10 @@ from shoal.clients.worker import WorkerContext
 from shoal.common.errors import NonFiniteError, TooFewRepliesError
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.sites import Sites
+from shoal.common.update.codecs import CODECS
+from shoal.common.weights import weights_to_record
 from shoal.server.exchange import Exchange, ask, require_replies
+from shoal.server.update_sum import UpdateReader
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
 
@@ -27,13 +30,14 @@ def make_app() -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         partition = context.node_config["partition-id"]
         update = np.full(3, float(partition), np.float32)
-        if message.content["config"]["mode"] == "all diverge":
+        mode = message.content["config"]["mode"]
+        if mode == "all diverge":
             raise NonFiniteError("the loss is nan")
-        if message.content["config"]["mode"] == "bad":
+        if mode == "bad":
             if partition == 1:
                 update[1] = np.nan
             if partition == 2:
-                update = np.zeros(4, np.float32)
+                update = np.zeros(4, np.float32)  # which the server's reader of updates refuses
             if partition == 3:
                 raise ValueError("broken")
         content = {
@@ -53,7 +57,16 @@ def exchange(mode: str) -> Exchange:
         {"arrays": ArrayRecord([np.zeros(3, np.float32)]), "config": ConfigRecord({"mode": mode})}
     )
     messages = [Message(content, SITES.node(c), "train") for c in (4, 2, 0, 1, 3)]
-    return ask(grid, SITES, messages, "train", round_number=6, timeout_s=60)
+    start = weights_to_record([np.zeros(3, np.float32)])
+    return ask(
+        grid,
+        SITES,
+        messages,
+        "train",
+        round_number=6,
+        timeout_s=60,
+        usable=lambda content: UpdateReader(CODECS["none"], SITES).check(content, start),
+    )
 
 
 def test_rows_tell_each_message() -> None:
@@ -71,7 +84,7 @@ def test_unusable_updates_are_refused_by_name_and_never_averaged(capsys: pytest.
     errors = {row.name: row.error for row in found.rows if row.error}
     assert list(errors) == ["site 1", "site 2", "site 3"]
     assert "NaN or infinity" in errors["site 1"]
-    assert "not shaped" in errors["site 2"]
+    assert "not an update of the model" in errors["site 2"]
     assert "ValueError" in errors["site 3"]
     assert [r.metadata.src_node_id for r in found.accepted] == [SITES.node(0), SITES.node(4)]
     capsys.readouterr()  # the serial executor shows the traceback

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
 
 from shoal.common.config import Scenario, StrategyConfig
-from shoal.common.flower_shim import identify_process, number_message
-from shoal.common.messages import table
-from shoal.common.messages.names import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS, WEIGHT, WITHIN
-from shoal.common.messages.replies import metric_record
+from shoal.common.flower_shim import identify_process
+from shoal.common.messages.names import ARRAYS
 from shoal.common.privacy.noise import SLACK
 from shoal.common.privacy.plan import ClientPrivacyPlan, divided, make_plan
 from shoal.common.weights import record_to_weights, weights_to_record
-from shoal.server.aggregation import PrivateMean, sum_of
+from shoal.server.aggregation import PrivateMean
 from shoal.server.sampling import train_cohort
+from shoal.server.update_sum import UpdateSum
 
-START = [np.array([1.0, 2.0], np.float32), np.array([7], np.int64)]
+START = [np.array([1.0, 2.0], np.float32), np.array([[7.0]], np.float32)]
 CLIENTS = 4
 
 
@@ -29,12 +28,10 @@ def _process() -> None:
     identify_process(1)
 
 
-def reply(update: list[float], weight: float = 1.0, within: float = 0.5, loss: float = 1.0) -> Message:
-    asked = Message(RecordDict(), 2, table.TRAIN.name)
-    number_message(asked)
-    numbers = {EXAMPLES: 10.0, TRAIN_LOSS: loss, WEIGHT: weight, WITHIN: within}
-    arrays = weights_to_record([np.array(update, np.float32), np.zeros(1, np.int64)])
-    return Message(RecordDict({ARRAYS: arrays, METRICS_RECORD: metric_record(numbers)}), reply_to=asked)
+def total(*updates: list[float], within: float = 0.0) -> UpdateSum:
+    """Return the sum of clients' updates of weight 1."""
+    sums = np.sum([np.zeros(2), *updates], axis=0)
+    return UpdateSum([sums, np.zeros((1, 1))], len(updates), within, loss=1.0, examples=10.0 * len(updates))
 
 
 def scenario(**privacy: object) -> Scenario:
@@ -52,26 +49,25 @@ def private(asked: Scenario) -> PrivateMean:
     return PrivateMean(asked, make_plan(asked, CLIENTS), CLIENTS, "seeded")
 
 
-def moved(replies: list[Message]) -> list[np.ndarray]:
-    return record_to_weights(replies[0].content.array_records[ARRAYS])
+def moved(
+    aggregation: PrivateMean, number: int, found: UpdateSum, start: list[np.ndarray] = START
+) -> list[Any]:
+    """Return the weights that the strategy sees."""
+    noised = aggregation.noised(number, found)
+    reply = aggregation.reply(noised, weights_to_record(start))
+    return record_to_weights(reply.content.array_records[ARRAYS])
 
 
-def test_updates_are_added_with_their_weights() -> None:
-    """A reply for two clients of weights 1 and 0.5 holds their mean (2, 4) and weight 1.5: (3, 6) in all."""
-    start = weights_to_record(START)
-    found = sum_of([reply([2, 4], 1.5, within=0.0), reply([1, -1], 0.5, within=-0.5, loss=3.0)], start)
-    np.testing.assert_allclose(found.updates[0], [3.5, 5.5])
-    assert found.within == -0.5
-    assert found.loss == pytest.approx((1.5 * 1 + 0.5 * 3) / 2)
-    assert found.examples == 20
+def zeros(n: int) -> UpdateSum:
+    return UpdateSum([np.zeros(n)], 0.0, 0.0, math.nan, 0.0)
 
 
 def test_the_mean_is_over_the_clients_there_could_be() -> None:
     """Two of four clients answered (1, 0) and (0, 2): the start moves by a quarter of their sum, not half."""
     aggregation = private(scenario(noise_multiplier=1e-9))
-    found = moved(aggregation.replies(1, [reply([1, 0]), reply([0, 2])], weights_to_record(START)))
+    found = moved(aggregation, 1, total([1, 0], [0, 2]))
     np.testing.assert_allclose(found[0], [1 + 0.25, 2 + 0.5], rtol=1e-6)
-    np.testing.assert_array_equal(found[1], START[1])  # integers stay
+    np.testing.assert_allclose(found[1], START[1], rtol=1e-6)
     assert found[0].dtype == np.float32
 
 
@@ -79,7 +75,7 @@ def test_noise_is_the_clipping_norm_s_multiple_over_the_cohort() -> None:
     """z C / clients = 2 · 3 / 4 = 1.5; over n numbers the sample deviation deviates by 1.5 / √(2n)."""
     n = 100_000
     aggregation = private(scenario(noise_multiplier=2.0))
-    found = moved(aggregation.replies(1, [], weights_to_record([np.zeros(n, np.float32)])))
+    found = moved(aggregation, 1, zeros(n), [np.zeros(n, np.float32)])
     expected = 1.5 * SLACK
     assert abs(found[0].std() - expected) < 5 * expected / math.sqrt(2 * n)
 
@@ -87,13 +83,12 @@ def test_noise_is_the_clipping_norm_s_multiple_over_the_cohort() -> None:
 def test_a_round_without_clients_is_noise_all_the_same() -> None:
     """Else an empty round would tell that nobody was drawn."""
     aggregation = private(scenario())
-    found = moved(aggregation.replies(1, [], weights_to_record(START)))
+    found = moved(aggregation, 1, total())
     assert not np.array_equal(found[0], START[0])
 
 
 def test_rounds_get_noise_of_their_own_and_the_same_again() -> None:
-    start = weights_to_record(START)
-    found = [moved(private(scenario()).replies(number, [], start))[0] for number in (1, 1, 2)]
+    found = [moved(private(scenario()), number, total())[0] for number in (1, 1, 2)]
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
@@ -105,12 +100,11 @@ def test_the_clipping_norm_moves_towards_the_quantile() -> None:
     """
     for within, factor in ((0.5, math.exp(-0.1)), (-0.5, math.exp(0.1))):
         aggregation = private(scenario(noise_multiplier=1e-6, clipping="adaptive"))
-        answers = [reply([0, 0], within=within) for _ in range(CLIENTS)]
-        aggregation.replies(1, answers, weights_to_record(START))
-        assert aggregation.config()["clip-norm"] == pytest.approx(3.0 * factor, rel=0.05)
+        moved(aggregation, 1, total(*[[0.0, 0.0]] * CLIENTS, within=CLIENTS * within))
+        assert aggregation.clip_norm() == pytest.approx(3.0 * factor, rel=0.05)
         again = private(scenario(noise_multiplier=1e-6, clipping="adaptive"))
         again.restore(aggregation.state())
-        assert again.config() == aggregation.config()
+        assert again.clip_norm() == aggregation.clip_norm()
 
 
 def test_the_count_of_cut_updates_costs_part_of_the_noise() -> None:
@@ -119,7 +113,7 @@ def test_the_count_of_cut_updates_costs_part_of_the_noise() -> None:
     n = 100_000
     plan = ClientPrivacyPlan(0.5, "everyone", 1.0, 0, (), 1e-5, "rdp", math.inf)
     aggregation = PrivateMean(asked, plan, 100, "seeded")
-    found = moved(aggregation.replies(1, [], weights_to_record([np.zeros(n, np.float32)])))
+    found = moved(aggregation, 1, zeros(n), [np.zeros(n, np.float32)])
     expected = divided(0.5, 100).update * 3.0 * SLACK / 100
     assert expected > 0.5 * 3.0 / 100
     assert abs(found[0].std() - expected) < 5 * expected / math.sqrt(2 * n)

@@ -12,18 +12,28 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from shoal.clients.app import make_client_app
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
+from shoal.clients.secure.session import without_session
 from shoal.clients.secure.training import clip
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.messages import table
-from shoal.common.messages.names import CONFIG, KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK
+from shoal.common.messages.names import KEYS, MASKED, SECURE, SECURE_SESSION, SHARES, UNMASK
+from shoal.common.messages.requests import TrainRequest
+from shoal.common.messages.schema import parse, to_content
+from shoal.common.messages.table import message_type
 from shoal.common.secure import graph
 from shoal.common.secure.fixed_point import FixedPoint
 from shoal.simulations import datasets
 
 CLIENTS = 4  # all neighbours of each other, by default one may be lost: shares of three give a secret back
-SESSION = b"a session"
+SESSION = b"a session of 16 "
+STAGES = {
+    "keys": table.SECURE_KEYS,
+    "shares": table.SECURE_SHARES,
+    "vector": table.SECURE_VECTOR,
+    "unmask": table.SECURE_UNMASK,
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +56,10 @@ class Cohort:
         self.sealed: dict[int, dict[int, bytes]] = {}
 
     def ask(self, stage: str, client: int, **asked: Any) -> RecordDict:
-        content = RecordDict({SECURE: ConfigRecord({"session": SESSION, **asked}), CONFIG: ConfigRecord({})})
-        return getattr(self.app, stage)(client, content, self.states[client])  # type: ignore[no-any-return]
+        content = RecordDict({SECURE: ConfigRecord({"session": SESSION, **asked})})
+        request = parse(STAGES[stage].request, content)
+        reply, self.states[client] = getattr(self.app, stage)(client, request, self.states[client])
+        return reply  # type: ignore[no-any-return]
 
     def keys(self) -> None:
         self.public = [self.ask("keys", c).config_records[KEYS] for c in range(CLIENTS)]
@@ -97,7 +109,7 @@ def test_a_session_from_begin_to_end_leaves_no_secret_behind(cohort: Cohort, run
     assert (told["seeds-of"], told["keys-of"]) == ([0, 1, 2], [3])
     assert not cohort.states[0]
     assert SECURE_SESSION in cohort.states[1]
-    assert SECURE_SESSION not in records.without_session(cohort.states[1])
+    assert SECURE_SESSION not in without_session(cohort.states[1])
 
 
 def test_each_stage_is_answered_once_and_in_order(cohort: Cohort) -> None:
@@ -119,7 +131,7 @@ def test_each_stage_is_answered_once_and_in_order(cohort: Cohort) -> None:
 def test_a_message_of_another_session_is_refused(cohort: Cohort) -> None:
     cohort.shares()
     with pytest.raises(DisclosureError, match="not open"):
-        cohort.vector(0, session=b"another")
+        cohort.vector(0, session=b"another session ")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +149,10 @@ def test_survivors_that_would_tell_more_are_refused_and_nothing_is_given(
 ) -> None:
     cohort.shares()
     cohort.vector(0)
+    before = RecordDict(cohort.states[0])
     with pytest.raises(DisclosureError, match=says):
         cohort.unmask(0, survivors, dropped)
+    assert cohort.states[0] == before
     assert cohort.unmask(0, [0, 1, 2, 3], [])["keys-of"] == []
 
 
@@ -192,9 +206,16 @@ def test_nothing_is_masked_where_it_is_not_wanted_and_nothing_leaves_in_clear_wh
     off = load_scenario("digits", [])
     with pytest.raises(DisclosureError, match=r"secure\.aggregation is false"):
         Cohort(ClientRuntime(off, runtime.population)).keys()
-    content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), CONFIG: ConfigRecord({"preprocessing": ""})})
+    request = TrainRequest(
+        weights=ArrayRecord([np.zeros(1)]),
+        preprocessing="",
+        round_number=1,
+        learning_rate=0.1,
+        execution_mode="sequential",
+        reduce=True,
+    )
     with pytest.raises(DisclosureError, match="under masks only"):
-        make_client_app(runtime).many(table.TRAIN.name, content, [0])
+        make_client_app(runtime).many(table.TRAIN.name, to_content(request), [0], None)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +235,7 @@ def test_nothing_is_masked_where_it_is_not_wanted_and_nothing_leaves_in_clear_wh
 )
 def test_the_gate_lets_nothing_else_through(kind: str, extra: dict[str, Any]) -> None:
     with pytest.raises(DisclosureError):
-        check_reply(kind, RecordDict(extra), ArrayRecord([np.zeros((3, 1), np.float32)]))
+        message_type(kind).reply.check(kind, RecordDict(extra))
 
 
 def test_the_gate_lets_each_stage_through() -> None:
@@ -227,9 +248,10 @@ def test_the_gate_lets_each_stage_through() -> None:
             UNMASK: ConfigRecord({"seeds-of": [1], "seeds": [b""], "keys-of": [2], "keys": [b""]})
         },
     }
-    assert list(fine) == list(records.SECURE_STAGES)
+    assert set(fine) == {one.name for one in table.MESSAGES.values() if "secure" in one.name}
     for kind, content in fine.items():
-        check_reply(kind, RecordDict({"metrics": MetricRecord({"seconds": 1.0}), **content}), None)
+        reply = RecordDict({"metrics": MetricRecord({"seconds": 1.0}), **content})
+        message_type(kind).reply.check(kind, reply)
 
 
 def test_a_clipped_update_has_at_most_the_clip_norm_also_as_whole_numbers() -> None:

@@ -52,7 +52,7 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     def on_message(self, text: str) -> None:
-        if text.startswith("training path: "):
+        if text.startswith("execution mode: "):
             self._rounds.path = text.split(": ")[1].split(",")[0]
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:

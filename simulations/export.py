@@ -1,4 +1,4 @@
-"""Writes a model that takes raw rows: the learnt weights behind the preprocessing layers."""
+"""Writes a model that takes raw rows: preprocessing layers followed by the trained model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def export_model(
     """Save a `.keras` file whose inputs are the raw columns.
 
     Args:
-        scenario: names the model; schema: gives its outputs.
-        spec: the preprocessing that goes into the file.
+        scenario: for the model; schema: for its outputs.
+        spec: the preprocessing to include in the file.
         arrays: the learnt weights.
-        path: the file; written beside itself first, so that a crash leaves no half file.
+        path: the file; written to a temporary file first, so that a crash leaves no incomplete file.
     """
     trained = load_trained(scenario, schema, spec, arrays)
     part = path.with_name(f".{path.name}.part.keras")
@@ -35,7 +35,7 @@ def export_model(
 def load_trained(
     scenario: Scenario, schema: Schema, spec: PreprocessingSpec, arrays: ArrayRecord
 ) -> keras.Model:
-    """Build the scenario's model and give it learnt weights."""
+    """Build the scenario's model and set the learnt weights."""
     model = build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
     model.set_weights(record_to_weights(arrays))
     return model

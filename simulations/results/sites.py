@@ -12,7 +12,7 @@ from shoal.common.events import Model, SiteRow
 
 MODELS: tuple[Model, ...] = ("local", "federated", "centralised")
 
-# The usual choice where the configuration leaves it open: binary, multiclass, regression, any.
+# The default choices: for binary, multiclass, regression, and any task.
 _USUAL = ("auc", "accuracy", "mae", "mse", "loss", "f1")
 
 
@@ -21,7 +21,7 @@ class OverSites:
     """One metric of one model over the sites where it is defined.
 
     Attributes:
-        sites: how many those are.
+        sites: number of these sites.
         mean: unweighted: each site counts once, however small.
         worst: the worst site's value; `worst_site` is its name.
         worst_tenth: mean over the worst tenth of the sites (at least one).
@@ -39,7 +39,7 @@ class OverSites:
 
 
 def over_sites(rows: Sequence[SiteRow], model: Model, metric: str) -> OverSites | None:
-    """Return the numbers over sites, or `None` where no site has this model and metric."""
+    """Return the numbers over sites, or `None` if no site has this model and metric."""
     found = [
         (row.tests[model][metric].value, row.name)
         for row in rows
@@ -78,8 +78,8 @@ def higher_is_better(metric: str) -> bool:
 
 
 def monitored_metric(training: TrainingConfig, names: Collection[str]) -> str | None:
-    """Return the metric that choices were made by, out of `names`; `None` if there are none."""
-    # "auto" is the first of the configured metrics, as in common/metrics.py.
+    """Return the metric, out of `names`, that selected the round; `None` if there are none."""
+    # "auto" is the first configured metric, as in common/metrics.py.
     for name in (training.monitor, *training.metrics[:1]):
         if name in names:
             return str(name)

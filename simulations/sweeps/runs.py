@@ -1,7 +1,7 @@
-"""Runs of one scenario under several settings: the cells of a table.
+"""Runs of one scenario with several settings: the cells of a table.
 
-Each cell is an ordinary run folder below one folder. A cell that is finished there is not run again, so that
-a table that was killed goes on where it was; one that fails is told and leaves the others alone.
+Each cell is an ordinary run folder in one folder. Finished cells are not repeated, so a table that was killed
+can be continued; a cell that fails is reported and does not affect the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Cell:
     """One run of a table.
 
     Attributes:
-        name: unique in the table, fit for a folder; settings: `key=value` overrides of the scenario.
+        name: unique in the table, valid as a folder name; settings: `key=value` overrides of the scenario.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of a cell: its run, or why there is none."""
+    """The result of a cell: its run, or the error."""
 
     cell: Cell
     run: RunFolder | None
@@ -48,7 +48,7 @@ def load_cells(source: str, cells: Sequence[Cell], settings: Sequence[str]) -> l
     """Return the scenario of each cell, all checked before the first one runs.
 
     Args:
-        source: scenario file or built-in name; settings: overrides that all cells share.
+        source: scenario file or built-in name; settings: overrides of all cells.
 
     Raises:
         ConfigError: with the problems of all cells.
@@ -74,7 +74,7 @@ def run_cells(
 
     Args:
         cells: of the table; scenarios: theirs, as `load_cells` returned them.
-        folder: that gets a run folder a cell; say: is told of each cell.
+        folder: gets a run folder per cell; say: called with a message on each cell.
     """
     done = []
     for number, (cell, scenario) in enumerate(zip(cells, scenarios, strict=True), start=1):
@@ -90,7 +90,7 @@ def run_cells(
 
 
 def finished_run(scenario: Scenario, folder: Path) -> RunFolder:
-    """Return a finished run of a scenario in a folder: one that is there, one that goes on, or a new one.
+    """Return a finished run of a scenario in a folder: an existing, a resumed, or a new one.
 
     Raises:
         ShoalError: the run failed.
@@ -110,6 +110,6 @@ def finished_run(scenario: Scenario, folder: Path) -> RunFolder:
 
 
 def _same(one: Scenario, other: Scenario) -> bool:
-    """Tell whether two runs give the same bits: where they run and what they leave behind may differ."""
+    """Whether two runs have bit-identical results: where they run and what they write may differ."""
     apart = {"resources": True, "output": True}
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)

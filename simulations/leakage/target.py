@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
 def _changed(run: RunFolder, what: str) -> RunError:
     return RunError(
         f"the data have changed since {run.name}: {what}",
-        hint="put the data back as they were, or run the scenario again and attack that run",
+        hint="restore the data, or run the scenario again and attack the new run",
     )
 
 

@@ -1,8 +1,8 @@
-"""What only a simulation can do: pool the rows of all clients, play malicious ones, and outlive a run.
+"""What only a simulation can do: pool the rows of all clients, simulate malicious ones, outlive a run.
 
-The pooled rows are one more client, behind the last one's index, that no strategy ever sees. Its
-training rows are the union of all clients' training rows, and likewise for validation: no client's
-test rows are among them. They are honest whatever the scenario's attack is.
+The pooled rows are one more client, with the index after the last, that no strategy sees. Its training rows
+are the union of all clients' training rows, and likewise for validation; they include no test rows. This
+client is honest whatever the scenario's attack is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shoal.simulations.attacks.adversary import make_adversary
 
 
 class PooledRuntime(ClientRuntime):
-    """A runtime with the attack, and one more client, `pooled_client`, that holds everybody's rows."""
+    """A runtime with the attack, and one more client, `pooled_client`, with the rows of all clients."""
 
     def __init__(self, scenario: Scenario, population: Population) -> None:
         super().__init__(scenario, population)

@@ -1,4 +1,4 @@
-"""The exact answer where there is one: least squares for a model of one linear unit."""
+"""The exact solution for a model of one linear unit: least squares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shoal.common.preprocessing import PreprocessingSpec
 from shoal.common.schema import Population
 from shoal.common.weights import record_to_weights
 
-_MOST_CLIENTS = 10_000  # pooling more rows than these hold would cost more than the run
+_MOST_CLIENTS = 10_000  # pooling the rows of more clients would cost more than the run
 
 
 def closed_form(
@@ -19,12 +19,12 @@ def closed_form(
 ) -> dict[str, dict[str, float]] | None:
     """Return learnt and exact coefficients in the columns' own units.
 
-    The exact ones minimise the mean squared error over all clients' training rows: FedAvg weighted
-    by examples, with one full-batch step a round, is gradient descent on that very function. The
-    learnt ones undo the scaling: w (x - shift) / scale + b = (w / scale) x + b - w shift / scale.
+    The exact ones minimise the mean squared error over all clients' training rows; FedAvg weighted by
+    examples with one full-batch step per round is gradient descent on the same function. The learnt ones
+    are rescaled: w (x - shift) / scale + b = (w / scale) x + b - w shift / scale.
 
     Returns:
-        coefficient → {"learnt": …, "exact": …}; `None` where there is no closed form: another model,
+        coefficient → {"learnt": …, "exact": …}; `None` if there is no closed form: another model,
         inputs that are not all numbers, missing values, or very many clients.
     """
     plain = len(spec.numeric) == spec.input_spec.shape[0]

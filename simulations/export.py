@@ -1,4 +1,4 @@
-"""Writes a model that takes raw rows: the learnt weights behind the preprocessing layers."""
+"""Writes a model that takes raw rows: preprocessing layers followed by the trained model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def export_model(
     """Save a `.keras` file whose inputs are the raw columns.
 
     Args:
-        scenario: names the model; schema: gives its outputs.
-        spec: the preprocessing that goes into the file.
-        arrays: the learnt shared weights; others are as the seed makes them.
-        path: the file; written beside itself first, so that a crash leaves no half file.
+        scenario: for the model; schema: for its outputs.
+        spec: the preprocessing to include in the file.
+        arrays: the learnt shared weights; the others are the initial ones.
+        path: the file; written to a temporary file first, so that a crash leaves no incomplete file.
     """
     trained = load_trained(scenario, schema, spec, arrays)
     part = path.with_name(f".{path.name}.part.keras")
@@ -41,7 +41,7 @@ def export_model(
 def load_trained(
     scenario: Scenario, schema: Schema, spec: PreprocessingSpec, arrays: ArrayRecord
 ) -> keras.Model:
-    """Build the scenario's model and give it learnt weights, the shared ones."""
+    """Build the scenario's model and set the learnt shared weights."""
     model = build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
     roles = WeightSpec.of(model, local_statistics=scenario.model.aggregate_statistics == "local")
     model.set_weights(roles.with_shared(model.get_weights(), record_to_weights(arrays)))

@@ -1,4 +1,4 @@
-"""Ctrl-C once: the round that is being done is finished and saved. Twice: the run ends at once."""
+"""Ctrl-C once: the current round is finished and saved. Twice: the run ends at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import threading
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is how schedulers and containers ask
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # schedulers and containers send SIGTERM
 
 
 class Interrupts:
-    """A context in which the first signal is only remembered, while rounds are running.
+    """A context in which the first signal during rounds is only recorded.
 
-    Outside the main thread, where Python takes no signals, it does nothing.
+    Outside the main thread, where Python handles no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -23,21 +23,21 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        """Take the signals over."""
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def stop(self, more: bool) -> bool:
-        """Tell whether the run shall end here; it is asked after each round.
+        """Whether the run should end now; called after each round.
 
         Args:
-            more: whether another round follows, at whose end it is asked again.
+            more: whether another round follows, after which this is called again.
         """
         self._patient = more
         return self._asked
@@ -46,4 +46,4 @@ class Interrupts:
         if self._asked or not self._patient:
             raise KeyboardInterrupt
         self._asked = True
-        print("\nfinishing this round and saving it; once more to leave at once", file=sys.stderr)
+        print("\nfinishing and saving this round; press Ctrl-C again to stop at once", file=sys.stderr)

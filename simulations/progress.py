@@ -1,4 +1,4 @@
-"""Progress of a run: a live table on a terminal, one line a round elsewhere."""
+"""Progress of a run: a live table on a terminal, otherwise one line per round."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from shoal.simulations.results.sites import monitored_metric
 from shoal.simulations.results.text import count, duration, metric_name, number, rate, round_line
 
 VISIBLE = 12  # rounds in the live table
-RECENT = 5  # rounds whose mean time tells how long the others will take
+RECENT = 5  # rounds whose mean time predicts the remaining time
 
 
 class ProgressDisplay:
-    """An `Observer` that shows what it is told.
+    """An `Observer` that displays each event.
 
-    Use it in a `with` statement, so that Ctrl-C frees the terminal.
+    Use it in a `with` statement, so that Ctrl-C restores the terminal.
 
     Args:
         scenario: what runs.
-        console: where to show it; `None` takes the standard output.
+        console: where to show it; `None` means the standard output.
     """
 
     def __init__(self, scenario: Scenario, console: Console | None = None) -> None:
@@ -56,14 +56,14 @@ class ProgressDisplay:
         self.close()
 
     def close(self) -> None:
-        """Leave the table as it is and free the terminal; further calls do nothing."""
+        """Keep the last table and restore the terminal; later calls do nothing."""
         if self._live:
             self._live.stop()
             self._live = None
             atexit.unregister(self.close)
 
     def on_message(self, text: str) -> None:
-        """Show a step outside rounds."""
+        """Show a step outside the rounds."""
         self._console.print(escape(text), highlight=False, soft_wrap=not self._console.is_terminal)
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
@@ -81,7 +81,7 @@ class ProgressDisplay:
         elif self._live is None:
             self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2)
             self._live.start(refresh=True)
-            atexit.register(self.close)  # else an error outside a `with` leaves the cursor hidden
+            atexit.register(self.close)  # otherwise an error outside a `with` leaves the cursor hidden
         else:
             self._live.refresh()
 
@@ -96,7 +96,7 @@ class ProgressDisplay:
         """Return the expected seconds until the last round; `None` before the first has been timed."""
         if not self._seconds:
             return None
-        # The first round also starts workers and compiles: it says little about the others.
+        # The first round also starts workers and compiles, so it does not predict the others.
         recent = list(self._seconds)
         if len(recent) > 1 and self._rows[-1].round <= RECENT:
             recent = recent[1:]

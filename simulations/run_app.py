@@ -1,4 +1,4 @@
-"""Runs a Flower ServerApp and ClientApp written by someone else on our engine."""
+"""Runs the user's own Flower ServerApp and ClientApp on shoal's engine."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def run_app(
     """Run a pair of Flower apps.
 
     Args:
-        server_app: "package.module:name" of a ServerApp, looked up from the present folder.
+        server_app: "package.module:name" of a ServerApp, relative to the current directory.
         client_app: "package.module:name" of a ClientApp.
-        clients: how many nodes the apps see; each gets "partition-id" and "num-partitions".
-        backend: "ray" or "serial"; workers: Ray workers, 0 for one a core.
+        clients: number of nodes that the apps see; each gets "partition-id" and "num-partitions".
+        backend: "ray" or "serial"; workers: Ray workers, 0 for one per core.
 
-    The run config is `[tool.flwr.app.config]` of a `pyproject.toml` in the present folder.
+    The run config is `[tool.flwr.app.config]` of a `pyproject.toml` in the current directory.
     """
     kind: Literal["ray", "serial"] = "serial" if backend == "serial" else "ray"
     resources = ResourcesConfig(backend=kind, workers=workers)
     server = _load(server_app, ServerApp)
-    _load(client_app, ClientApp)  # fails here, in words, rather than in every worker
+    _load(client_app, ClientApp)  # fails here, with a clear message, rather than in every worker
     identify_process(_RUN_ID)
     config = run_config_values(_app_config(Path("pyproject.toml")))
     federation = WorkerContext(_RUN_ID, config, clients, show_errors=True)

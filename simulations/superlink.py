@@ -1,7 +1,7 @@
-"""The same apps under Flower's own deployment: `flwr run` on a SuperLink and SuperNodes.
+"""The same apps on Flower's own deployment: `flwr run` with a SuperLink and SuperNodes.
 
-`[tool.flwr.app]` in pyproject.toml names them; docs/transport.md has the commands. A SuperNode says in its
-node config who it is and where its rows are; the server finds the sites by asking each node for its name.
+`[tool.flwr.app]` in pyproject.toml names them; docs/transport.md has the commands. The node config of a
+SuperNode gives its name and the location of its rows; the server asks each node for its name.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _ARRIVAL_S: Final = 120.0
 
 
 class SuperLinkGrid(CohortGrid):
-    """A Grid over a SuperLink's, with the node ids that the sites have in a simulation."""
+    """A Grid over a SuperLink's Grid, with the node ids that the sites have in a simulation."""
 
     def __init__(self, grid: Grid, sites: Sites, nodes: Sequence[int]) -> None:
-        """Make a Grid.
+        """Create a Grid.
 
         Args:
             grid: of the SuperLink; sites: of this run; nodes: the SuperLink's node ids, by client.
@@ -51,11 +51,11 @@ class SuperLinkGrid(CohortGrid):
         self._nodes = nodes
 
     def traffic(self) -> list[WireLoad]:
-        """Return nothing: the SuperLink does not tell."""
+        """Return nothing: the SuperLink does not report traffic."""
         return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send messages and return their replies by ascending node id."""
+        """Send messages and return their replies in ascending order of node id."""
         asked = {self._nodes[self._sites.client(m.metadata.dst_node_id)]: m for m in messages}
         sent = []
         for node, message in asked.items():
@@ -91,7 +91,7 @@ def _find(grid: Grid, names: Sequence[str]) -> list[int]:
     """Return the node ids of the sites, by client.
 
     Raises:
-        TransportError: one is not there.
+        TransportError: one is missing.
     """
     found: dict[str, int] = {}
     end = time.monotonic() + _ARRIVAL_S
@@ -111,7 +111,7 @@ def _find(grid: Grid, names: Sequence[str]) -> list[int]:
 
 
 class SiteApp(ClientApp):
-    """The ClientApp of a SuperNode, made from its node config when it is first asked."""
+    """The ClientApp of a SuperNode, created from its node config for the first message."""
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer one message."""
@@ -132,7 +132,7 @@ class SiteApp(ClientApp):
         return app(message, context)
 
 
-@lru_cache(maxsize=1)  # a process that answers several messages reads its rows once
+@lru_cache(maxsize=1)  # a process that answers several messages reads its rows only once
 def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, clients: int) -> ClientApp:
     loaded, agreed = _scenario(scenario, settings), read_schema(schema)
     os.environ.update(worker_environment(loaded.resources.threads_per_worker))

@@ -1,7 +1,7 @@
-"""Writes where the time of a run went as a trace for chrome://tracing or https://ui.perfetto.dev.
+"""Writes a trace of a run's time for chrome://tracing or https://ui.perfetto.dev.
 
 Source of the format: Trace Event Format, Google, "JSON Array Format": a list of complete events ("X") and
-names of threads ("M"), whose closing bracket may be missing. So what is written survives a crash.
+names of threads ("M"), whose closing bracket may be missing. So the file remains valid after a crash.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TraceFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the list, so that the file is plain JSON."""
+        """Close the list, so that the file is valid JSON."""
         profiling.keep_spans(False)
         self._write()
         self._file.write(json.dumps({"name": "process_name", "ph": "M", "pid": 0, "args": {"name": "shoal"}}))
@@ -42,7 +42,7 @@ class TraceFile:
         self._file.close()
 
     def on_message(self, text: str) -> None:
-        """Write what was done up to a step outside rounds."""
+        """Write the spans up to a step outside the rounds."""
         self._write()
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:

@@ -1,1 +1,1 @@
-"""Differential privacy: where noise comes from, and what a run has spent (docs/privacy.md)."""
+"""Differential privacy: sources of noise, and accounting of the budget (docs/privacy.md)."""

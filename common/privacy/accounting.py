@@ -1,17 +1,18 @@
-"""What privacy costs, added up by Google's dp-accounting; the only place that knows it.
+"""Privacy accounting with Google's dp-accounting; the only module that uses it.
 
-Everything here is a Gaussian mechanism used many times, perhaps on a random part of the clients or rows:
+Everything here is a Gaussian mechanism that is used many times, possibly on a random sample of clients or
+rows:
 
-- `everyone`: all take part each time. Two data sets are neighbours if one has one member more.
-- `poisson`: each takes part by itself with a known probability. Neighbours as before (Mironov, Talwar,
-  Zhang: Rényi Differential Privacy of the Sampled Gaussian Mechanism, 2019).
-- `fixed`: so many of a known number, without replacement. Neighbours differ in what one member holds, so a
-  sum of clipped parts changes by up to twice the clipping norm (Wang, Balle, Kasiviswanathan: Subsampled
-  Rényi Differential Privacy and Analytical Moments Accountant, AISTATS 2019, theorem 27).
+- `everyone`: all members take part each time. Two data sets are neighbours if one has one more member.
+- `poisson`: each member takes part independently with a known probability. Neighbours as before (Mironov,
+  Talwar, Zhang: Rényi Differential Privacy of the Sampled Gaussian Mechanism, 2019).
+- `fixed`: a fixed number of a known population, without replacement. Neighbours differ in the data of one
+  member, so a sum of clipped parts changes by up to twice the clipping norm (Wang, Balle, Kasiviswanathan:
+  Subsampled Rényi Differential Privacy and Analytical Moments Accountant, AISTATS 2019, theorem 27).
 
-A member is what the promise protects: a client with all its rows, or one row. The accountants are Rényi
+A member is what the guarantee protects: a client with all its rows, or one row. The accountants are Rényi
 divergences (Mironov, CSF 2017) and privacy loss distributions (Koskela, Jälkö, Honkela, AISTATS 2020;
-Meiser, Mohammadi, CCS 2018), the latter of which has no bound for `fixed`.
+Meiser, Mohammadi, CCS 2018); the latter have no bound for `fixed`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 Accountant = Literal["rdp", "pld"]
 Sampling = Literal["everyone", "poisson", "fixed"]
 
-_FINEST: Final = 1e-4  # to which noise multipliers are solved, relative to the result
+_FINEST: Final = 1e-4  # relative precision of calculated noise multipliers
 _MOST_NOISE: Final = math.log(1e6)
 _ENDLESS: Final = 1e3  # stands for the logarithm of an infinite epsilon
-_ROUNDING: Final = 1e-6  # a budget is met from below, in sums that may differ by an ulp between machines
+_ROUNDING: Final = 1e-6  # tolerance, because sums may differ by an ulp between machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Charge:
 
     Attributes:
         noise_multiplier: standard deviation of the noise over the clipping norm of one member's part.
-        count: how often, at least 0.
+        count: number of uses, at least 0.
         sampling: who takes part.
         share: probability of taking part: sample size / population for "fixed".
         population: number of members that a "fixed" sample is drawn from; 0 otherwise.
@@ -65,7 +66,7 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant) -
     """Return the epsilon that all charges together have spent at `delta`; 0 for none.
 
     Args:
-        charges: of one kind of neighbours: a "fixed" one makes it "what one member holds" for all.
+        charges: if one of them is "fixed", neighbours differ in the data of one member for all of them.
         delta: in (0, 1).
         accountant: "rdp" or "pld".
     """
@@ -80,7 +81,7 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant) -
 
 
 def over(spent: float, budget: float) -> bool:
-    """Tell whether an epsilon is more than a budget that noise was solved for, beyond rounding."""
+    """Whether an epsilon exceeds a budget for which noise was calculated, beyond rounding."""
     return spent > budget * (1 + _ROUNDING)
 
 
@@ -95,12 +96,12 @@ def _by_divergences(charges: Sequence[Charge], delta: float, replaced: bool) -> 
 
 @lru_cache(maxsize=65_536)
 def _divergences(charge: Charge, replaced: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the orders, and the Rényi divergence of one use at each: a hundredth of a second, so kept."""
+    """Return the orders, and the Rényi divergence of one use at each; cached, as it takes 10 ms."""
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(neighboring_relation=_relation(replaced))
     accountant.compose(_event(charge, replaced))
-    # dp-accounting (0.6) has no public way to them, and adds up anew what it has added up before.
+    # dp-accounting (0.6) has no public access to them, and recomputes them for every sum.
     return np.asarray(accountant._orders), np.asarray(accountant._rdp)
 
 
@@ -116,7 +117,7 @@ def _by_losses(charges: Sequence[Charge], delta: float, replaced: bool) -> float
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what dp-accounting says of orders that it leaves out: epsilon is only larger without them."""
+    """Suppress dp-accounting's warnings about orders that it skips: this can only increase epsilon."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -132,7 +133,7 @@ def solve_noise(
     """Return the smallest noise multiplier with which charges stay within a budget, to one part in 10^4.
 
     Args:
-        charges: gives the charges for a noise multiplier; more noise must not cost more.
+        charges: returns the charges for a noise multiplier; more noise must not cost more.
         budget: epsilon, above 0; delta, accountant: as for `epsilon`.
 
     Raises:
@@ -156,15 +157,15 @@ def solve_noise(
     while excess(low) <= 0:
         low -= math.log(2)
     found = float(brentq(excess, low, high, xtol=_FINEST / 2)) + _FINEST / 2
-    while excess(found) > 0:  # the root is met to within its tolerance, from either side
+    while excess(found) > 0:  # the solver may stop on either side of the root
         found += _FINEST / 2
     return math.exp(found)
 
 
 def neighbours(charges: Sequence[Charge], member: str) -> str:
-    """Say which data sets the promise makes hard to tell apart; `member`: "client" or "training row"."""
+    """Describe the neighbouring data sets of a guarantee; `member`: "client" or "training row"."""
     if any(charge.sampling == "fixed" for charge in charges):
-        return f"differ in all that one {member} holds"
+        return f"differ in all data of one {member}"
     return f"differ by the presence of one {member}"
 
 
@@ -175,10 +176,10 @@ def _relation(replaced: bool) -> NeighboringRelation:
 
 
 def _event(charge: Charge, replaced: bool) -> DpEvent:
-    """Return one use of a charge; `replaced`: what one member holds changes, not whether it is there."""
+    """Return one use of a charge; `replaced`: neighbours differ in one member's data, not its presence."""
     import dp_accounting
 
-    # Its part leaves the sum and another one comes in.
+    # One part is removed from the sum and another one is added.
     gaussian = dp_accounting.GaussianDpEvent(charge.noise_multiplier / (2 if replaced else 1))
     if charge.sampling == "poisson" and charge.share < 1:
         return dp_accounting.PoissonSampledDpEvent(charge.share, gaussian)

@@ -1,4 +1,4 @@
-"""A file of what has been charged to a privacy budget, on the disk before anything can leave."""
+"""A durable file of charges to a privacy budget; a charge is on disk before anything is sent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from shoal.common.journal import Journal
 
 
 class Charges:
-    """What has been charged so far, oldest first.
+    """The charges so far, oldest first.
 
     Args:
         path: the file; `None` keeps the account in memory only.
 
     Raises:
-        RunError: a line of it is damaged: one must not go on as if it counted nothing.
+        RunError: a line is damaged; continuing would ignore its charge.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -26,7 +26,7 @@ class Charges:
         self.entries: list[Mapping[str, Any]] = [] if path is None or not path.exists() else _read(path)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry; it is on the disk when this returns.
+        """Add an entry; it is on disk when this returns.
 
         Raises:
             OSError: it could not be written, e.g. because the disk is full; then nothing is charged.
@@ -42,10 +42,10 @@ class Charges:
 
 
 class Account:
-    """What the rows of one client have been used for, over the runs that it took part in.
+    """The privacy account of one client's rows, over all runs in which it took part.
 
     Args:
-        charges: the file; run: the run that it takes part in now, of which alone there is a budget.
+        charges: the file; run: the current run, to which the budget applies.
     """
 
     def __init__(self, charges: Charges, run: str) -> None:
@@ -53,18 +53,18 @@ class Account:
         self._run = run
 
     def charge(self, number: int) -> int:
-        """Charge a round of training, durably; return how many of this run have been."""
+        """Charge a training round durably; return the number of charged rounds of this run."""
         self._charges.add({"run": self._run, "round": number})
         return self.rounds
 
     @property
     def rounds(self) -> int:
-        """Rounds of this run that have been charged, also those that were asked for twice."""
+        """Number of charged rounds of this run; a round that was asked for twice counts twice."""
         return sum(entry.get("run") == self._run for entry in self._charges.entries)
 
 
 def _read(path: Path) -> list[Mapping[str, Any]]:
-    """Read the entries without a torn last line: `add` had not returned, so nothing has left."""
+    """Read the entries without an incomplete last line: `add` had not returned, so nothing was sent."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     entries: list[Mapping[str, Any]] = []
@@ -74,8 +74,8 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
             int(entry["round"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"line {number} of {path} is damaged, so what has been spent cannot be told",
-                hint="put it back from a copy; a run must not go on without its ledger",
+                f"line {number} of {path} is damaged, so the budget spent is unknown",
+                hint="restore the file from a copy; a run must not continue without its ledger",
             ) from error
         entries.append(entry)
     return entries

@@ -1,12 +1,12 @@
-"""Where noise comes from: the run's seed in a simulation, the operating system's secrets in a pilot.
+"""Sources of noise: the run's seed in a simulation, the operating system in a pilot.
 
-Noise that somebody can predict protects nothing. A simulation uses the seeded generators of
-`common/seeds.py`, so that one seed gives the same bits again; a pilot uses the key stream of ChaCha20
-(RFC 8439) under a fresh key of the operating system, which nobody can predict from what they see of it.
+Predictable noise protects nothing. A simulation uses the seeded generators of `common/seeds.py`, so that its
+results are reproducible; a pilot uses a ChaCha20 key stream (RFC 8439) with a fresh key from the operating
+system, which nobody can predict from its output.
 
-Floating-point noise has gaps that tell of what it was added to (Mironov: On Significance of the Least
-Significant Bits For Differential Privacy, CCS 2012). So sums are rounded to a grid and get whole numbers of
-grid steps as noise: integers have no gaps.
+Floating-point noise has gaps that can reveal the value it was added to (Mironov: On Significance of the Least
+Significant Bits For Differential Privacy, CCS 2012). So sums are rounded to a grid, and the noise is a whole
+number of grid steps: integers have no gaps.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 from shoal.common.seeds import Purpose, generator
 
 Source = Literal["seeded", "system"]
-# How each source is told of in results, reports and privacy statements.
+# Description of each source in results, reports and privacy statements.
 SOURCES: Final[dict[Source, str]] = {
-    "seeded": "seeded generator (PCG64): reproducible, and so no protection against who knows the seed",
+    "seeded": "seeded generator (PCG64): reproducible, so no protection against anyone who knows the seed",
     "system": "operating system's generator (ChaCha20 key stream)",
 }
 
 _GRID_BITS: Final = 30  # grid steps in a standard deviation, as a power of two
-# Rounding to float32 and to the grid can move a sum by more than the clipping norm allows, by less than this.
+# Rounding to float32 and to the grid can move a sum beyond the clipping norm, by less than this.
 SLACK: Final = 1 + 2.0**-10
 
 
 class Randomness(Protocol):
-    """Independent draws; each call goes on where the last one ended."""
+    """Independent draws; each call continues the stream."""
 
     def normal(self, size: int) -> NDArray[np.float64]:
         """Return standard normal numbers, (size,)."""
@@ -65,7 +65,7 @@ class SystemRandomness:
     """Draws of a ChaCha20 key stream whose key and nonce come from the operating system."""
 
     def __init__(self) -> None:
-        # 256 GB of key stream before the block counter wraps: more than any run draws.
+        # The block counter wraps after 256 GB of key stream, more than any run draws.
         nonce = bytes(4) + os.urandom(12)
         self._stream = Cipher(ChaCha20(os.urandom(32), nonce), mode=None).encryptor()
 
@@ -90,10 +90,10 @@ class SystemRandomness:
 def randomness(
     source: Source, seed: int, purpose: Purpose, *, round: int = 0, client: int = 0
 ) -> SeededRandomness | SystemRandomness:
-    """Return what one purpose, round and client draws from.
+    """Return the draws of one purpose, round and client.
 
     Args:
-        source: "seeded" gives the same draws again for the same other arguments; "system" never does,
+        source: "seeded" returns the same draws for the same other arguments; "system" never does,
             and ignores them.
         seed, purpose, round, client: as for `common.seeds.generator`.
     """
@@ -112,7 +112,7 @@ def with_noise(values: NDArray[Any], stddev: float, draws: Randomness) -> NDArra
         values: finite, (numbers,).
         stddev: standard deviation, above 0. Rounding adds half a step to each number: that is covered
             where `stddev` holds `SLACK`.
-        draws: gives the noise.
+        draws: source of the noise.
     """
     step = 2.0 ** (math.floor(math.log2(stddev)) - _GRID_BITS)
     noise = np.rint(draws.normal(values.size) * (stddev / step))

@@ -1,6 +1,6 @@
-"""The noise of units "client" and "local": given, or solved for from the budget of the whole run.
+"""The noise of units "client" and "local": given, or calculated from the budget of the whole run.
 
-Unit "record" has a plan of its own for each client (`common/privacy/record.py`), since its sampling depends
+Unit "record" has a separate plan for each client (`common/privacy/record.py`), because its sampling depends
 on the client's rows.
 """
 
@@ -16,27 +16,27 @@ from shoal.common.errors import BudgetError
 from shoal.common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
 from shoal.common.privacy.mechanisms import mechanism_of
 
-# Share of a round's privacy (as 1 / z²) that counting the clipped updates may take, where the paper's
-# choice of noise, a twentieth of the cohort, would take more.
+# Maximum share of a round's privacy (as 1 / z²) for counting the clipped updates, if the paper's choice of
+# noise, a twentieth of the cohort, would take more.
 _COUNT_SHARE: Final = 0.1
-_NAMES_SHARE: Final = 1e-3  # of delta: for a name of one member that is published against all odds
+_NAMES_SHARE: Final = 1e-3  # of delta: for the unlikely event that a name of a single member is published
 
 
 def delta_of_names(privacy: PrivacyConfig) -> float:
-    """Return the part of privacy.delta that publishing noisy names may take; 0 where none are."""
+    """Return the part of privacy.delta reserved for publishing noisy names; 0 if there are none."""
     return 0.0 if privacy.statistics_epsilon is None else _NAMES_SHARE * privacy.delta
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPrivacyPlan:
-    """How a run keeps its promise to clients.
+    """The noise and accounting of a run that protects clients.
 
     Attributes:
         noise_multiplier: of a whole round: standard deviation over clip_norm.
         sampling, share, population: of clients, as in `Charge`.
-        before: what is charged before the first round (statistics).
-        delta, accountant: how it is added up.
-        budget: epsilon that may be spent; infinite where none is set.
+        before: charges before the first round (statistics).
+        delta, accountant: of the accounting.
+        budget: maximum epsilon; infinite if not set.
     """
 
     noise_multiplier: float
@@ -49,29 +49,29 @@ class ClientPrivacyPlan:
     budget: float
 
     def charges(self, rounds: int) -> tuple[Charge, ...]:
-        """Return everything that a member has been charged for after `rounds` rounds of its own."""
+        """Return all charges of a member after it took part in `rounds` rounds."""
         return (
             *self.before,
             Charge(self.noise_multiplier, rounds, self.sampling, self.share, self.population),
         )
 
     def epsilon(self, rounds: int) -> float:
-        """Return what is spent after `rounds` rounds, in each of which a member could take part."""
+        """Return the epsilon spent after `rounds` rounds in which a member could take part."""
         return epsilon(self.charges(rounds), self.delta, self.accountant)
 
     def require(self, rounds: int) -> None:
-        """Refuse a round that there is no budget for.
+        """Raise if there is no budget for another round.
 
         Args:
-            rounds: that a member will have taken part in.
+            rounds: number of rounds of a member, including this one.
 
         Raises:
-            BudgetError: it would pass the budget.
+            BudgetError: the round would exceed the budget.
         """
         spent = self.epsilon(rounds)
         if over(spent, self.budget):
             raise BudgetError(
-                f"with round {rounds} this client would have spent epsilon = {spent:.4g} at delta = "
+                f"after round {rounds} this client would have spent epsilon = {spent:.4g} at delta = "
                 f"{self.delta:g}, more than the budget of {self.budget:g}",
                 hint="start a new run with a larger privacy.epsilon, or with more noise",
             )
@@ -81,7 +81,7 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
     """Return the plan of a scenario with unit "client" or "local".
 
     Args:
-        scenario: gives budget, rounds and cohort; clients: in the federation.
+        scenario: for budget, rounds and cohort; clients: number in the federation.
         before: what is charged before the first round.
 
     Raises:
@@ -91,7 +91,7 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
     mechanism = mechanism_of(privacy)
     sampling: Sampling = "everyone"
     share, population = 1.0, 0
-    # A client knows when it is asked, so against the server (local) nothing is gained by sampling.
+    # The server knows which clients it asks, so sampling does not help against it (local).
     if mechanism.server_noise and 0 < size < clients:
         sampling, share = scenario.strategy.sampling, size / clients
         population = clients if sampling == "fixed" else 0
@@ -126,7 +126,7 @@ def _solved(
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How the noise of a round is divided between the sum of updates and the count of clipped ones.
+    """The division of a round's noise between the sum of updates and the count of clipped updates.
 
     Attributes:
         update: noise multiplier of the sum of updates.
@@ -138,7 +138,7 @@ class Split:
 
 
 def divided(noise_multiplier: float, cohort: float) -> Split:
-    """Divide a round's noise for adaptive clipping, so that both parts together cost what it would.
+    """Divide a round's noise for adaptive clipping, so that both parts together cost the same.
 
     Andrew, Thakkar, McMahan, Ramaswamy: Differentially Private Learning with Adaptive Clipping, NeurIPS
     2021, theorem 1: z = (z_update^-2 + (2 σ_count)^-2)^(-1/2), where bits are centred at 1/2, so that one

@@ -1,11 +1,11 @@
-"""What DP-SGD promises a single row, and the noise that it takes.
+"""The guarantee of DP-SGD for a single row, and the noise that it needs.
 
-Each step takes each row with the same probability q, on its own, and adds Gaussian noise of z times the
+Each step includes each row independently with the same probability q, and adds Gaussian noise of z times the
 clipping norm to the sum of clipped gradients: the Poisson-sampled Gaussian mechanism, composed over all steps
 of all rounds (Abadi et al.: Deep Learning with Differential Privacy, CCS 2016). Two data sets are neighbours
-if one has one row more.
+if one has one more row.
 
-The number of rows a client holds is taken as known: q and the number of steps follow from it.
+The number of rows of a client is treated as known: q and the number of steps depend on it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from shoal.common.privacy.plan import delta_of_names
 
 @dataclass(frozen=True, slots=True)
 class RecordPlan:
-    """How a client of some size trains under a budget.
+    """The noise and accounting of a client with a given number of rows.
 
     Attributes:
         noise_multiplier: standard deviation of the noise on a sum of gradients, as a multiple of clip_norm.
         sampling_probability: of each row in each step, in (0, 1].
-        steps_a_round: optimisation steps; rounds: that the noise was chosen for, all with this client.
-        delta: chance with which the promise may fail.
-        budget: epsilon that may be spent; infinite where only the noise was given.
-        accountant: how epsilon is added up.
+        steps_a_round: optimisation steps; rounds: for which the noise was calculated, all with this client.
+        delta: of the guarantee.
+        budget: maximum epsilon; infinite if only the noise was given.
+        accountant: "rdp" or "pld".
         before: what is charged before the first round (statistics).
     """
 
@@ -44,7 +44,7 @@ class RecordPlan:
     before: tuple[Charge, ...] = ()
 
     def charges(self, rounds: int) -> tuple[Charge, ...]:
-        """Return everything that a row has been charged for after so many rounds."""
+        """Return all charges of a row after this number of rounds."""
         steps = self.steps_a_round * rounds
         return (*self.before, _charge(self.noise_multiplier, self.sampling_probability, steps))
 
@@ -55,7 +55,7 @@ def record_plan(
     """Return the plan of a client.
 
     Args:
-        privacy: noise_multiplier, or epsilon to solve it from.
+        privacy: noise_multiplier, or epsilon from which to calculate it.
         training: rounds, and batch size and epochs (or steps) of each.
         rows: training rows of the client, at least 1.
         before: what is charged before the first round.
@@ -77,26 +77,27 @@ def epsilon_after(plan: RecordPlan, rounds: int) -> float:
     return epsilon(plan.charges(rounds), plan.delta, plan.accountant)
 
 
-def require_budget(plan: RecordPlan, number: int) -> None:
-    """Refuse a round that a client's rows have no budget for.
+def require_budget(plan: RecordPlan, round_number: int) -> None:
+    """Raise if a client's rows have no budget for a round.
 
     Args:
-        plan: of the client; number: of the round, starting at 1.
+        plan: of the client; round_number: starting at 1.
 
     Raises:
         BudgetError: the round is beyond the plan, or its epsilon beyond the budget.
     """
-    if number > plan.rounds:
+    if round_number > plan.rounds:
         raise BudgetError(
-            f"round {number} was asked for, but the noise was chosen for {plan.rounds} rounds",
-            hint="start a new run with training.rounds as large as wanted: its noise is chosen for them",
+            f"the server asked for round {round_number}, but the noise was calculated for {plan.rounds} "
+            "rounds",
+            hint="start a new run with a larger training.rounds, for which the noise is then calculated",
         )
-    spent = epsilon_after(plan, number)
+    spent = epsilon_after(plan, round_number)
     if over(spent, plan.budget):
         raise BudgetError(
-            f"after round {number} the rows would have epsilon = {spent:.4g} at delta = {plan.delta:g}, "
-            f"more than the budget of {plan.budget:g}",
-            hint="raise privacy.noise_multiplier, leave it out (it is then solved for), or take fewer rounds",
+            f"after round {round_number} the rows would have epsilon = {spent:.4g} at delta = "
+            f"{plan.delta:g}, more than the budget of {plan.budget:g}",
+            hint="raise privacy.noise_multiplier, remove it (it is then calculated), or use fewer rounds",
         )
 
 
@@ -104,7 +105,7 @@ def _charge(noise: float, q: float, steps: int) -> Charge:
     return Charge(noise, steps, "poisson", q)
 
 
-@lru_cache(maxsize=4096)  # clients of one size have one plan
+@lru_cache(maxsize=4096)  # clients of the same size have the same plan
 def _solved(
     q: float, steps: int, before: tuple[Charge, ...], budget: float, delta: float, accountant: Accountant
 ) -> float:

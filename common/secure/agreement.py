@@ -1,7 +1,7 @@
-"""Keys that two clients agree on through the server, and what is sealed with them.
+"""Keys that two clients agree on through the server, and encryption with them.
 
-X25519 (RFC 7748) gives two clients a common secret, HKDF-SHA256 (RFC 5869) makes of it a key for one use:
-its info names the purpose, the session and both public keys, so that no key ever serves twice.
+X25519 (RFC 7748) gives two clients a common secret, from which HKDF-SHA256 (RFC 5869) derives a key per use:
+its info contains the purpose, the session and both public keys, so that no key is ever used twice.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LABEL: Final = b"shoal secure aggregation 1 "
 class KeyPair:
     """A private X25519 key and its public one, 32 bytes each."""
 
-    private: bytes = field(repr=False)  # it shall not end up in a log
+    private: bytes = field(repr=False)  # keeps it out of logs
     public: bytes
     _key: X25519PrivateKey = field(repr=False, compare=False)
 
     @classmethod
     def new(cls) -> KeyPair:
-        """Return a new pair, drawn by the operating system."""
+        """Return a new pair from the operating system's generator."""
         return cls.of(os.urandom(KEY_BYTES))
 
     @classmethod
@@ -46,13 +46,13 @@ class KeyPair:
         """Return the X25519 secret with another's public key, 32 bytes.
 
         Raises:
-            DisclosureError: the public key is none, or of low order, with which the secret would be known.
+            DisclosureError: the public key is invalid, or of low order, which would make the secret known.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:
             raise DisclosureError(
-                "a public key in secure aggregation is not one that hides anything"
+                "a public key in secure aggregation is invalid, or makes the shared secret predictable"
             ) from error
 
 
@@ -65,8 +65,8 @@ def mask_key(own: KeyPair, public: bytes, session: bytes, asked: bytes) -> bytes
     """Return the key of the mask between two clients, the same for both.
 
     Args:
-        own: of one; public: of the other; session: id.
-        asked: digest of what each was asked; the keys of two that were asked different things differ.
+        own: of one client; public: of the other; session: id.
+        asked: digest of the request; clients with different requests get different keys.
 
     Raises:
         DisclosureError: as `KeyPair.exchange`.
@@ -83,7 +83,7 @@ def channel_keys(own: KeyPair, public: bytes, session: bytes) -> tuple[bytes, by
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What one client can send another through the server, unread and unchanged.
+    """An encrypted and authenticated channel from one client to another through the server.
 
     Attributes:
         key: AES-256-GCM, of `channel_keys`; sender, receiver: client indices, which are authenticated too.
@@ -99,7 +99,7 @@ class Channel:
         return nonce + AESGCM(self.key).encrypt(nonce, text, self._about)
 
     def open(self, sealed: bytes) -> bytes | None:
-        """Return what was sealed; `None` if anybody has changed it, or sealed it for another."""
+        """Return the decrypted text; `None` if it was changed, or encrypted for another client."""
         try:
             return AESGCM(self.key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._about)
         except (InvalidTag, ValueError):

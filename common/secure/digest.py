@@ -1,8 +1,8 @@
-"""A hash of what a client was asked, which its masks depend on.
+"""A hash of the request to a client; the client's masks depend on it.
 
-Clients that were asked different things, whose inputs a server might so tell apart, put masks between them
-that do not cancel: their sum is noise. After Pasquini, Francati, Ateniese: Eluding Secure Aggregation in
-Federated Learning via Model Inconsistency, CCS 2022, section 6.
+If a server sends clients different requests, to isolate their inputs, the masks between these clients do not
+cancel: their sum is noise. After Pasquini, Francati, Ateniese: Eluding Secure Aggregation in Federated
+Learning via Model Inconsistency, CCS 2022, section 6.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shoal.common.arrays import view
 
 
 def digest(content: RecordDict) -> bytes:
-    """Return the SHA-256 of a message's records: the same for the same content, however it travelled."""
+    """Return the SHA-256 of a message's records: the same for the same content, on any transport."""
     found = sha256()
     for name, record in sorted(content.items()):
         found.update(repr(name).encode())

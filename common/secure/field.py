@@ -22,11 +22,11 @@ def split(
     prime: int = PRIME,
     draw: Callable[[int], int] = secrets.randbelow,
 ) -> list[int]:
-    """Divide a secret into shares, of which any `threshold` give it back and fewer tell nothing.
+    """Split a secret into shares; any `threshold` of them recover it, and fewer reveal nothing.
 
     Args:
         secret: in [0, prime); threshold: from 1 to the number of points.
-        points: where the polynomial is evaluated, one a share: distinct and not 0 modulo the prime.
+        points: where the polynomial is evaluated, one per share: distinct and not 0 modulo the prime.
         prime: of the field.
         draw: n → a uniform number in [0, n); each secret takes threshold - 1 of them.
 
@@ -34,7 +34,7 @@ def split(
         The shares, in the order of the points.
 
     Raises:
-        ValueError: something is outside these bounds.
+        ValueError: an argument is outside these bounds.
     """
     if not 0 <= secret < prime:
         raise ValueError("the secret is outside the field")
@@ -52,9 +52,9 @@ def split(
 
 
 def combine(shares: Mapping[int, int], *, prime: int = PRIME) -> int:
-    """Return the secret behind shares, by Lagrange's formula at 0.
+    """Recover the secret from shares, by Lagrange's formula at 0.
 
-    Fewer shares than the threshold, or wrong ones, give another number, and nothing tells.
+    Too few shares, or wrong ones, give a wrong number without an error.
 
     Args:
         shares: point → share, at least as many as the threshold; prime: of the field.
@@ -84,17 +84,17 @@ def _check(points: Sequence[int], prime: int) -> None:
 
 
 def secret_to_int(secret: bytes) -> int:
-    """Return the field element that stands for 32 bytes."""
+    """Return the field element that represents 32 bytes."""
     return int.from_bytes(secret)
 
 
 def int_to_secret(number: int) -> bytes | None:
-    """Return the 32 bytes that a field element stands for; `None` for the few that stand for none."""
+    """Return the 32 bytes that a field element represents; `None` for the few that represent none."""
     return number.to_bytes(SECRET_BYTES) if number < 2 ** (8 * SECRET_BYTES) else None
 
 
 def share_to_bytes(share: int) -> bytes:
-    """Return a share as 33 bytes, the highest first."""
+    """Return a share as 33 bytes, big-endian."""
     return share.to_bytes(SHARE_BYTES)
 
 
@@ -102,9 +102,9 @@ def share_from_bytes(share: bytes) -> int:
     """Return the share in 33 bytes.
 
     Raises:
-        ValueError: they are not 33, or stand for no element of the field.
+        ValueError: there are not 33 bytes, or they represent no element of the field.
     """
     number = int.from_bytes(share)
     if len(share) != SHARE_BYTES or number >= PRIME:
-        raise ValueError("these bytes are no share")
+        raise ValueError("these bytes are not a share")
     return number

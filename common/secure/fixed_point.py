@@ -1,4 +1,4 @@
-"""Real numbers as whole ones modulo 2^32, which masks hide perfectly and whose sum is exact.
+"""Encodes real numbers as integers modulo 2^32, which masks hide perfectly and whose sum is exact.
 
 A number x with |x| ≤ range and a weight w ≤ 1 becomes round(S · w · x / range). The levels S are the largest
 power of two with which a sum can never leave (-2^31, 2^31):
@@ -27,11 +27,11 @@ ROUNDING: Final = 0.5 + 2.0**-20  # in levels: of the rounding itself, and of do
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """How numbers of one kind become whole ones.
+    """The encoding of one kind of number.
 
     Attributes:
-        range: largest size of a number; larger ones are cut to it.
-        levels: S, of which `range` has so many, on either side of zero; a power of two.
+        range: maximum absolute value; larger numbers are clipped.
+        levels: S, the number of levels in `range`, on either side of zero; a power of two.
     """
 
     range: float
@@ -39,10 +39,10 @@ class FixedPoint:
 
     @classmethod
     def for_sum(cls, clients: int, range: float, stddev: float = 0.0) -> FixedPoint:
-        """Return the finest for a sum.
+        """Return the finest encoding for a sum.
 
         Args:
-            clients: most that are added up; range: largest size of a number of one client.
+            clients: maximum number in the sum; range: maximum absolute value of one client's number.
             stddev: of the noise in the sum, in units of the numbers.
 
         Raises:
@@ -55,16 +55,16 @@ class FixedPoint:
 
     @property
     def step(self) -> float:
-        """What one level stands for."""
+        """The size of one level."""
         return self.range / self.levels
 
     @property
     def error(self) -> float:
-        """Largest error of one number of one client, after it is cut to the range."""
+        """Largest error of one number of one client, after clipping."""
         return ROUNDING * self.step
 
     def encode(self, values: NDArray[Any], weight: float = 1.0) -> NDArray[np.int64]:
-        """Return finite numbers of any shape as whole ones, in [-levels, levels].
+        """Return finite numbers of any shape as integers in [-levels, levels].
 
         Args:
             values: finite; weight: in [0, 1], by which they are multiplied.
@@ -73,7 +73,7 @@ class FixedPoint:
         return np.rint(cut * (weight * self.levels / self.range)).astype(np.int64)
 
     def decode(self, whole: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the numbers that whole ones, or sums of them, stand for."""
+        """Return the numbers that integers, or sums of them, represent."""
         return whole.astype(np.float64) * self.step
 
 
@@ -83,5 +83,5 @@ def to_ring(whole: NDArray[np.int64]) -> Ring:
 
 
 def from_ring(ring: Ring) -> NDArray[np.int64]:
-    """Return the whole numbers in [-2^31, 2^31) that numbers modulo 2^32 stand for."""
+    """Return the integers in [-2^31, 2^31) that numbers modulo 2^32 represent."""
     return ring.view(np.int32).astype(np.int64)

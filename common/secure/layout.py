@@ -1,4 +1,4 @@
-"""What clients add up in a round of training: their update, and three numbers behind it."""
+"""The vector that clients sum in a training round: the update, followed by three numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shoal.common.secure.fixed_point import FixedPoint
 
 TRAILING: Final = 3  # weight, weighted loss, "within the clip norm"
-LOSS_BOUND: Final = 64.0  # a larger loss is cut to it
+LOSS_BOUND: Final = 64.0  # larger losses are clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class SumNoise:
 
 @dataclass(frozen=True, slots=True)
 class Summand:
-    """What one client adds.
+    """The contribution of one client.
 
     Attributes:
         update: an array for each floating-point weight of the model.
-        weight: in [0, 1], by which update and loss are multiplied; loss: mean over the client's rows.
-        within: 1/2 if the update's norm was within the clip norm, -1/2 if it was cut, 0 if it is not told.
-        tells_weight: whether the weight itself is added up too.
+        weight: in [0, 1], a factor of update and loss; loss: mean over the client's rows.
+        within: 1/2 if the update's norm was within the clip norm, -1/2 if it was clipped, 0 if not reported.
+        tells_weight: whether the weight itself is summed too.
     """
 
     update: Sequence[NDArray[Any]]
@@ -47,12 +47,12 @@ class Summand:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What clients have added up.
+    """The sum over clients.
 
     Attributes:
         update: an array for each weight of the model: weight · update over the clients; zeros for those
             that are not of floating point.
-        weight: sum of the weights that were told; loss: of weight · loss; within: of the clients' `within`.
+        weight: sum of the reported weights; loss: of weight · loss; within: of the clients' `within`.
     """
 
     update: list[NDArray[np.float64]]
@@ -67,12 +67,12 @@ def moving(weights: Sequence[NDArray[Any]]) -> list[int]:
 
 
 def length(weights: Sequence[NDArray[Any]]) -> int:
-    """Return how many numbers a client adds for a model."""
+    """Return the length of a client's vector for a model."""
     return sum(weights[k].size for k in moving(weights)) + TRAILING
 
 
 def scales(fixed: FixedPoint) -> tuple[FixedPoint, FixedPoint, FixedPoint]:
-    """Return how weight, loss and bit become whole numbers, in as many levels as the update."""
+    """Return the encoding of weight, loss and bit, with as many levels as the update."""
     return (
         FixedPoint(1.0, fixed.levels),
         FixedPoint(LOSS_BOUND, fixed.levels),
@@ -81,7 +81,7 @@ def scales(fixed: FixedPoint) -> tuple[FixedPoint, FixedPoint, FixedPoint]:
 
 
 def encode(summand: Summand, fixed: FixedPoint) -> NDArray[np.int64]:
-    """Return what a client adds as whole numbers.
+    """Return a client's contribution as integers.
 
     The weight is rounded to a level first, so that the sum of the weights is exact.
     """
@@ -98,10 +98,10 @@ def encode(summand: Summand, fixed: FixedPoint) -> NDArray[np.int64]:
 
 
 def decode(whole: NDArray[np.int64], weights: Sequence[NDArray[Any]], fixed: FixedPoint) -> Totals:
-    """Return what clients have added up.
+    """Return the sum over clients.
 
     Args:
-        whole: the sum of what `encode` gave; weights: of the model; fixed: as it was encoded.
+        whole: the sum of outputs of `encode`; weights: of the model; fixed: the encoding.
     """
     update, position = [np.zeros(w.shape) for w in weights], 0
     for k in moving(weights):

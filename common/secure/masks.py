@@ -22,10 +22,10 @@ _ZERO_COUNTER: Final = bytes(16)
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """What is added to a vector.
+    """A mask that is added to a vector.
 
     Attributes:
-        key: 32 bytes that are used for nothing else; subtract: whether it is subtracted instead.
+        key: 32 bytes that are used for nothing else; subtract: whether to subtract the mask.
     """
 
     key: bytes
@@ -41,7 +41,7 @@ def add_masks(vector: Ring, masks: Iterable[Mask]) -> None:
     Args:
         vector: contiguous, (numbers,); masks: any number of them.
     """
-    scratch = bytearray(4 * _BLOCK + 16)  # the cipher asks for room for one block more
+    scratch = bytearray(4 * _BLOCK + 16)  # the cipher needs room for one more block
     zeros = memoryview(bytes(4 * _BLOCK))
     stream = np.frombuffer(scratch, "<u4")
     for mask in masks:

@@ -28,8 +28,10 @@ def noise_share(draws: Randomness, stddev: float, size: int) -> NDArray[np.int64
         draws: of the numbers; stddev: of the share, in levels; size: how many.
 
     Raises:
-        ValueError: it is so small that the sum of shares would not be as good as a Gaussian.
+        ValueError: `stddev` is so small that the sum of shares would not be close to a Gaussian.
     """
     if stddev < LEAST_STDDEV:
-        raise ValueError(f"noise of {stddev:.3g} levels; a share needs {LEAST_STDDEV:g}")
+        raise ValueError(
+            f"noise of {stddev:.3g} levels is too small; a share needs at least {LEAST_STDDEV:g}"
+        )
     return np.rint(stddev * draws.normal(size)).astype(np.int64)

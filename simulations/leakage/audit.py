@@ -1,4 +1,4 @@
-"""Leads attacks against a finished run and writes what they find into its folder."""
+"""Runs attacks against a finished run and writes the results into its folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Attack = Literal["membership", "lira", "inversion", "canary"]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is tried.
+    """The effort of an audit.
 
     Attributes:
-        shadows: models trained for LiRA, at least 2; canaries: put into training, 0 for the usual number.
-        say: is told of long work as it goes on.
+        shadows: models trained for LiRA, at least 2; canaries: inserted into training, 0 for the default.
+        say: called with progress messages of long work.
     """
 
     shadows: int = 16
@@ -52,13 +52,13 @@ def measure_leakage(
 ) -> dict[str, Any]:
     """Attack a run, write leakage.json and the report, and return the content of leakage.json.
 
-    The same seed gives the same numbers. What another audit has written before is replaced.
+    The same seed gives the same numbers. Results of an earlier audit are replaced.
 
     Args:
         run: a finished run of a simulation; attacks: names of `ATTACKS`.
-        clients: names of those whose rows are attacked; none for all.
-        seed: of all draws of the audit; `None` takes the run's.
-        effort: how much is tried; `None` for the usual.
+        clients: names of clients whose rows are attacked; empty for all.
+        seed: of all draws of the audit; `None` means the run's seed.
+        effort: of the audit; `None` for the default.
 
     Raises:
         RunError: an attack or client is unknown, or the run cannot be attacked, with the reason.
@@ -72,7 +72,7 @@ def measure_leakage(
         target = open_target(run, clients, seed)
         for name in (name for name in ATTACKS if name in chosen):
             effort.say(f"{name}: {len(target.clients)} client{'s' if len(target.clients) != 1 else ''}")
-            # each attack has draws of its own, whichever others are led
+            # each attack has its own draws, independent of which others run
             own = integer_seed(target.seed, "audit", round=1 + ATTACKS.index(name))
             found[name] = _ATTACKS[name](target, effort, own)
     content = {
@@ -87,7 +87,7 @@ def measure_leakage(
 
 
 def promised(target: Target) -> dict[str, Any]:
-    """Return what the run promises: the unit, and epsilon and delta, `None` where it promises nothing."""
+    """Return the guarantee of the run: unit, epsilon and delta; `None` for both without a guarantee."""
     told = target.run.summary().get("privacy")
     epsilon = told.get("epsilon") if isinstance(told, Mapping) else None
     unit = target.scenario.privacy.unit
@@ -100,7 +100,7 @@ def promised(target: Target) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep off the terminal what Flower logs of each round, and TensorFlow of each further model."""
+    """Suppress Flower's log of each round and TensorFlow's log of each new model."""
     loggers = [logging.getLogger(name) for name in ("flwr", "tensorflow")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""A lower bound of epsilon from guesses about canaries in one training run.
+"""A lower bound on epsilon from guesses about canaries in one training run.
 
 Source: Steinke, Nasr, Jagielski: Privacy Auditing with One (1) Training Run, NeurIPS 2023, Theorem 5.2.
 """
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 _MOST_EPSILON: Final = 100.0
-_FEWEST_GUESSES: Final = 8  # with fewer, even all right say nothing at 95 %
+_FEWEST_GUESSES: Final = 8  # with fewer, even all correct guesses prove nothing at 95 %
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What guesses prove.
+    """The lower bound that guesses prove.
 
     Attributes:
-        epsilon: at least so much, with the confidence asked for; 0 proves nothing.
-        guesses: made; correct: of them; the others of the canaries were passed over.
+        epsilon: lower bound at the requested confidence; 0 proves nothing.
+        guesses: number made; correct: number of correct ones; for the other canaries no guess was made.
     """
 
     epsilon: float
@@ -32,14 +32,14 @@ class Bound:
 
 
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    """Return a bound on the chance of so many correct guesses if training is (epsilon, delta)-private.
+    """Return a bound on the probability of this many correct guesses if training is (epsilon, delta)-private.
 
-    Each canary is in or out by a fair coin of its own. With f(v) = P[Binomial(guesses, e^eps / (1 + e^eps))
+    Each canary is included by an independent fair coin. With f(v) = P[Binomial(guesses, e^eps / (1 + e^eps))
     >= v] the bound is f(correct) + 2 canaries delta max over i >= 1 of (f(correct - i) - f(correct)) / i.
 
     Args:
-        canaries: all, guessed or passed over; guesses: made; correct: of them.
-        epsilon, delta: the promise that is doubted.
+        canaries: total number; guesses: number made; correct: number of correct ones.
+        epsilon, delta: the guarantee under test.
     """
     right = 1 / (1 + np.exp(-epsilon))
     at_least = float(stats.binom.sf(correct - 1, guesses, right))
@@ -69,14 +69,14 @@ def epsilon_at_least(
 def best_bound(
     scores: NDArray[np.float64], included: NDArray[np.bool_], delta: float, confidence: float = 0.95
 ) -> Bound:
-    """Guess the highest scores in and the lowest out, and return what that proves.
+    """Guess "included" for the highest scores and "not included" for the lowest; return the lower bound.
 
-    How many to guess is not known beforehand: all, a half, a quarter and so on are tried, and the chance of
-    error is divided among these tries, so that the best may be taken (Bonferroni).
+    The best number of guesses is unknown: all, a half, a quarter and so on are tried, and the error
+    probability is divided among these tries, so that the best may be used (Bonferroni).
 
     Args:
         scores: (canaries,), higher says "included"; included: the coins.
-        delta: of the promise; confidence: that the bound holds.
+        delta: of the guarantee; confidence: that the bound holds.
     """
     order = np.argsort(scores, kind="stable")
     sizes = _sizes(len(scores))

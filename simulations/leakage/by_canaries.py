@@ -1,4 +1,4 @@
-"""Trains the scenario once more with canaries, and bounds epsilon from below by guessing which were in."""
+"""Trains the scenario again with canaries, and bounds epsilon from below by guessing which were included."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _DRAW, _COINS, _TRAINING = 1, 2, 3  # parts of the audit's random numbers
 
 
 def bound(target: Target, count: int, seed: int, say: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return a lower bound of the epsilon that the run could promise truly.
+    """Return a lower bound on the epsilon that the run could guarantee.
 
     Args:
-        target: the run; count: canaries, 0 for the usual number.
-        seed: of canaries, coins and the training; say: is told what goes on.
+        target: the run; count: number of canaries, 0 for the default.
+        seed: of canaries, coins and training; say: called with progress messages.
     """
     if target.population.schema.task == "regression":
-        return {"skipped": "canaries are rows with a wrong class; a regression has none"}
+        return {"skipped": "canaries are rows with a wrong class, but the task is regression"}
     canaries = _canaries(target, count, seed)
     coins = canary.toss(len(canaries), generator(seed, "audit", round=_COINS))
     unit = "client" if canaries[0].client is None else "row"
@@ -68,10 +68,11 @@ def _canaries(target: Target, count: int, seed: int) -> Sequence[Canary]:
 
 
 def _adds_clients(target: Target) -> bool:
-    """Tell whether the promise is that one client more or less cannot be told.
+    """Whether the guarantee covers adding or removing a whole client.
 
-    A coin of a canary must decide between two neighbours of the promise. Where it is about what a client
-    holds (docs/privacy.md: unit "local", or cohorts of a fixed size), a row more or less at one client is.
+    The coin of a canary must decide between two data sets that are neighbours in the guarantee. If it covers
+    replacing a client's rows (docs/privacy.md: unit "local", or cohorts of fixed size), adding a row to one
+    client gives such neighbours.
     """
     scenario, clients = target.scenario, len(target.population)
     by_chance = scenario.strategy.sampling == "poisson"
@@ -80,9 +81,9 @@ def _adds_clients(target: Target) -> bool:
 
 
 def _without_quorum(scenario: Scenario) -> Scenario:
-    """Let rounds count of which half the canary clients are missing.
+    """Allow rounds in which half of the canary clients are missing.
 
-    Masks would need them; what they hide is the single update, not the sum that is audited here.
+    Masks are switched off: they would need all clients, and hide single updates, not the audited sum.
     """
     server = scenario.server.model_copy(update={"min_success": 1e-9})
     secure = scenario.secure.model_copy(update={"aggregation": False})
@@ -92,8 +93,8 @@ def _without_quorum(scenario: Scenario) -> Scenario:
 def _with(target: Target, canaries: Sequence[Canary], coins: NDArray[np.bool_]) -> Enlarged:
     """Return the clients and the canaries that are in.
 
-    A canary client that is out is counted and never answers: were it not there, the number of clients would
-    change, by which the server divides, and which the promise takes for known.
+    A canary client that is not included is counted but never replies: without it, the number of clients would
+    change, by which the server divides, and which the guarantee treats as known.
     """
     added: dict[int, list[Shard]] = {}
     clients: list[Shard | None] = []

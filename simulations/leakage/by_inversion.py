@@ -1,4 +1,4 @@
-"""Tries to reconstruct rows from single updates, and tells how near it comes beside guessing."""
+"""Tries to reconstruct rows from single updates, and compares the result with guessing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from shoal.simulations.leakage.target import Target
 from shoal.simulations.results.text import duration
 
 SIZES: Final = (1, 4)  # rows in a batch
-UPDATES: Final = 16  # attacked for each size, over the clients in turn
-UPDATES_OF_SEQUENCES: Final = 2  # a step back through the gradient of a recurrent layer takes long
+UPDATES: Final = 16  # attacked per size, over the clients in turn
+UPDATES_OF_SEQUENCES: Final = 2  # differentiating the gradient of a recurrent layer is slow
 STEPS: Final = 400  # of gradient matching
 Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What attacks on batches of one size share.
+    """The state shared by attacks on batches of one size.
 
     Attributes:
-        target: the run; runtime: gives its clients' encoded rows; spec: what a row looks like encoded.
-        rng: draws batches, starts and guesses; say: is told of each update that takes long.
+        target: the run; runtime: for its clients' encoded rows; spec: the shape of an encoded row.
+        rng: draws batches, starts and guesses; say: called with progress messages.
     """
 
     target: Target
@@ -59,10 +59,10 @@ def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
     """Attack updates of one step on one batch, sent as the run's clients would send them.
 
     Args:
-        target: the run; seed: of batches, starts and guesses; say: is told what goes on.
+        target: the run; seed: of batches, starts and guesses; say: called with progress messages.
     """
     if target.scenario.secure.aggregation:
-        return {"skipped": "under secure aggregation nobody sees a single update"}
+        return {"skipped": "with secure aggregation nobody sees a single update"}
     runtime = ClientRuntime(target.scenario, target.population)
     runtime.use_preprocessing(target.released.spec_json)
     spec = runtime.encoder.spec.input_spec
@@ -105,7 +105,7 @@ def _attack(work: _Work, clients: Sequence[int], size: int) -> Found:
             read_off(g[kernel] - decay[kernel], g[bias] - decay[bias]).reshape(1, *work.spec.shape)
             for g in gradients
         ]
-        return {"method": "read off the first layer", **_compare(work, chosen, guesses)}
+        return {"method": "calculated from the first layer", **_compare(work, chosen, guesses)}
     spans = [None if dense is None else span_of(g[dense[0]], size) for g in gradients]
     found = _match(work, updates, chosen, gradients, spans)
     return {"method": "gradient matching", **_compare(work, chosen, found)}
@@ -141,7 +141,7 @@ def _match(
 def _compare(
     work: _Work, chosen: Sequence[tuple[int, NDArray[np.intp]]], guesses: Sequence[NDArray[Any]]
 ) -> Found:
-    """Return how similar the guesses are to the rows, beside other training rows of the same client."""
+    """Return the similarity of the guesses to the rows, compared with other training rows of the client."""
     attack: list[Similarity] = []
     chance: list[Similarity] = []
     for (client, rows), guess in zip(chosen, guesses, strict=True):
@@ -163,7 +163,7 @@ def _tokens(
         attack.append(token_overlap(truth, tokens_moved(embedding)))
         chance.append(token_overlap(truth, guess))
     told = {"attack": float(np.mean(attack)), "guess": float(np.mean(chance))}
-    return {"method": "tokens whose embedding moved", "tokens": told}
+    return {"method": "tokens whose embedding changed", "tokens": told}
 
 
 def _present(x: NDArray[Any], tokens: int) -> NDArray[np.bool_]:

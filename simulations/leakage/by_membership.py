@@ -1,6 +1,7 @@
-"""Leads the two membership attacks: which rows of a client's shard did the model train on?
+"""Runs the two membership attacks: which rows of a client's shard did the model train on?
 
-Members are the training rows of the run's clients, others their test rows, which are drawn alike.
+Members are the training rows of the run's clients; the others are their test rows, from the same
+distribution.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Found = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of the rows of one client: of those that trained the model, and of held-out ones."""
+    """Scores of the rows of one client: training rows, and held-out rows."""
 
     client: int
     members: NDArray[np.float64]
@@ -38,7 +39,7 @@ class Scored:
 
 
 def by_loss(target: Target, seed: int) -> Found:
-    """Attack by the loss of the model on each row: lower says "member"."""
+    """Attack by the loss of the model on each row: a lower loss means "member"."""
     runtime = ClientRuntime(target.scenario, target.population)
     task = target.population.schema.task
     scored = []
@@ -52,12 +53,12 @@ def by_loss(target: Target, seed: int) -> Found:
 def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], None]) -> Found:
     """Attack by likelihood ratio with shadow models.
 
-    A shadow model is a whole run of the same scenario on the same clients, with another seed for the division
-    of their rows, the initial weights and all else. So it is trained as the target was, protection included,
-    on as many rows, and each row is outside for about as many models as test and validation rows are a share.
+    A shadow model is a complete run of the same scenario on the same clients, with a different seed for the
+    splits, the initial weights and everything else. So it is trained like the target, including protection,
+    on equally many rows, and the fraction of models that did not see a row is about that of held-out rows.
     """
     if target.population.schema.task == "regression":
-        return {"skipped": "the confidence of a class is compared; a regression has none"}
+        return {"skipped": "it compares the confidence of a class, but the task is regression"}
     ours = _log_odds(target, ClientRuntime(target.scenario, target.population), target.released)
     theirs, inside = [], []
     started = time.monotonic()
@@ -97,7 +98,7 @@ def _trained_on(target: Target, seed: int, client: int) -> NDArray[np.bool_]:
 
 
 def _told(target: Target, scored: Sequence[Scored], seed: int) -> Found:
-    """Return what scores tell over all clients, and by client where enough rows stand behind it."""
+    """Return the results over all clients, and by client if it has enough rows."""
     members, others = (
         np.concatenate([getattr(one, side) for one in scored]) for side in ("members", "others")
     )

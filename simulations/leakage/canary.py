@@ -1,10 +1,9 @@
-"""Canaries: rows or clients made to be memorised, put into training by fair coins.
+"""Canaries: rows or clients designed to be memorised, included in training by fair coins.
 
 Source: Steinke, Nasr, Jagielski: Privacy Auditing with One (1) Training Run, NeurIPS 2023, section 5.
-Deviations: canaries are held-out rows with a wrong label (for a promise about clients: further clients whose
-labels are drawn at random); the score is how much more confident the model is of that label than the
-attacked run's own model, which never saw a canary. That model does not depend on the coins, so the bound
-holds.
+Deviations: canaries are held-out rows with a wrong label (for a guarantee about clients: additional clients
+with random labels); the score is how much more confident the model is of that label than the attacked run's
+own model, which never saw a canary. That model does not depend on the coins, so the bound holds.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from numpy.typing import NDArray
 from shoal.common.schema import Shard
 
 _MOST_ROWS: Final = 1_000
-_SHARE: Final = 0.1  # canaries, as a share of the training rows
+_SHARE: Final = 0.1  # canaries, as a fraction of the training rows
 _CLIENTS: Final = 100
 _ROWS_OF_A_CLIENT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Rows that are in training together or not at all.
+    """Rows that are all in training, or none of them.
 
     Attributes:
-        client: whose training rows they join; `None` for a client of their own.
+        client: the client that trains on them; `None` for a separate client.
         shard: the rows, with their made-up labels.
     """
 
@@ -43,9 +42,9 @@ def canary_rows(
     """Draw held-out rows and give each a wrong label.
 
     Args:
-        held_out: client → rows that did not train; a canary joins the client that holds the row.
+        held_out: client → rows not used in training; a canary stays at the client that has the row.
         training_rows: of all these clients; classes: at least 2.
-        count: canaries; 0 takes a tenth of the training rows, at most 1,000.
+        count: number of canaries; 0 means a tenth of the training rows, at most 1,000.
         rng: draws rows and labels.
     """
     wanted = count or min(_MOST_ROWS, int(_SHARE * training_rows))
@@ -60,11 +59,11 @@ def canary_rows(
 
 
 def canary_clients(held_out: Shard, classes: int, count: int, rng: np.random.Generator) -> list[Canary]:
-    """Draw clients of held-out rows with labels drawn at random, each of its own.
+    """Draw separate clients that have held-out rows with random labels.
 
     Args:
-        held_out: rows that did not train; classes: at least 2.
-        count: canaries; 0 takes 100.
+        held_out: rows not used in training; classes: at least 2.
+        count: number of canaries; 0 means 100.
         rng: draws rows and labels.
     """
     rows = min(_ROWS_OF_A_CLIENT, held_out.rows)

@@ -1,10 +1,10 @@
-"""Rows from a single update: what can be read off it, and how near that is to the truth.
+"""Reconstructs rows from a single update, and measures how close they are to the truth.
 
 Sources: for a Dense first layer, Phong, Aono, Hayashi, Wang, Moriai: Privacy-Preserving Deep Learning via
 Additively Homomorphic Encryption, IEEE TIFS 2018, section 3: of one row, the gradient of the kernel is the
 row times that of the bias. For all other layers, gradients are matched: `matching.py`.
 
-Nothing here keeps or shows a row: only how similar a guess is to it leaves.
+Nothing here stores or shows a row: only the similarity of a guess is returned.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from scipy.optimize import linear_sum_assignment
 
 Rows = NDArray[Any]
 
-_BLOCK: Final = 512  # rows compared at a time, for the memory that they take
-_SPARE: Final = 4.0  # times the median: rows of an embedding above it have moved, in spite of noise
+_BLOCK: Final = 512  # rows compared at a time, to limit memory
+_SPARE: Final = 4.0  # times the median: embeddings above it have changed, despite noise
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """How near guesses are to rows, as means over rows.
+    """The similarity of guesses to rows, as means over rows.
 
     Attributes:
         cosine: of guess and row; error: mean absolute error in the encoded space, whose columns have
             about unit variance (images: 0 to 1).
         psnr: peak signal-to-noise ratio in dB, of images; else `None`.
-        found: share of guesses to which no other training row of the client is nearer than the true one.
+        found: fraction of guesses to which no other training row of the client is nearer than the true one.
     """
 
     cosine: float
@@ -55,10 +55,10 @@ def read_off(kernel: Rows, bias: Rows) -> Rows:
 
 
 def span_of(kernel: Rows, rows: int) -> NDArray[np.float32]:
-    """Return the directions (rows, inputs) that the rows of a batch are made of, of unit length.
+    """Return unit directions (rows, inputs) that span the rows of a batch.
 
     The gradient of a first Dense layer's kernel is a sum over rows of row x gradient of the units, so its
-    columns are mixtures of the rows. Of more directions than rows, as noise adds them, the largest are taken.
+    columns are mixtures of the rows. If noise adds directions, the largest ones are used.
 
     Args:
         kernel: gradient (inputs, units); rows: of the batch.
@@ -68,7 +68,7 @@ def span_of(kernel: Rows, rows: int) -> NDArray[np.float32]:
 
 
 def tokens_moved(embedding: Rows) -> NDArray[np.bool_]:
-    """Tell of each token whether its embedding has a gradient, (tokens,): only those that were read do.
+    """Whether the embedding of each token has a gradient, (tokens,): only tokens in the batch do.
 
     Args:
         embedding: gradient (tokens, width). Most tokens are not in a small batch, so the median size is
@@ -89,9 +89,9 @@ def similarity(truth: Rows, guesses: Rows, own: NDArray[np.intp], client: Rows, 
 
     Args:
         truth: the batch (rows, ...); guesses: (rows, ...), in any order.
-        own: which of the client's rows the batch is, (rows,).
+        own: indices of the batch among the client's rows, (rows,).
         client: all training rows of the client (all, ...).
-        image: whether values are in [0, 1] and PSNR means something.
+        image: whether values are in [0, 1], so that PSNR is meaningful.
     """
     true, guess = _flat(truth), _flat(guesses)
     errors = np.abs(true[:, None, :] - guess[None]).mean(axis=2)
@@ -128,7 +128,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _nearest(guesses: NDArray[np.float64], client: Rows, own: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Tell of each guess whether its row is nearest; equal rows of the client are as near."""
+    """Whether the true row is nearest to each guess; equal rows of the client count as equally near."""
     blocks = (_flat(client[start : start + _BLOCK]) for start in range(0, len(client), _BLOCK))
     distances = np.hstack(
         [np.stack([np.linalg.norm(block - guess, axis=1) for guess in guesses]) for block in blocks]

@@ -1,10 +1,10 @@
 """Membership inference by likelihood ratio, with shadow models.
 
 Source: Carlini, Chien, Nasr, Song, Terzis, Tramèr: Membership Inference Attacks From First Principles, IEEE
-S&P 2022, section V: the confidence of a row's own class, logit-scaled, is near to normal over models; how
-likely is what the target says among models that saw the row, and among models that did not?
+S&P 2022, section V: the logit-scaled confidence of a row's own class is roughly normal over models. How
+likely is the target's confidence among models that saw the row, and among models that did not?
 
-Deviations: one query a row (no augmentations); variances are pooled over rows below 64 shadow models, which
+Deviations: one query per row (no augmentation); variances are pooled over rows below 64 shadow models, which
 the paper recommends for few (section VI-B); a variance is at least `_LEAST_STD` squared.
 """
 
@@ -20,18 +20,18 @@ from shoal.simulations.leakage.membership import likelihood
 Matrix = NDArray[np.float64]  # (shadow models, rows)
 Vector = NDArray[np.float64]  # (rows,)
 
-_OWN_VARIANCE: Final = 64  # shadow models from which each row has variances of its own
+_OWN_VARIANCE: Final = 64  # number of shadow models from which each row has its own variances
 _LEAST_STD: Final = 1e-3  # in log-odds: shadows that agree to the last bit would divide by 0
 
 
 def log_odds(labels: NDArray[Any], predictions: NDArray[Any]) -> Vector:
-    """Return log(p / (1 - p)) of each row's own class, (rows,); larger is more confident."""
+    """Return log(p / (1 - p)) of each row's own class, (rows,); larger means more confident."""
     own, others = likelihood(labels, predictions)
     return np.asarray(np.log(own) - np.log(others))
 
 
 def scorable(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell of each row whether some shadow model saw it and some did not; inside is (shadows, rows)."""
+    """Whether each row was seen by some shadow models but not by all; inside is (shadows, rows)."""
     return np.asarray(inside.any(axis=0) & (~inside).any(axis=0))
 
 
@@ -48,7 +48,7 @@ def online(target: Vector, shadows: Matrix, inside: NDArray[np.bool_]) -> Vector
 def offline(target: Vector, shadows: Matrix, inside: NDArray[np.bool_]) -> Vector:
     """Return how far the target is above models that did not see the row, in their standard deviations.
 
-    The paper's score, the probability that such a model says less, grows with it; this does not round to 1.
+    It is monotone in the paper's score, the probability of a smaller value, but does not round to 1.
     """
     mean, std = _normal(shadows, ~inside)
     return np.asarray((target - mean) / std)

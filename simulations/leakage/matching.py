@@ -1,11 +1,11 @@
-"""Gradient matching: inputs whose gradient looks like the one that was sent; imports TensorFlow.
+"""Gradient matching: finds inputs whose gradient resembles the one that was sent; imports TensorFlow.
 
 Sources: Zhu, Liu, Han: Deep Leakage from Gradients, NeurIPS 2019, for the idea; Geiping, Bauermeister, Dröge,
 Moeller: Inverting Gradients - How easy is it to break privacy in federated learning?, NeurIPS 2020, section
 4, for the objective: one minus the cosine of both gradients, and for images their total variation.
 
-Deviations: labels are known to the attacker, as in Geiping et al.; steps are plain Adam's instead of those
-of the sign; the model is run as in inference, so dropout, which the attacker cannot know, is not undone.
+As in Geiping et al., the attacker knows the labels. Deviations: steps are plain Adam instead of signed; the
+model runs in inference mode, so dropout, which the attacker cannot know, is not reproduced.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-_RATE: Final = 0.1  # of the first step; it falls to zero as a cosine
+_RATE: Final = 0.1  # of the first step; it decays to zero along a cosine
 _BETAS: Final = (0.9, 0.999)
 _VARIATION: Final = 1e-4  # weight of the total variation of an image, a sum over its pixels
 _TINY: Final = 1e-12
 
 
 class Matcher:
-    """Reconstructs inputs from gradients of one compiled model at its present weights."""
+    """Reconstructs inputs from gradients of one compiled model at its current weights."""
 
     def __init__(self, model: keras.Model, *, image: bool, steps: int) -> None:
-        """Take a model whose weights are those that the update started from; image: of values in [0, 1]."""
+        """Use a model with the weights that the update started from; image: inputs are in [0, 1]."""
         self._model = model
         self._image = image
         self._steps = steps
@@ -41,12 +41,12 @@ class Matcher:
         start: NDArray[np.float32],
         span: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
-        """Return inputs and the objective that they reach (0: the gradients point the same way).
+        """Return inputs and their objective (0: the gradients have the same direction).
 
         Args:
             gradient: of the trainable weights, in the order of the model.
             labels: of the batch, (rows,); start: inputs to start from, (rows, ...).
-            span: directions (directions, inputs) of which the flattened inputs are known to be made;
+            span: directions (directions, inputs) that are known to span the flattened inputs;
                 `None` if nothing is known.
         """
         parts = start if span is None else start.reshape(len(start), -1) @ span.T
@@ -57,7 +57,7 @@ class Matcher:
         return np.clip(x, 0, 1) if self._image else x, float(objective)
 
     def weight_decay(self) -> list[NDArray[Any]]:
-        """Return the gradients of the model's own regularisation, which no row has a part in."""
+        """Return the gradients of the model's regularisation, which do not depend on any row."""
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             total = tf.add_n([tf.convert_to_tensor(0.0), *self._model.losses])

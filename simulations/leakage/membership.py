@@ -1,7 +1,7 @@
 """Membership inference by a threshold on the loss.
 
 Source: Yeom, Giacomelli, Fredrikson, Jha: Privacy Risk in Machine Learning: Analyzing the Connection to
-Overfitting, CSF 2018, section 3. Deviation: all thresholds are looked at (a ROC curve), not only the mean
+Overfitting, CSF 2018, section 3. Deviation: all thresholds are used (a ROC curve), not only the mean
 training loss.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shoal.common.schema import Task
 
 Rows = NDArray[Any]
-_LEAST: Final = 1e-7  # probabilities are float32: nearer to 0 or 1 than this they say no more
+_LEAST: Final = 1e-7  # float32 probabilities closer to 0 or 1 than this are not informative
 
 
 def likelihood(labels: Rows, predictions: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

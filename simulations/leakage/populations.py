@@ -1,4 +1,4 @@
-"""Populations for training again: with canaries added, or with single batches as clients."""
+"""Populations for retraining: with canaries added, or with single batches as clients."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from shoal.common.schema import Population, Schema, Shard, Split
 
 @dataclass(frozen=True, slots=True)
 class Enlarged:
-    """A population with canaries: rows that some clients train on as well, or whole further clients.
+    """A population with canaries: additional training rows of some clients, or additional clients.
 
-    All other rows are divided as they were in the run, so two such populations differ in their canaries only.
+    All other rows are split as in the run, so two such populations differ only in their canaries.
 
     Attributes:
-        base: the run's own population; data and seed: how it was divided.
+        base: the run's own population; data, seed: how it was split.
         added: client index → its canaries.
-        clients: further clients, who only train; `None` for one that is counted and never answers.
+        clients: additional clients, which only train; `None` for one that is counted but never replies.
     """
 
     base: Population
@@ -56,7 +56,7 @@ class Enlarged:
         """Return the rows of a client, canaries last.
 
         Raises:
-            EmptyClientError: of a client that never answers.
+            EmptyClientError: the client never replies.
         """
         if client >= len(self.base):
             more = self.clients[client - len(self.base)]
@@ -67,7 +67,7 @@ class Enlarged:
         return join([own, self.added[client]]) if client in self.added else own
 
     def splits(self, client: int) -> Mapping[Split, NDArray[np.int64]]:
-        """Return which rows train: canaries, and those that trained in the run."""
+        """Return which rows train: the canaries, and the training rows of the run."""
         if client >= len(self.base):
             return _all_train(self.rows(client))
         own = self.base.shard(client)
@@ -78,7 +78,7 @@ class Enlarged:
 
 @dataclass(frozen=True, slots=True)
 class TargetBatches:
-    """Small batches of rows, each a client that trains on it and has nothing else."""
+    """Small batches of rows, each a client whose only rows these are."""
 
     schema: Schema
     batches: Sequence[Shard]

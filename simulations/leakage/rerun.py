@@ -1,4 +1,4 @@
-"""Trains a run's scenario again, over the same path as the run, so that its protection comes along."""
+"""Trains a run's scenario again with the same code as the run, including its protection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shoal.simulations.run import coordinate
 
 
 def train_again(scenario: Scenario, population: Population, *, last: bool = False) -> Released:
-    """Train in this process, leaving nothing on disk, and return the model of the best round.
+    """Train in this process, writing nothing to disk, and return the model of the best round.
 
     Args:
         scenario: from `again`; population: its clients.
@@ -26,7 +26,7 @@ def train_again(scenario: Scenario, population: Population, *, last: bool = Fals
 
 
 def again(scenario: Scenario, seed: int) -> Scenario:
-    """Return a scenario to train again, of another seed and without what only reports need.
+    """Return a scenario to train again, with another seed and without what only reports need.
 
     Clients run in this process: starting Ray takes longer than most scenarios that are audited, and where
     clients run does not change the bits.

@@ -1,4 +1,4 @@
-"""How well scores tell two groups of rows apart: ROC, AUC, and hits at few false alarms.
+"""How well scores separate two groups of rows: ROC, AUC, and true positive rates at low false positive rates.
 
 Membership inference is judged by its true-positive rate at very small false-positive rates, not on average
 (Carlini, Chien, Nasr, Song, Terzis, Tramèr: Membership Inference Attacks From First Principles, IEEE S&P
@@ -21,8 +21,8 @@ from shoal.common.metrics import bootstrap
 
 Scores = NDArray[np.float64]  # (rows,), higher says "member"
 
-RATES: Final = (0.001, 0.01)  # false-positive rates at which hits are told
-_POINTS: Final = 200  # of a curve that is kept
+RATES: Final = (0.001, 0.01)  # false positive rates at which hits are reported
+_POINTS: Final = 200  # of a stored curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Members found at a bounded rate of false alarms.
+    """Members found at a bounded false positive rate.
 
     Attributes:
-        fpr: the bound; needs: non-members without which a rate so small cannot be measured.
+        fpr: the bound; needs: number of non-members needed to measure such a rate.
         tpr: share of members found, with the exact 95 % interval of that share at the threshold taken;
             `None` where there are fewer non-members.
     """
@@ -50,12 +50,12 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """What an attack achieves on some rows.
+    """The performance of an attack on some rows.
 
     Attributes:
         members, others: numbers of rows.
         auc: with its 95 % bootstrap interval.
-        hits: at each of `RATES`; finest: the hits at the smallest rate that `others` rows can show.
+        hits: at each of `RATES`; finest: the hits at the smallest rate that `others` rows can measure.
     """
 
     members: int
@@ -70,16 +70,18 @@ def curve(members: Scores, others: Scores) -> Curve:
     scores = np.concatenate([members, others])
     order = np.argsort(-scores, kind="stable")
     is_member = np.concatenate([np.ones(len(members)), np.zeros(len(others))])[order]
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
+    last = np.append(
+        np.flatnonzero(np.diff(scores[order])), len(scores) - 1
+    )  # the last index of each run of equal scores
     found, alarms = np.cumsum(is_member)[last], np.cumsum(1 - is_member)[last]
     return Curve(np.append(0.0, alarms / len(others)), np.append(0.0, found / len(members)))
 
 
 def hits_at(fpr: float, members: Scores, others: Scores) -> Hits:
-    """Return the largest share of members found while at most `fpr` of the others are called members.
+    """Return the largest true positive rate at a false positive rate of at most `fpr`.
 
-    It takes 1 / fpr non-members to see a single false alarm at that rate: with fewer, the number would
-    only tell that the top score happened to be a member's.
+    It takes 1 / fpr non-members to see a single false positive at that rate: with fewer, the number would
+    only say that the top score happened to be a member's.
     """
     needs = math.ceil(1 / fpr - 1e-9)
     if len(others) < needs or not len(members):
@@ -117,7 +119,7 @@ def separation(members: Scores, others: Scores, rng: np.random.Generator, resamp
 
 
 def thinned(drawn: Curve) -> Mapping[str, Any]:
-    """Return a curve of few points, even on logarithmic axes, for a file: no row's score is in it."""
+    """Return a curve of few points, spaced for logarithmic axes, for a file; it contains no row's score."""
     if len(drawn.fpr) <= _POINTS:
         kept = np.arange(len(drawn.fpr))
     else:

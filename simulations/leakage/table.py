@@ -1,4 +1,4 @@
-"""What attacks on a run found, on the terminal."""
+"""Prints the results of attacks on a run to the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def print_leakage(content: Mapping[str, Any], console: Console | None = None) ->
     console = console or make_console()
     tables = (
         ("Was a row trained on?", texts.MEMBERSHIP_HEAD, texts.membership_rows(content)),
-        ("The same, client by client", texts.CLIENTS_HEAD, texts.client_rows(content)),
+        ("The same by client", texts.CLIENTS_HEAD, texts.client_rows(content)),
         ("Rows from a single update", texts.INVERSION_HEAD, texts.inversion_rows(content)),
     )
     for name, head, rows in tables:

@@ -1,4 +1,4 @@
-"""Opens a finished run as the target of attacks: its model, and the rows that did and did not train it."""
+"""Opens a finished run as the target of attacks: its model, its training rows and its held-out rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from shoal.common.weights import Weights
 from shoal.simulations import datasets
 from shoal.simulations.results import RunFolder
 
-_MOST_CLIENTS: Final = 1_000  # of more, so many are drawn
+_MOST_CLIENTS: Final = 1_000  # if there are more, a random sample of this size
 _LOSS_TOLERANCE: Final = 0.01  # relative; other processors and batch sizes round differently
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A model as it leaves a run: the preprocessing it was trained behind, and its weights."""
+    """The final model of a run: its preprocessing and its weights."""
 
     spec_json: str
     weights: list[Weights]
@@ -40,8 +40,8 @@ class Target:
 
     Attributes:
         run: its folder; scenario: its config; population: its clients.
-        clients: indices of those whose rows are attacked.
-        released: the model of the best round, as model.keras holds it.
+        clients: indices of the clients whose rows are attacked.
+        released: the model of the best round, from model.keras.
         seed: of the audit's own draws.
     """
 
@@ -53,7 +53,7 @@ class Target:
     seed: int
 
     def splits(self, client: int) -> dict[Split, NDArray[np.int64]]:
-        """Return which rows of a client trained the model, chose its round, and were held out."""
+        """Return a client's training, validation and held-out rows in the run."""
         labels = self.population.shard(client).labels
         return split_indices(labels, self.scenario.data, self.scenario.seed, client)
 
@@ -62,17 +62,17 @@ def open_target(run: RunFolder, names: Sequence[str], seed: int | None) -> Targe
     """Open a finished run of a simulation.
 
     Args:
-        run: its folder; names: clients to attack, none for all (of very many, a draw).
-        seed: of the audit; `None` takes the run's.
+        run: its folder; names: clients to attack, empty for all (of very many, a random sample).
+        seed: of the audit; `None` means the run's.
 
     Raises:
-        RunError: the run is not over, its rows are elsewhere or have changed, or has no such client.
+        RunError: the run is not finished, its rows are elsewhere or have changed, or a client is unknown.
     """
     _check_over(run)
     scenario = run.scenario()
     population = datasets.load_population(scenario)
     if population.schema.to_json() != _text(run.path / "schema.json"):
-        raise _changed(run, "the columns or classes are others")
+        raise _changed(run, "the columns or classes differ")
     load_keras()
     seed = scenario.seed if seed is None else seed
     target = Target(run, scenario, population, _clients(population, names, seed), _released(run), seed)
@@ -92,7 +92,7 @@ def _check_over(run: RunFolder) -> None:
     status = run.status()
     if (run.path / "clients.json").exists():
         raise RunError(
-            f"{run.name} is a pilot: its rows are with its sites, and attacks need them",
+            f"{run.name} is a pilot: attacks need its rows, which are at the sites",
             hint="audit a simulated run of the same scenario",
         )
     if status not in ("finished", "stopped early"):
@@ -100,7 +100,7 @@ def _check_over(run: RunFolder) -> None:
         raise RunError(f"{run.name} is {status}: only a finished run can be attacked", hint=ending)
     for name in ("model.keras", "preprocessing.json", "schema.json"):
         if not (run.path / name).exists():
-            raise RunError(f"{run.path} holds no {name}, which a finished run leaves behind")
+            raise RunError(f"{run.path} lacks {name}, which every finished run has")
 
 
 def _text(path: Path) -> str:
@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
 def _changed(run: RunFolder, what: str) -> RunError:
     return RunError(
         f"the data have changed since {run.name}: {what}",
-        hint="put the data back as they were, or run the scenario again and attack that run",
+        hint="restore the data, or run the scenario again and attack the new run",
     )
 
 
@@ -135,18 +135,18 @@ def _index(index: dict[str, int], name: str) -> int:
 
 
 def _released(run: RunFolder) -> Released:
-    """Read the trained model out of model.keras, from behind its preprocessing layers."""
+    """Read the trained model from model.keras, without its preprocessing layers."""
     import keras
 
     whole = keras.models.load_model(run.path / "model.keras", compile=False)
     trained = [layer for layer in whole.layers if isinstance(layer, keras.Model)]
     if len(trained) != 1:
-        raise RunError(f"{run.path / 'model.keras'} is not a model that a run has left")
+        raise RunError(f"{run.path / 'model.keras'} is not a model written by a run")
     return Released(_text(run.path / "preprocessing.json"), trained[0].get_weights())
 
 
 def _check_same_rows(target: Target) -> None:
-    """Compare the rows with what the run told of them: their numbers, and the loss of the tested model."""
+    """Compare the rows with the run's records: their numbers, and the loss of the tested model."""
     runtime = ClientRuntime(target.scenario, target.population)
     told = {site.client: site for site in target.run.sites()}
     for client in target.clients:
@@ -156,14 +156,14 @@ def _check_same_rows(target: Target) -> None:
 
 def _check_site(target: Target, runtime: ClientRuntime, site: SiteRow) -> None:
     if site.client >= len(target.population):
-        raise _changed(target.run, f"{site.name} is gone")
+        raise _changed(target.run, f"{site.name} no longer exists")
     splits = target.splits(site.client)
     now = len(splits["train"]), len(splits["test"])
     if site.train_rows and now != (site.train_rows, site.test_rows):
         raise _changed(
             target.run,
-            f"{site.name} trained on {site.train_rows} rows and was tested on {site.test_rows}, "
-            f"now {now[0]} and {now[1]}",
+            f"{site.name} had {site.train_rows} training and {site.test_rows} test rows, "
+            f"and now has {now[0]} and {now[1]}",
         )
     before = site.tests.get("federated", {}).get("loss")
     if before is None or not np.isfinite(before.value):
@@ -174,5 +174,5 @@ def _check_site(target: Target, runtime: ClientRuntime, site: SiteRow) -> None:
     if not np.isclose(loss, before.value, rtol=_LOSS_TOLERANCE, atol=1e-6):
         raise _changed(
             target.run,
-            f"the model's loss on the test rows of {site.name} was {before.value:.4g}, is {loss:.4g}",
+            f"the model's loss on the test rows of {site.name} was {before.value:.4g} and is now {loss:.4g}",
         )

@@ -1,4 +1,4 @@
-"""Single updates of small batches, as clients of the run would send them, protection included."""
+"""Single updates of small batches, as clients of the run would send them, including protection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Batch:
     """Training rows of one client that make one update.
 
     Attributes:
-        client: whose they are; rows: which of its training rows, (batch,).
+        client: its index; rows: indices among its training rows, (batch,).
     """
 
     client: int
@@ -38,9 +38,9 @@ class Batch:
 
 
 def one_step(scenario: Scenario, batch_size: int) -> Scenario:
-    """Return the scenario with one step of plain SGD a round, on a whole batch; its protection stays.
+    """Return the scenario with one step of plain SGD per round, on a whole batch, with its protection.
 
-    Several steps, or another optimizer, blur the gradient, so that this update tells most.
+    Several steps, or another optimizer, blur the gradient, so this update reveals the most.
     """
     changed = {"local_steps": 1, "batch_size": batch_size, "optimizer": "sgd", "optimizer_args": {}}
     training = scenario.training.model_copy(update=changed)
@@ -51,7 +51,7 @@ class Updates:
     """Trains batches for one step from the run's initial weights.
 
     Attributes:
-        runtime: serves the batches as clients, by index; model: at the initial weights.
+        runtime: has one client per batch, by index; model: at the initial weights.
     """
 
     def __init__(self, target: Target, batches: Sequence[Batch], batch_size: int) -> None:
@@ -72,7 +72,7 @@ class Updates:
         )
 
     def gradient(self, batch: int) -> list[NDArray[Any]]:
-        """Return what the update of a batch tells of the gradient of each trainable weight.
+        """Return an estimate of the gradient of each trainable weight from the update of a batch.
 
         Raises:
             ShoalError: the client refuses to send it.
@@ -88,13 +88,13 @@ class Updates:
         return [-u / rate for u, kind in zip(update, kinds, strict=True) if kind == "trainable"]
 
     def at_start(self) -> keras.Model:
-        """Return the model with the weights that all updates start from."""
+        """Return the model with the weights from which all updates start."""
         self.model.set_weights(self.start)
         return self.model
 
 
 def _with_noise_of_run(target: Target, scenario: Scenario) -> Scenario:
-    """With DP-SGD a client's noise follows from its rows: take that of the attacked client with the least."""
+    """With DP-SGD a client's noise depends on its rows: use the smallest among the attacked clients."""
     if not mechanism_of(scenario.privacy).per_row:
         return scenario
     runtime = ClientRuntime(target.scenario, target.population)
@@ -110,9 +110,9 @@ def _take(target: Target, batch: Batch) -> Shard:
 
 
 def first_dense(model: keras.Model, spec: InputSpec) -> tuple[int, int] | None:
-    """Return the places of kernel and bias, among the trainable weights, of a Dense layer on the bare input.
+    """Return the indices of kernel and bias, among the trainable weights, of a Dense layer on the raw input.
 
-    `None` if the input meets anything but a flattening before it.
+    `None` if anything but a flattening comes before it.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer | keras.layers.Flatten):
@@ -126,7 +126,7 @@ def first_dense(model: keras.Model, spec: InputSpec) -> tuple[int, int] | None:
 
 
 def first_embedding(model: keras.Model) -> int | None:
-    """Return the place of the embedding of tokens among the trainable weights; `None` if there is none."""
+    """Return the index of the token embedding among the trainable weights, or `None` if there is none."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Embedding):
             return [id(w) for w in model.trainable_weights].index(id(layer.embeddings))

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that nothing told is ever lost."""
+"""The run folder: all artefacts of a run, written crash-safely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine and commit. No host name, no user name, no path."""
+"""The environment of a run: versions, machine and commit. No host name, user name or path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("shoal", "flwr", "ray", "tensorflow", "keras", "numpy")
 
 
 def describe(seed: int) -> dict[str, Any]:
-    """Return the content of environment.json; imports none of the packages it names."""
+    """Return the content of environment.json, without importing the packages listed in it."""
     return {
         "started": now(),
         "seed": seed,
@@ -56,8 +56,8 @@ def _operating_system() -> str:
 
 
 def _git(root: Path) -> dict[str, Any] | None:
-    """Return the commit of shoal's own checkout; `None` where it is installed without one."""
-    if not (root / ".git").exists():  # else git would find a repository around the environment
+    """Return the commit of shoal's own checkout; `None` if it was installed without one."""
+    if not (root / ".git").exists():  # otherwise git might find an enclosing repository
         return None
     commit = _run_git(root, "rev-parse", "HEAD")
     if not commit:

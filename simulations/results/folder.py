@@ -1,4 +1,4 @@
-"""`RunFolder`: one folder a run. events.jsonl is the source, every other table is derived from it."""
+"""`RunFolder`: the folder of one run. All tables are derived from events.jsonl."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from shoal.simulations.results.text import round_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SERVED = "clients.json"  # in the folder of a run over clients elsewhere: their names
+SERVED = "clients.json"  # in the folder of a pilot: the names of its clients
 
 EndStatus = Literal["finished", "stopped early", "interrupted", "failed"]
 Status = Literal["finished", "stopped early", "interrupted", "failed", "running", "killed"]
 
 
 class RunFolder:
-    """A run's folder. It is an `Observer`: what it is told is on disk when the call returns.
+    """A run's folder. It is an `Observer`: each event is on disk when the call returns.
 
-    Make one with `create` or `open`.
+    Use `create` or `open` to get one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, scenario: Scenario) -> RunFolder:
-        """Make the folder `<output.directory>/<name>-<UTC time>` with config.toml and environment.json."""
+        """Create the folder `<output.directory>/<name>-<UTC time>` with config.toml and environment.json."""
         directory = Path(scenario.output.directory).expanduser()
         run = cls(_new_folder(directory, scenario.name))
         run._scenario = scenario
@@ -55,7 +55,7 @@ class RunFolder:
         return run
 
     def resume(self) -> None:
-        """Note that the run goes on, in what surroundings.
+        """Record that the run is resumed, with its current environment.
 
         Raises:
             RunError: another process is writing to the folder.
@@ -63,7 +63,7 @@ class RunFolder:
         self._journal.append("resume", {"environment": describe(self.scenario().seed)}, sync=True)
 
     def resolve_execution_mode(self, mode: Literal["stacked", "sequential"]) -> None:
-        """Write the training path that a trial chose into config.toml, so that a rerun takes it too."""
+        """Write the execution mode chosen by autotune into config.toml, so that a rerun uses it too."""
         resources = self.scenario().resources.model_copy(update={"execution_mode": mode})
         self._scenario = self.scenario().model_copy(update={"resources": resources})
         write_atomically(self.path / "config.toml", dump_toml(self._scenario))
@@ -81,8 +81,8 @@ class RunFolder:
         known = [run.name for run in list_folders(directory)]
         name = Path(path_or_name).name
         if not known:
-            message = f'there is no run "{name}": {directory} holds none'
-            raise errors.RunError(message, hint="`shoal run SCENARIO` makes one.")
+            message = f'there is no run "{name}": {directory} contains no runs'
+            raise errors.RunError(message, hint="`shoal run SCENARIO` creates one.")
         raise errors.RunError(errors.unknown_name("run", name, known))
 
     @property
@@ -90,15 +90,15 @@ class RunFolder:
         """The folder's name, unique in its directory."""
         return self.path.resolve().name
 
-    # -- told by the run ------------------------------------------------------------------------
+    # -- written by the run ---------------------------------------------------------------------
 
     def on_message(self, text: str) -> None:
-        """Keep a step outside rounds."""
+        """Record a step outside the rounds."""
         self._journal.append("message", {"text": text}, sync=False)
         self._log(text)
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> None:
-        """Keep a round and its messages as one line, so that both are there or neither."""
+        """Record a round and its messages as one line, so that both are written or neither."""
         content = {"row": row, "clients": as_rows.clients_to_columns(clients)}
         self._journal.append("round", content, sync=True)
         self._log(round_line(row, self.scenario()))
@@ -107,20 +107,20 @@ class RunFolder:
                 self._log(f"round {client.round}: {client.phase} failed at {client.name}: {client.error}")
 
     def on_sites(self, rows: Sequence[SiteRow]) -> None:
-        """Keep the final test."""
+        """Record the final test."""
         self._journal.append("sites", {"rows": list(rows)}, sync=True)
         self._log(f"tested {len(rows)} client{'s' if len(rows) != 1 else ''}")
 
     def write_overview(self, overview: Mapping[str, object]) -> None:
-        """Write overview.json: what the clients hold, as counts and rates only."""
+        """Write overview.json: the clients' data as counts and rates only."""
         write_atomically(self.path / "overview.json", _pretty(overview))
 
     def write_leakage(self, content: Mapping[str, object]) -> None:
-        """Write leakage.json: what attacks on the finished run have found, as numbers only."""
+        """Write leakage.json: results of attacks on the finished run, as numbers only."""
         write_atomically(self.path / "leakage.json", _pretty(content))
 
     def finish(self, status: EndStatus, summary: Mapping[str, object]) -> None:
-        """End the run: derive the tables, write summary.json, let go of the folder."""
+        """End the run: write the tables and summary.json, and release the folder."""
         self._journal.append("end", {"status": status}, sync=True)
         self._log(f"{status}")
         self._journal.close()
@@ -128,7 +128,7 @@ class RunFolder:
         write_atomically(self.path / "summary.json", _pretty({**self._summary(status), **summary}))
 
     def close(self) -> None:
-        """Let go of the folder without an end; the run then counts as killed."""
+        """Release the folder without an end; the run then counts as killed."""
         self._journal.close()
 
     def _log(self, text: str) -> None:
@@ -192,11 +192,11 @@ class RunFolder:
         return [row for columns in rounds for row in as_rows.clients_from_columns(columns)]
 
     def rounds(self) -> pa.Table:
-        """Return the table of rounds, as rounds.parquet holds it."""
+        """Return the table of rounds, as in rounds.parquet."""
         return as_rows.round_table(self.round_rows())
 
     def clients(self) -> pa.Table:
-        """Return the table of messages to clients, as clients.parquet holds it."""
+        """Return the table of messages to clients, as in clients.parquet."""
         positions = self._round_positions()
         if self._clients is None or self._clients[0] != positions:
             self._clients = positions, as_rows.client_table(self._client_columns(positions))
@@ -221,23 +221,23 @@ class RunFolder:
         return self._scenario
 
     def environment(self) -> dict[str, Any]:
-        """Return what the run ran on; empty if the file is missing."""
+        """Return the environment of the run; empty if the file is missing."""
         return self._json("environment.json")
 
     def overview(self) -> dict[str, Any]:
-        """Return what the clients hold; empty if it was not written."""
+        """Return the overview of the clients' data; empty if it was not written."""
         return self._json("overview.json")
 
     def leakage(self) -> dict[str, Any]:
-        """Return what attacks on the run have found; empty if there were none."""
+        """Return the results of attacks on the run; empty if there were none."""
         return self._json("leakage.json")
 
     def summary(self) -> dict[str, Any]:
-        """Return what the run ended with; empty before its end."""
+        """Return the content of summary.json; empty before the end of the run."""
         return self._json("summary.json")
 
     def status(self) -> Status:
-        """Return how the run ended; "running" or "killed" if it has not told an end."""
+        """Return how the run ended; "running" or "killed" if no end was recorded."""
         end = self._replay.update().end
         if end:
             return cast("EndStatus", end)
@@ -273,11 +273,11 @@ def _new_folder(directory: Path, name: str) -> Path:
             make_folder(path)
         except FileExistsError as error:
             if not path.is_dir():
-                raise errors.RunError(f"cannot make the folder {path}: {error.strerror}") from error
+                raise errors.RunError(f"cannot create the folder {path}: {error.strerror}") from error
             attempt += 1
         except OSError as error:
             raise errors.RunError(
-                f"cannot make the folder {path}: {error.strerror or error}",
+                f"cannot create the folder {path}: {error.strerror or error}",
                 hint="Choose another folder: --set output.directory=FOLDER",
             ) from error
         else:

@@ -1,4 +1,4 @@
-"""The data overview of a run: what the clients hold, as the aggregates that they told."""
+"""The data overview of a run: the clients' data, from the aggregates that they reported."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from shoal.common.preprocessing import Statistics
 from shoal.common.schema import Population, Schema
 from shoal.server.preprocessing.collect import FittedPreprocessing
 
-_MOST_CLIENTS = 1_000  # entries in overview.json; larger populations are told in total only
+_MOST_CLIENTS = 1_000  # entries in overview.json; of larger populations, only totals are given
 
 
 def overview(population: Population, fitted: FittedPreprocessing) -> dict[str, object]:
     """Return the content of overview.json.
 
     Args:
-        population: gives names and the schema.
-        fitted: the statistics that left the clients; nothing else is looked at.
+        population: for names and the schema.
+        fitted: the statistics that the clients sent; nothing else is used.
     """
     total = fitted.total
     left_out: dict[str, int] = dict(getattr(population, "left_out", {}))
@@ -25,9 +25,11 @@ def overview(population: Population, fitted: FittedPreprocessing) -> dict[str, o
     few = len(population) <= _MOST_CLIENTS
     listed = list(range(len(population))) if few else sorted(fitted.statistics)[:_MOST_CLIENTS]
     if not fitted.statistics:
-        notes.append("Clients told sums only: what a single one holds is not known here.")
+        notes.append("Clients reported sums only, so the data of single clients are unknown.")
     elif not few:
-        notes.append(f"{len(listed)} of {len(population)} clients are listed, of those asked for statistics.")
+        notes.append(
+            f"{len(listed)} of {len(population)} clients are listed, out of those asked for statistics."
+        )
     return {
         "train_rows": total.rows,
         "clients": [_client(population, fitted, client) for client in listed],

@@ -1,4 +1,4 @@
-"""Events as JSON and as tables: `RoundRow`, `ClientRow` and `SiteRow` there and back."""
+"""Converts `RoundRow`, `ClientRow` and `SiteRow` to JSON and tables, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLIENT_FIELDS = tuple(f.name for f in fields(ClientRow))
 
 
 def clients_to_columns(rows: Sequence[ClientRow]) -> dict[str, list[Any]]:
-    """Turn rows into columns: field names are then written once, not once a client."""
+    """Convert rows to columns, so that field names are written once instead of once per client."""
     return {name: [getattr(row, name) for row in rows] for name in _CLIENT_FIELDS}
 
 
@@ -31,7 +31,7 @@ def _client(raw: dict[str, Any]) -> ClientRow:
 
 
 def round_from_json(raw: Mapping[str, Any]) -> RoundRow:
-    """Read a round after JSON."""
+    """Read a round from JSON."""
     return RoundRow(
         **{
             **raw,
@@ -40,13 +40,13 @@ def round_from_json(raw: Mapping[str, Any]) -> RoundRow:
             "seconds": float(raw["seconds"]),
             "metrics": _numbers(raw["metrics"]),
             "phases": _numbers(raw["phases"]),
-            "epsilon": float(raw.get("epsilon", math.nan)),  # older runs have none
+            "epsilon": float(raw.get("epsilon", math.nan)),  # older runs do not have it
         }
     )
 
 
 def site_from_json(raw: Mapping[str, Any]) -> SiteRow:
-    """Read a site after JSON."""
+    """Read a site from JSON."""
     tests = {
         model: {name: Interval(**_numbers(interval)) for name, interval in metrics.items()}
         for model, metrics in raw["tests"].items()
@@ -59,7 +59,7 @@ def _numbers(raw: Mapping[str, Any]) -> dict[str, float]:
 
 
 def round_table(rows: Sequence[RoundRow]) -> pa.Table:
-    """Return one row a round; docs/report.md lists the columns."""
+    """Return one row per round; docs/report.md lists the columns."""
     import pyarrow as pa
 
     whole, real = pa.int64(), pa.float64()
@@ -89,8 +89,8 @@ def client_table(rounds: Iterable[Mapping[str, Sequence[Any]]]) -> pa.Table:
     """Return one row a message to a client; docs/report.md lists the columns.
 
     Args:
-        rounds: what `clients_to_columns` wrote, one a round. A table is made of each at once, because
-            a row object a message would cost gigabytes in a run of many clients.
+        rounds: the output of `clients_to_columns`, one per round. Each is converted to a table directly,
+            because one row object per message would take gigabytes in a run with many clients.
     """
     import pyarrow as pa
 
@@ -123,7 +123,7 @@ def _client_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 
 
 def site_table(rows: Sequence[SiteRow]) -> pa.Table:
-    """Return one row a site, model and metric; docs/report.md lists the columns."""
+    """Return one row per site, model and metric; docs/report.md lists the columns."""
     import pyarrow as pa
 
     flat = [
@@ -145,12 +145,12 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
     if pa.types.is_floating(kind):
         values = [None if value is None else float(value) for value in values]
-    # from_pandas=False keeps NaN apart from null: NaN was measured, null was not.
+    # from_pandas=False distinguishes NaN (measured, undefined) from null (not measured).
     return pa.array(values, kind, from_pandas=False)
 
 
 def _wide(prefix: str, mappings: Sequence[Mapping[str, float]]) -> dict[str, pa.Array]:
-    """Return one column a name that occurs, null where a row lacks it."""
+    """Return one column per name, with null where a row lacks it."""
     import pyarrow as pa
 
     names = dict.fromkeys(name for mapping in mappings for name in mapping)

@@ -25,11 +25,11 @@ _WITH_INTERVALS = 110  # columns that three values with their intervals need
 
 
 def site_table(rows: Sequence[SiteRow], scenario: Scenario, width: int) -> Table | None:
-    """Return one row a site by the monitored metric, and the mean; `None` if nothing was tested.
+    """Return one row per site with the monitored metric, and the mean; `None` if nothing was tested.
 
     Args:
         rows, scenario: of the run.
-        width: columns of the terminal; a narrow one leaves out the intervals.
+        width: columns of the terminal; if it is narrow, the intervals are omitted.
     """
     metric = monitored_metric(scenario.training, tested_metrics(rows))
     if metric is None:
@@ -72,7 +72,7 @@ def _bare(found: Interval | None) -> str:
 
 
 def _shown(rows: Sequence[SiteRow], metric: str) -> list[SiteRow | None]:
-    """Return all rows by size, or the worst and the best with a gap (`None`) where there are many."""
+    """Return all rows by size, or if there are many, the worst and the best with a gap (`None`)."""
     if len(rows) <= MANY:
         by_size: list[SiteRow] = sorted(rows, key=lambda row: (-row.train_rows, row.client))
         return [*by_size]

@@ -22,7 +22,7 @@ class OverSites:
     """One metric of one model over the sites where it is defined.
 
     Attributes:
-        sites: how many those are.
+        sites: number of these sites.
         mean: unweighted: each site counts once, however small.
         worst: the worst site's value; `worst_site` is its name.
         worst_tenth: mean over the worst tenth of the sites (at least one).
@@ -40,7 +40,7 @@ class OverSites:
 
 
 def over_sites(rows: Sequence[SiteRow], model: Model, metric: str) -> OverSites | None:
-    """Return the numbers over sites, or `None` where no site has this model and metric."""
+    """Return the numbers over sites, or `None` if no site has this model and metric."""
     found = [
         (row.tests[model][metric].value, row.name)
         for row in rows
@@ -79,8 +79,8 @@ def higher_is_better(metric: str) -> bool:
 
 
 def monitored_metric(training: TrainingConfig, names: Collection[str]) -> str | None:
-    """Return the metric that choices were made by, out of `names`; `None` if there are none."""
-    # "auto" is the first of the configured metrics, as in common/metrics.py.
+    """Return the metric, out of `names`, that selected the round; `None` if there are none."""
+    # "auto" is the first configured metric, as in common/metrics.py.
     for name in (training.monitor, *training.metrics[:1]):
         if name in names:
             return str(name)

@@ -1,4 +1,4 @@
-"""What the command line says about finished runs: list them, show one, compare two, write a report."""
+"""Lists, shows and compares runs on the terminal, and rewrites reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def list_runs(directory: str | Path = "runs", console: Console | None = None) ->
     console = console or make_console()
     runs = list_folders(directory)
     if not runs:
-        console.print(f"{escape(str(directory))} holds no run; `shoal run SCENARIO` makes one.")
+        console.print(f"{escape(str(directory))} contains no runs; `shoal run SCENARIO` creates one.")
         return
     table = _table("run", "status", "rounds", "best", "sites' mean", "worst site", "time")
     for run in reversed(runs):
@@ -175,7 +175,7 @@ def _compare_sites(one: RunFolder, two: RunFolder) -> Iterator[Table]:
 
 
 def config_differences(one: Scenario, two: Scenario) -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, first value, second value) wherever two scenarios differ; "–" means absent."""
+    """Yield (dotted key, first value, second value) for each difference; "–" means absent."""
     left, right = dotted(one.model_dump()), dotted(two.model_dump())
     for key in {**left, **right}:
         if left.get(key, NONE) != right.get(key, NONE):
@@ -189,7 +189,7 @@ def _value(value: Any) -> str:
 
 
 def rewrite_report(run: Run, directory: str | Path = "runs") -> Path:
-    """Write report.html of a run afresh, and the tables that a killed run did not come to write.
+    """Write report.html of a run again, and the tables that a killed run did not write.
 
     Returns:
         the path of the report.

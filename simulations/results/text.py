@@ -1,4 +1,4 @@
-"""Numbers as text, in one way for the terminal, the log and the report."""
+"""Formats numbers as text, in the same way for terminal, log and report."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NONE = "–"
 
 
 def metric_name(metric: str) -> str:
-    """Return the name of a metric for people."""
+    """Return the display name of a metric."""
     return NAMES.get(metric, metric)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a metric: three decimals, or four digits where it is far from 1."""
+    """Return a metric with three decimals, or with four digits if it is far from 1."""
     if value is None or math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -48,12 +48,12 @@ def signed(value: float) -> str:
 
 
 def interval(found: Interval | None) -> str:
-    """Return "0.931 [0.902, 0.955]"; without brackets where there is no interval."""
+    """Return "0.931 [0.902, 0.955]", without brackets if there is no interval."""
     return " ".join(part for part in interval_parts(found) if part)
 
 
 def interval_parts(found: Interval | None) -> tuple[str, str]:
-    """Return the value and the interval apart: ("0.931", "[0.902, 0.955]")."""
+    """Return value and interval separately: ("0.931", "[0.902, 0.955]")."""
     if found is None or math.isnan(found.value):
         return NONE, ""
     if math.isnan(found.low) or math.isnan(found.high):
@@ -62,7 +62,7 @@ def interval_parts(found: Interval | None) -> tuple[str, str]:
 
 
 def count(value: int | None) -> str:
-    """Return a whole number with thousands apart; None, or one below 0, was not told."""
+    """Return a whole number with thousands separators; None and negative numbers mean "not reported"."""
     return NONE if value is None or value < 0 else f"{value:,}"
 
 
@@ -90,12 +90,12 @@ def duration(seconds: float) -> str:
 
 
 def rate(clients: int, seconds: float) -> str:
-    """Return clients a second."""
+    """Return a rate of clients per second."""
     return f"{clients / seconds:.3g}" if seconds > 0 else NONE
 
 
 def round_line(row: RoundRow, scenario: Scenario, *, left: float | None = None) -> str:
-    """Return a round as one line; `left` is the time to go in seconds."""
+    """Return a round as one line; `left` is the remaining time in seconds."""
     monitor = monitored_metric(scenario.training, row.metrics)
     parts = [f"round {row.round}/{scenario.training.rounds}"]
     if row.round:

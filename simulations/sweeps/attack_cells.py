@@ -1,4 +1,4 @@
-"""The cells of an attack table: which attack meets which defence, and the scenario of each."""
+"""The cells of an attack table: pairs of attack and defence, with the scenario of each."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """The name as a table shows it, with the arguments that were given."""
+        """The name with the given arguments, as shown in a table."""
         shown = ", ".join(f"{key}={value}" for key, value in self.args.items())
         return f"{self.name}({shown})" if shown else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class AttackCell:
-    """One run of the table: who attacks how, who defends how, and what is run."""
+    """One run of the table: attack, defence and scenario."""
 
     attack: Choice
     defence: Choice
@@ -51,16 +51,16 @@ class AttackCell:
 
 
 def parse(text: str) -> list[Choice]:
-    """Read "sign-flip,backdoor(target=7, factor=5)": names with arguments in brackets, as TOML writes them.
+    """Read "sign-flip,backdoor(target=7, factor=5)": names with arguments in parentheses, in TOML syntax.
 
     Raises:
-        ConfigError: a part is no name, or its arguments are no TOML.
+        ConfigError: a part is not a name, or its arguments are not valid TOML.
     """
     found = []
     for part in re.split(r",(?![^(]*\))", text):
         match = _CHOICE.fullmatch(part.strip())
         if match is None:
-            raise ConfigError(f'"{part.strip()}" is neither a name nor name(argument=value, …)')
+            raise ConfigError(f'expected a name or name(argument=value, …), got "{part.strip()}"')
         try:
             args = tomllib.loads(f"args = {{{match[2] or ''}}}")["args"]
         except tomllib.TOMLDecodeError as error:
@@ -72,12 +72,12 @@ def parse(text: str) -> list[Choice]:
 def make_cells(
     scenario: Scenario, clients: int, attacks: Sequence[Choice], defences: Sequence[Choice]
 ) -> list[AttackCell]:
-    """Return a cell for each pair, row after row; no attack and no defence are always among them, and first.
+    """Return a cell for each pair, row by row; "no attack" and "no defence" are always included, first.
 
     Args:
-        scenario: whose attack and strategy are replaced; the rest stays, and so does attack.fraction.
+        scenario: its attack and strategy are replaced; everything else stays, also attack.fraction.
         clients: in the federation.
-        attacks, defences: to try; a defence that has to be told about the attackers, and is not, is told.
+        attacks, defences: to try; arguments about the attackers that a defence needs are filled in if unset.
     """
     rows = [Choice(NONE), *(choice for choice in attacks if choice.name != NONE)]
     columns = [Choice(NO_DEFENCE), *(choice for choice in defences if choice.label != NO_DEFENCE)]
@@ -90,24 +90,24 @@ def make_cells(
 
 
 def default_attacks(scenario: Scenario) -> list[Choice]:
-    """Return the attacks that are tried unless some are named: those that the task can have."""
+    """Return the default attacks: those that the task supports."""
     regression = scenario.data.task == "regression"
     return [Choice(name) for name in DEFAULT_ATTACKS if not (regression and ATTACKS[name].classes)]
 
 
 def default_defences(scenario: Scenario) -> list[Choice]:
-    """Return the defences that are tried unless some are named: those that the cohort allows."""
+    """Return the default defences: those that the cohort allows."""
     drawn = scenario.strategy.clients_per_round or scenario.strategy.sampling == "poisson"
     return [Choice(name) for name in DEFAULT_DEFENCES if not (drawn and name == "FLTrust")]
 
 
 def attackers(scenario: Scenario, clients: int) -> frozenset[int]:
-    """Return the indices of the clients that are malicious in every row of the table but the first."""
+    """Return the indices of the malicious clients, in every row except the first."""
     return malicious_clients(scenario.seed, clients, scenario.attack.fraction)
 
 
 def _scenario(scenario: Scenario, attack: Choice, strategy: StrategyConfig) -> Scenario:
-    """Return the scenario of a cell: no baselines, and a checkpoint, which holds the last model."""
+    """Return the scenario of a cell: without baselines, and with a checkpoint for the last model."""
     name = f"{attack.name}-{strategy.name}".replace(":", ".")
     output = {"compare": False, "checkpoint_every": scenario.output.checkpoint_every or 1}
     given = {"kind": attack.name, "args": dict(attack.args), "fraction": scenario.attack.fraction}
@@ -121,7 +121,7 @@ def _scenario(scenario: Scenario, attack: Choice, strategy: StrategyConfig) -> S
 
 
 def _strategy(choice: Choice, scenario: Scenario, clients: int) -> StrategyConfig:
-    """Return a defence with what it has to know of the attackers: the best case for it."""
+    """Return a defence that knows what it needs about the attackers: the best case for it."""
     malicious = attackers(scenario, clients)
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     count = max(1, round(len(malicious) * cohort / clients))
@@ -129,7 +129,7 @@ def _strategy(choice: Choice, scenario: Scenario, clients: int) -> StrategyConfi
         "Krum": {"num_malicious_nodes": count},
         "MultiKrum": {"num_malicious_nodes": count, "num_nodes_to_select": max(1, cohort - count - 2)},
         "Bulyan": {"num_malicious_nodes": count},
-        # half a client more, so that no rounding leaves one of them in
+        # half a client more, so that rounding cannot keep one of them
         "FedTrimmedAvg": {"beta": min(0.49, round((count + 0.5) / cohort, 3))},
         "FLTrust": {"trusted": next(c for c in range(clients) if c not in malicious)},
     }

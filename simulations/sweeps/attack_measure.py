@@ -1,6 +1,6 @@
-"""What an attack has achieved in a finished run, measured here: in a simulation all rows are at hand.
+"""Measures the effect of an attack in a finished run, on this machine, where a simulation has all rows.
 
-No message asks a client for it, so nothing more than in any other run leaves one.
+No message is sent to clients for this, so they disclose no more than in any other run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from shoal.simulations.results import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What became of the model.
+    """The effect of an attack on the model.
 
     Attributes:
         last: the metric of the last round's model on test rows, mean over honest sites.
-        chosen: that of the round that validation chose, which a run ends with.
-        success: share of triggered test rows of other classes, of all honest sites, for which the last
-            model answers with the backdoor's class; NaN without a backdoor.
+        chosen: the same for the round selected by validation, whose model a run keeps.
+        success: fraction of triggered test rows of other classes, at all honest sites, for which the last
+            model predicts the backdoor's class; NaN without a backdoor.
     """
 
     last: float
@@ -43,10 +43,10 @@ class Measured:
 
 
 class Judge:
-    """Measures runs of one scenario that differ in attack and strategy only.
+    """Measures runs of one scenario that differ only in attack and strategy.
 
     Args:
-        scenario: of all of them; population: its clients; malicious: those that do not count.
+        scenario: of all runs; population: its clients; malicious: clients that are excluded.
     """
 
     def __init__(self, scenario: Scenario, population: Population, malicious: frozenset[int]) -> None:
@@ -58,10 +58,10 @@ class Judge:
         """Measure a finished run.
 
         Args:
-            folder: of the run; backdoor: whose trigger is tried, `None` for none.
+            folder: of the run; backdoor: the attack whose trigger is tested, or `None`.
 
         Raises:
-            CheckpointError: the run has none that can be used.
+            CheckpointError: the run has no usable checkpoint.
         """
         found = Checkpoints(folder.path / CHECKPOINTS, folder.scenario()).load()
         if found is None:
@@ -76,7 +76,7 @@ class Judge:
         return Measured(self._score(last), self._score(chosen), success)
 
     def _score(self, weights: list[NDArray[Any]]) -> float:
-        """Return the metric, as the mean over honest sites where it is defined and rows are enough."""
+        """Return the mean metric over honest sites where it is defined and there are enough rows."""
         scores = []
         for client in self._honest:
             rows = self._runtime.rows(client)["test"]

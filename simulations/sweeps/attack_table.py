@@ -1,4 +1,4 @@
-"""Runs the cells of an attack table one after another, and writes down what came of each."""
+"""Runs the cells of an attack table one after another, and records the results."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from shoal.simulations.sweeps.runs import GridRun, run_grid
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cell, as table.csv and table.json hold it.
+    """One cell, as in table.csv and table.json.
 
     Attributes:
-        attack, defence: as asked for; metric: which one is meant.
+        attack, defence: as requested; metric: the monitored metric.
         last, chosen, success: as in `measure.Measured`.
-        damage: by how much `last` is worse than that of the same defence without an attack.
-        run: folder of the run, "" if it did not end.
-        diverged: whether the model became useless: training from it gives no finite numbers any more.
-        error: why there are no numbers for another reason, "" if there are.
+        damage: how much worse `last` is than with the same defence and no attack.
+        run: folder of the run, or "" if it did not finish.
+        diverged: whether the model became useless: training it no longer gives finite values.
+        error: why there are no values for another reason; "" if there are.
     """
 
     attack: str
@@ -50,11 +50,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class AttackTable:
-    """All cells, and what they have in common.
+    """All cells, and what they share.
 
     Attributes:
-        scenario: that was attacked; clients: in the federation; malicious: their names.
-        rows: attack after attack, without one first.
+        scenario: the attacked one; clients: in the federation; malicious: names of the malicious ones.
+        rows: by attack; "no attack" comes first.
     """
 
     scenario: Scenario
@@ -64,20 +64,19 @@ class AttackTable:
 
     @property
     def failed(self) -> int:
-        """Number of cells without numbers."""
+        """Number of failed cells."""
         return sum(bool(row.error) for row in self.rows)
 
 
 def fill(
     scenario: Scenario, cells: Sequence[AttackCell], folder: Path, say: Callable[[str], None]
 ) -> AttackTable:
-    """Run all cells that have not been run in `folder`, and write table.csv and table.json there.
+    """Run all cells that are not finished in `folder`, and write table.csv and table.json there.
 
     Args:
-        scenario: what all cells have in common; cells: without an attack first.
-        folder: gets a run folder for each cell; a run that ended there is taken as it is, one that was
-            killed goes on.
-        say: is told of each cell.
+        scenario: shared by all cells; cells: "no attack" comes first.
+        folder: gets a run folder for each cell; a finished run there is reused, a killed one is resumed.
+        say: called with a message on each cell.
     """
     population = datasets.load_population(scenario)
     malicious = attackers(scenario, len(population))
@@ -133,7 +132,7 @@ def _backdoor(cell: AttackCell) -> Backdoor | None:
 
 
 def _with_damage(row: Row, before: Sequence[Row]) -> Row:
-    """Add by how much a row is worse than the one of the same defence without an attack."""
+    """Add how much worse a row is than that of the same defence without an attack."""
     peace = [other.last for other in before if other.attack == NONE and other.defence == row.defence]
     if row.attack == NONE or not peace:
         return row

@@ -1,4 +1,4 @@
-"""What `shoal attack-table` does: check all cells, run them, and leave the table and its page."""
+"""`shoal attack-table`: check all cells, run them, and write the table and its page."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from shoal.simulations.sweeps.attack_table import AttackTable, fill
 def make_table(
     scenario: Scenario, attacks: str, defences: str, output: Path | None, say: Callable[[str], None]
 ) -> int:
-    """Run the table and print it; returns the number of cells that have no numbers.
+    """Run the table and print it; return the number of failed cells.
 
     Args:
-        scenario: what is attacked.
-        attacks, defences: as on the command line, "" for the usual ones.
+        scenario: the attacked scenario.
+        attacks, defences: as on the command line; "" for the default ones.
         output: gets table.csv, table.json, table.html and a run folder for each cell; `None` for
             `<output.directory>/attack-table-<name>`.
-        say: is told of each cell.
+        say: called with a message on each cell.
 
     Raises:
-        ConfigError: a name or an argument is wrong; nothing has been run then.
+        ConfigError: a name or an argument is wrong; nothing was run.
     """
     population = datasets.load_population(scenario)
     tried = parse(attacks) if attacks else default_attacks(scenario)
@@ -67,10 +67,10 @@ def _problems(cell: AttackCell, schema: Schema) -> list[str]:
 
 
 def _grid(table: AttackTable) -> Grid:
-    """Return the metric of the last round by attack and defence, and the success of backdoors behind it."""
+    """Return the metric of the last round by attack and defence, followed by the success of backdoors."""
     defences = list(dict.fromkeys(row.defence for row in table.rows))
     metric = metric_name(table.rows[0].metric)
-    title = f"{metric} of the last round, mean over honest sites (in brackets: how often a backdoor opens)"
+    title = f"{metric} of the last round, mean over honest sites (in parentheses: success of a backdoor)"
     grid = Grid(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     grid.add_column("attack", overflow="fold")
     for name in defences:

@@ -1,4 +1,4 @@
-"""What a promise of privacy costs: a scenario without one, and at several budgets and units, side by side."""
+"""The cost of differential privacy: a scenario without it, and with several budgets and units."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Priced:
     """One row of the table.
 
     Attributes:
-        unit: of the promise, "none" for none; budget: epsilon that was allowed, infinite for none.
-        epsilon: that was spent, NaN where nothing is promised.
+        unit: of privacy, or "none"; budget: the allowed epsilon, infinite without privacy.
+        epsilon: spent; NaN without privacy.
         mean, worst: test metric of the federated model over sites; worst_site: name of the worst.
         sites: site → test metric.
-        run: folder of the run, "" where it failed; error: why.
+        run: folder of the run, or "" if it failed; error: the reason.
     """
 
     unit: str
@@ -48,7 +48,7 @@ class Priced:
 
 
 def privacy_cells(units: Sequence[str], budgets: Sequence[float]) -> list[Cell]:
-    """Return the run without a promise, and one for each unit and budget, weakest promise first."""
+    """Return the run without privacy, and one for each unit and budget, weakest guarantee first."""
     cells = [Cell(PLAIN, ())]
     for unit in units:
         for budget in sorted(budgets, reverse=True):
@@ -68,11 +68,11 @@ def run_privacy_table(
     """Run all cells, write table.json and table.html, and return the metric and the rows.
 
     Args:
-        source: scenario file or built-in name; units, budgets: of the promises.
-        settings: overrides that all runs share; folder: that gets everything; say: is told of progress.
+        source: scenario file or built-in name; units, budgets: to try.
+        settings: overrides of all runs; folder: for all output; say: called with progress messages.
 
     Raises:
-        ConfigError: a cell cannot be run as asked; RunError: the first one gave no result.
+        ConfigError: a cell is invalid. RunError: the run without privacy failed.
     """
     cells = privacy_cells(units, budgets)
     scenarios, done = load_cells(source, cells, settings), []
@@ -81,10 +81,12 @@ def run_privacy_table(
         done.append(found)
     first = done[0].run
     if first is None:
-        raise RunError(f"the run without a promise gave nothing to compare with: {done[0].reason}")
+        raise RunError(
+            f"the run without privacy failed, so there is nothing to compare with: {done[0].reason}"
+        )
     metric = monitored_metric(first.scenario().training, tested_metrics(first.sites()))
     if metric is None:
-        raise RunError("no site has enough test rows for a metric, so nothing can be compared")
+        raise RunError("no site has enough test rows for a metric, so there is nothing to compare")
     rows = [_priced(one, metric) for one in done]
     content = {"scenario": Path(source).stem, "metric": metric, "settings": settings, "rows": rows}
     write_atomically(folder / "table.json", json.dumps(plain(content), indent=2))
@@ -137,22 +139,22 @@ def _write_html(path: Path, scenario: str, metric: str, rows: Sequence[Priced]) 
     table = [[site, *(number(row.sites.get(site, math.nan)) for row in rows)] for site in sites]
     table += [["mean", *(number(row.mean) for row in rows)]]
     notes = [
-        f"{name[:1].upper()}{name[1:]} of the federated model on each site's test rows, without a promise "
-        "and at several budgets. One seed: differences of a few hundredths may be chance."
+        f"{name[:1].upper()}{name[1:]} of the federated model on each site's test rows, without differential "
+        "privacy and with several budgets. One seed: differences of a few hundredths may be chance."
     ]
     parts = [
         PageSection("Mean over sites", figure=_figure(rows, units, name)),
         PageSection("Each site", columns=columns, rows=table),
     ]
-    write_atomically(path, render_page(f"{scenario}: the price of privacy", notes, parts))
+    write_atomically(path, render_page(f"{scenario}: the cost of privacy", notes, parts))
 
 
 def _label(row: Priced) -> str:
-    return "no promise" if row.unit == PLAIN else f"{row.unit}, ε {row.budget:g}"
+    return "no privacy" if row.unit == PLAIN else f"{row.unit}, ε {row.budget:g}"
 
 
 def _figure(rows: Sequence[Priced], units: Sequence[str], name: str) -> Figure:
-    """Return the mean metric over epsilon, a line a unit, and the one without a promise."""
+    """Return the mean metric over epsilon, one line per unit, and the line without privacy."""
     budgets = sorted({row.budget for row in rows if math.isfinite(row.budget)})
     traces: list[dict[str, Any]] = []
     for unit, colour in zip(units, CATEGORICAL, strict=False):
@@ -160,7 +162,7 @@ def _figure(rows: Sequence[Priced], units: Sequence[str], name: str) -> Figure:
         traces.append(_line(unit, [r.budget for r in told], [r.mean for r in told], colour))
     ends = [budgets[0], budgets[-1]]
     dash = {"color": "var(--muted)", "width": 2, "dash": "dot"}
-    traces.append(_line("no promise", ends, [rows[0].mean] * 2, "var(--muted)") | {"line": dash})
+    traces.append(_line("no privacy", ends, [rows[0].mean] * 2, "var(--muted)") | {"line": dash})
     x = {"title": title("epsilon, weaker to the right"), "type": "log", "tickvals": budgets}
     return figure(traces, height=320, x=x, y={"title": title(name), "nticks": 6}, hovermode="x unified")
 

@@ -34,7 +34,7 @@ class Cell:
     """One row of a table: a scenario with some keys of its own.
 
     Attributes:
-        name: unique in the table, fit for a folder; settings: `key=value` overrides of the scenario.
+        name: unique in the table, valid as a folder name; settings: `key=value` overrides of the scenario.
     """
 
     name: str
@@ -70,7 +70,7 @@ def load_cells(source: str, cells: Sequence[Cell], settings: Sequence[str]) -> d
     """Return the scenario of each cell by its name, all checked before the first one runs.
 
     Args:
-        source: scenario file or built-in name; settings: overrides that all cells share.
+        source: scenario file or built-in name; settings: overrides of all cells.
 
     Raises:
         ConfigError: with the problems of all cells.
@@ -178,6 +178,6 @@ def _kept(engine: Engine | None) -> Iterator[Engine]:
 
 
 def _same(one: Scenario, other: Scenario) -> bool:
-    """Tell whether two runs give the same bits: where they run and what they leave behind may differ."""
+    """Whether two runs have bit-identical results: where they run and what they write may differ."""
     apart = {"resources": True, "output": True}
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)

@@ -162,12 +162,12 @@ def test_the_report_shows_what_was_found(leaky: RunFolder, told: dict[str, Any])
     assert "What attacks found" in report
     assert "The run has no privacy guarantee." in report
     assert '"type":"log"' in report
-    assert "read off the first layer" in report
+    assert "calculated from the first layer" in report
 
 
 def test_an_officer_is_told_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
     said = attacks(Facts.of(leaky))
-    assert "an update on 1 training row, read off the first layer: 100 % recognised" in said
+    assert "an update on 1 training row, calculated from the first layer: 100 % recognised" in said
     assert "Loss threshold: AUC 0.7" in said
     assert f"epsilon is at least {told['canary']['epsilon_at_least']:.3f}" in said
 
@@ -229,7 +229,7 @@ def test_changed_data_are_refused(leaky: RunFolder, tmp_path: Path, old: str, ne
 def test_what_cannot_be_attacked_is_refused(leaky: RunFolder, tmp_path: Path) -> None:
     pilot = Path(shutil.copytree(leaky.path, tmp_path / "pilot"))
     (pilot / "clients.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(RunError, match="is a pilot: its rows are with its sites"):
+    with pytest.raises(RunError, match="is a pilot: attacks need its rows"):
         measure_leakage(RunFolder.open(pilot))
     unfinished = RunFolder.create(scenario(tmp_path))
     unfinished.close()

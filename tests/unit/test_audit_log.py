@@ -93,7 +93,7 @@ def test_what_was_done_to_a_log_is_named(tmp_path: Path) -> None:
     changed = lines[2].replace(b'"south"', b'"north"')
     assert fault(path, b"".join([*lines[:2], changed, *lines[3:]])) == (3, "changed")
     assert fault(path, b"".join([*lines[:2], *lines[4:]])) == (3, "missing")
-    assert "entries 2 to 3 are not there" in str(read_chain(path).fault)
+    assert "entries 2 to 3 are missing" in str(read_chain(path).fault)
     assert fault(path, b"".join(lines[1:])) == (1, "missing")
     assert fault(path, b"".join([*lines[:2], lines[3], lines[2], *lines[4:]])) == (3, "out of order")
     assert fault(path, b"".join([*lines[:3], lines[2], *lines[3:]])) == (4, "out of order")
@@ -325,6 +325,6 @@ def test_the_command_tells_root_and_first_wrong_line(
     path.write_bytes(b"".join([lines[0], *lines[2:]]))
     code, _, err = verify()
     assert code == IntegrityError.exit_code
-    assert "line 2: missing: entry 1 is not there" in err
+    assert "line 2: missing: entry 1 is missing" in err
     path.unlink()
     assert verify()[0] == RunError.exit_code

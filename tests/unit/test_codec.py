@@ -92,7 +92,7 @@ def test_a_damaged_payload_is_refused() -> None:
 
 def test_more_than_allowed_or_announced_is_refused() -> None:
     packed = pack(RecordDict({"arrays": weights_to_record([np.zeros(9, np.float32)])}))
-    with pytest.raises(TransportError, match="at most 10 are taken"):
+    with pytest.raises(TransportError, match="at most 10 are accepted"):
         Unpacking(packed.header, 10)
     unpacking = Unpacking(packed.header, 1 << 20)
     with pytest.raises(TransportError, match="longer than the"):

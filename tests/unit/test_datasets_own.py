@@ -159,7 +159,7 @@ def test_another_encoding_is_told_by_line_and_can_be_named(tmp_path: Path) -> No
     population = load("csv", path, clients=2, label="y", args={"encoding": "gbk"})
     assert population.schema.columns[0].name == "词"
     path = csv(tmp_path, b"x,y\n1,a\n2,\xff\n")
-    assert "line 3: not written in UTF-8" in refused(UnreadableDataError, "csv", path, clients=2, label="y")
+    assert "line 3: not valid UTF-8" in refused(UnreadableDataError, "csv", path, clients=2, label="y")
     message = refused(ConfigError, "csv", path, label="y", args={"encoding": "utf-88", "delimiter": "::"})
     assert "data.args.encoding" in message
     assert "data.args.delimiter" in message

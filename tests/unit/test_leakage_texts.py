@@ -68,7 +68,7 @@ def test_attacks_that_were_not_led_say_why() -> None:
 
 def test_texts_are_told_by_their_tokens() -> None:
     sizes = [
-        {"batch": 1, "method": "tokens whose embedding moved", "tokens": {"attack": 0.978, "guess": 0.179}}
+        {"batch": 1, "method": "tokens whose embedding changed", "tokens": {"attack": 0.978, "guess": 0.179}}
     ]
     rows = inversion_rows({"attacks": {"inversion": {"sizes": sizes}}})
     assert [row[2:6] for row in rows] == [

@@ -96,7 +96,7 @@ def test_two_runs_of_the_same_second_get_two_folders(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot make the folder"):
+    with pytest.raises(RunError, match="cannot create the folder"):
         RunFolder.create(example.scenario(tmp_path / "file"))
 
 
@@ -264,7 +264,7 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
 def test_an_unknown_run_names_the_nearest(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f'Did you mean "{run.name}"'):
         RunFolder.open(run.name.replace("thyroid", "thyriod"), tmp_path)
-    with pytest.raises(RunError, match="holds none"):
+    with pytest.raises(RunError, match="contains no runs"):
         RunFolder.open("anything", tmp_path / "empty")
     assert RunFolder.open(run.name, tmp_path).path == run.path
 

@@ -59,7 +59,7 @@ def test_list_names_each_run_and_says_which_is_unreadable(directory: Path, tmp_p
 def test_list_of_nothing(tmp_path: Path) -> None:
     screen = console()
     runs.list_runs(tmp_path / "none", screen)
-    assert "holds no run" in said(screen)
+    assert "contains no runs" in said(screen)
 
 
 def test_show_tells_the_verdict_and_each_site(directory: Path) -> None:

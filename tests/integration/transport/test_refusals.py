@@ -109,7 +109,7 @@ def truncated() -> list[bytes]:
         ([b"\xff\xff no protobuf"], "a message that is not a reply"),
         ([wire.FromClient(chunk=b"lost").SerializeToString()], "a message that is not a reply"),
         ([hello()], "a message that is not a reply"),
-        ([too_large()], "at most 1,073,741,824 are taken"),
+        ([too_large()], "at most 1,073,741,824 are accepted"),
         (truncated(), "another message in the middle of a reply"),
     ],
 )

@@ -18,7 +18,7 @@ age = rng.normal(55, 12, 900) + 8 * (hospital == "east")
 pressure = rng.normal(130, 15, 900)
 pressure[rng.random(900) < 0.05] = np.nan  # a few were not measured
 smoker = rng.choice(["yes", "no"], 900)
-risk = 0.08 * (age - 55) + 0.04 * (np.nan_to_num(pressure, nan=130) - 130) + 1.2 * (smoker == "yes") - 0.6
+risk = 0.15 * (age - 55) + 0.08 * (np.nan_to_num(pressure, nan=130) - 130) + 2.5 * (smoker == "yes") - 1.2
 outcome = np.where(rng.random(900) < 1 / (1 + np.exp(-risk)), "sick", "healthy")
 patients = pd.DataFrame(
     {"hospital": hospital, "age": age, "pressure": pressure, "smoker": smoker, "outcome": outcome}
@@ -53,7 +53,14 @@ def build(input_spec, num_classes):
 
 # 3. The run: the same folder, report and models as `shoal run` leaves.
 run = shoal.simulate(
-    model=build, data=patients, client="hospital", label="outcome", rounds=5, learning_rate=0.3, compare=True
+    model=build,
+    data=patients,
+    client="hospital",
+    label="outcome",
+    rounds=6,
+    training={"optimizer": "adam", "learning_rate": 0.02},
+    compare=True,
+    workers=2,
 )
 
 print(run)

@@ -1,4 +1,4 @@
-"""Three strategies on the same hospitals, at two seeds each, on workers that are started once.
+"""Two strategies on the same sites, at two seeds each, on workers that are started once.
 
 Run it as it is: python examples/strategies.py. Call it again and it reads what is there.
 """
@@ -8,7 +8,6 @@ import shoal
 cells = {
     "fedavg": {"strategy": "FedAvg"},
     "fedprox": {"strategy": {"name": "FedProx", "args": {"proximal_mu": 0.1}}},
-    "fedyogi": {"strategy": {"name": "FedYogi", "args": {"eta": 0.01}}},
 }
 
 # backend="serial" trains the clients in this process: quickest for a model this small.

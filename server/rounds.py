@@ -101,8 +101,10 @@ class RoundLoop:
             progress: where to start; it is changed.
         """
         # Bulyan and QFedAvg collect garbage for every update; frozen objects need no look then.
+        thaw = gc.get_freeze_count() == 0  # what somebody else has frozen stays so
         gc.collect()
-        gc.freeze()
+        if thaw:
+            gc.freeze()
         profiling.take()
         if progress.round < 0:
             self._initial(progress)
@@ -118,7 +120,8 @@ class RoundLoop:
         unjudged = progress.best_round == 0 and math.isnan(progress.score)
         if unjudged or self.scenario.privacy.unit != "none":  # then nothing is chosen
             progress.best_arrays, progress.best_round = progress.arrays, progress.round
-        gc.unfreeze()
+        if thaw:
+            gc.unfreeze()
         return progress
 
     def _stop_before(self, progress: LoopState) -> None:

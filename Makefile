@@ -17,7 +17,7 @@ FIND_PYTHON := for python in python3.13 python3.12 python3.11 python3; do \
 	echo "found: $$(python3 --version 2>&1 || true). Install one, e.g. apt-get install python3.11 python3.11-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help run pilot-demo test check bench lock docs proto wheel wheel-test install install-dev chromium clean
+.PHONY: help run pilot-demo test test-fast check bench lock docs proto wheel wheel-test install install-dev chromium clean
 
 help: ## show this help
 	@echo "make TARGET, where TARGET is"
@@ -32,6 +32,10 @@ pilot-demo: install-dev ## run a server and three sites over mutual TLS, kill on
 test: check chromium ## check, then run all tests with coverage
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
+
+test-fast: install-dev ## a first look at a change: all but the slow tests and most whole runs, without Ray (minutes)
+	$(BIN)/python -m pytest -q -m "not slow" tests/meta tests/contract tests/property tests/unit \
+		tests/integration/test_run.py::test_what_a_run_leaves_behind
 
 check: install-dev ## lint, formatting, types, import contracts and structure
 	$(BIN)/ruff check .

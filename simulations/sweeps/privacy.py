@@ -82,7 +82,7 @@ def run_privacy_table(
     first = done[0].run
     if first is None:
         raise RunError(
-            f"the run without privacy failed, so there is nothing to compare with: {done[0].reason}"
+            f"the run without privacy failed, so nothing can be compared with it: {done[0].reason}"
         )
     metric = monitored_metric(first.scenario().training, tested_metrics(first.sites()))
     if metric is None:

@@ -14,6 +14,7 @@ from waiting import until
 
 from benchmarks.compose import free_port
 from benchmarks.pilot_demo import simulate as sites_as_simulation
+from shoal import cli
 from shoal.clients.pilot.site_data import load_site, read_schema
 from shoal.common.audit.check import Chain, compare, read_chain
 from shoal.common.audit.log import AUDIT_LOG
@@ -265,11 +266,11 @@ def test_a_site_that_does_not_agree_takes_no_part_and_nothing_leaves(
         (["--listen", "0.0.0.0:9443", "--insecure"], "--insecure works on 127.0.0.1 only"),
     ],
 )
-def test_a_server_without_keys_is_refused(files: Path, arguments: list[str], reason: str) -> None:
+def test_a_server_without_keys_is_refused(
+    files: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     schema = str(files / "schema.json")
-    command = ["serve", "medical-thyroid", "--schema", schema, "--client", "SVI", *arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "shoal", *command], capture_output=True, text=True, env=environment()
-    )
-    assert done.returncode == ConfigError.exit_code
-    assert reason in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", "medical-thyroid", "--schema", schema, "--client", "SVI", *arguments])
+    assert ended.value.code == ConfigError.exit_code
+    assert reason in capsys.readouterr().err

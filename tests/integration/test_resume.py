@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forking import start_shoal
 
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import CheckpointError, RunError
@@ -73,16 +74,14 @@ def assert_same(folder: Path, whole: dict[str, Any]) -> None:
         np.testing.assert_equal(found[name], whole[name], err_msg=name)  # NaN equals NaN here
 
 
-def started(directory: Path, before: str = "") -> subprocess.Popen[bytes]:
+def started(directory: Path, before: str = "") -> BaseProcess:
     """Start a run in a process of its own.
 
     Args:
         directory: gets the run folder; before: Python that runs first in that process.
     """
     given = [argument for setting in settings(directory) for argument in ("--set", setting)]
-    command = ["run", "linear", "--quiet", *given]
-    program = f"{before}\nfrom shoal.cli import main\nmain({command!r})"
-    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    return start_shoal(["run", "linear", "--quiet", *given], before)
 
 
 def folder_of(directory: Path) -> Path:
@@ -110,11 +109,11 @@ def test_killed_at_a_random_instant(tmp_path: Path, whole: dict[str, Any], seed:
     draw = random.Random(seed)
     process = started(tmp_path)
     wanted = draw.randrange(1, ROUNDS)
-    while rounds_done(tmp_path) < wanted and process.poll() is None:
+    while rounds_done(tmp_path) < wanted and process.is_alive():
         time.sleep(0.001)
     time.sleep(draw.random() * 0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     folder = folder_of(tmp_path)
     assert RunFolder(folder).status() in ("killed", "finished")
     if RunFolder(folder).status() == "killed":
@@ -157,7 +156,8 @@ INSTANTS = {
 @pytest.mark.parametrize("instant", INSTANTS)
 def test_killed_at_a_known_instant(tmp_path: Path, whole: dict[str, Any], instant: str) -> None:
     process = started(tmp_path, KILL + INSTANTS[instant])
-    assert process.wait(timeout=120) == -signal.SIGKILL
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     folder = folder_of(tmp_path)
     assert RunFolder(folder).status() == "killed"
     go_on(folder)
@@ -172,8 +172,10 @@ def test_asked_to_stop_it_saves_the_round_and_leaves(
     process = started(tmp_path)
     while rounds_done(tmp_path) < 3:
         time.sleep(0.001)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 130
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 130
     folder = folder_of(tmp_path)
     assert RunFolder(folder).status() == "interrupted"
     done = RunFolder(folder).summary()["rounds"]

@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 from rounds import untimed
 
+from shoal.common.config.file import load_scenario
+from shoal.simulations.results import RunFolder
+from shoal.simulations.run import resume_run, run_scenario
+
 ROOT = Path(__file__).parents[3]
 SHOAL = [sys.executable, "-m", "shoal"]
 RUN = ["run", "linear", "--backend", "serial", "--rounds", "40", "--quiet", "--output"]
 
 
-def shoal(*words: str, wrap: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def shoal(*words: str, wrap: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which has a disk of its own: `wrap` mounts it."""
     given = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [*wrap, *SHOAL, *words]
     return subprocess.run(command, env=given, text=True, capture_output=True, check=False, timeout=200)
@@ -36,9 +41,8 @@ def can_mount() -> bool:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the same run on a disk with room."""
     directory = tmp_path_factory.mktemp("whole")
-    assert shoal(*RUN, str(directory)).returncode == 0
-    (folder,) = directory.iterdir()
-    return folder
+    given = ["resources.backend=serial", "training.rounds=40", f"output.directory={directory}"]
+    return run_scenario(load_scenario("linear", given))
 
 
 @pytest.mark.slow
@@ -62,9 +66,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_elsewhere(
     before = untimed(folder)
     assert not list(folder.rglob("*.part"))
 
-    resumed = shoal("resume", str(folder), "--quiet")
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stderr == ""
+    run = RunFolder(folder)
+    resume_run(run, run.scenario())
+    run.close()
     np.testing.assert_equal(untimed(folder), untimed(whole))
     np.testing.assert_equal(untimed(folder)[: len(before)], before)
     models = [json.loads((path / "summary.json").read_text())["closed_form"] for path in (folder, whole)]

@@ -1,4 +1,4 @@
-"""Nothing but aggregates and weights leaves a client: every message of a run of each scenario."""
+"""Nothing but aggregates and updates leaves a client: every message of a run of each scenario."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ConfigRecord, Message, MetricRecord
 from watching import Seen, watching
 
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
+from shoal.common.messages import table
+from shoal.common.messages.schema import parse
+from shoal.common.messages.table import MessageType
 from shoal.common.preprocessing.statistics_records import unpack
 from shoal.common.schema import Population
 from shoal.common.weights import same_shapes
@@ -54,28 +57,30 @@ def test_every_message_carries_what_it_may_and_nothing_else(name: str) -> None:
     assert kinds >= {"query.statistics", "train", "evaluate", "evaluate.test", "train.local"}
     words = forbidden_texts(population)
     for request, reply in seen:
-        kind = request.metadata.message_type
-        weights = request.content.get("arrays")
-        assert set(request.content) <= {"arrays", "config"}
-        for record_name, record in reply.content.items():
-            if isinstance(record, MetricRecord):
-                assert set(record) <= records.REPLIES[kind]
-                assert all(isinstance(value, int | float) for value in record.values())
-            elif kind == "query.statistics":
-                assert record_name.startswith("statistics.")
-            elif kind == "query.trial":
-                assert (record_name, set(record)) == ("trial", {"reason"})
-            elif record_name == "clients":  # the table of a reply for several: the same metrics, and who
-                assert kind in ("train", "evaluate")
-                assert set(record) <= records.REPLIES[kind] | {"client"}
-            else:
-                assert kind in ("train", "train.pooled")
-                assert isinstance(record, ArrayRecord)
-                assert isinstance(weights, ArrayRecord)
-                assert same_shapes(record, weights)
+        kind = table.MESSAGES[request.metadata.message_type]
+        parse(kind.request, request.content)  # nothing is asked that the type does not know
+        assert_only_what_the_type_says(kind, request, reply)
         assert_no_text_of(words, reply)
-        if kind == "query.statistics":
+        if kind is table.STATISTICS:
             assert_aggregates_only(reply, scenario.preprocessing.min_count)
+
+
+def assert_only_what_the_type_says(kind: MessageType, request: Message, reply: Message) -> None:
+    for name, record in reply.content.items():
+        if isinstance(record, MetricRecord):
+            assert set(record) <= kind.reply.metrics
+            assert all(isinstance(value, int | float) for value in record.values())
+        elif kind is table.STATISTICS:
+            assert name.startswith("statistics.")
+        elif kind is table.AUTOTUNE_TYPE:
+            assert (name, set(record)) == ("autotune", {"reason"})
+        elif name == "clients":  # the table of a reply for several: the same metrics, and who
+            assert kind in (table.TRAIN, table.EVALUATE)
+            assert set(record) <= kind.reply.metrics | {"client"}
+        else:
+            assert kind in (table.TRAIN, table.POOLED)
+            assert name == "arrays"  # no algorithm here sends anything beside the update
+            assert same_shapes(record, request.content.array_records["arrays"])  # type: ignore[arg-type]
 
 
 def forbidden_texts(population: Population) -> set[str]:
@@ -107,7 +112,7 @@ def assert_aggregates_only(reply: Message, min_count: int) -> None:
     """`check` is the disclosure rule on the numbers themselves; it raises if one is broken."""
     statistics = unpack(reply.content)
     statistics.check(min_count)
-    for table in [*statistics.tokens.values(), *(c.counts for c in statistics.categorical.values())]:
-        assert all(count >= min_count for count in table.counts)
+    for found in [*statistics.tokens.values(), *(c.counts for c in statistics.categorical.values())]:
+        assert all(count >= min_count for count in found.counts)
     for column in statistics.numeric.values():
         assert all(count >= min_count for count in column.sketch.counts)

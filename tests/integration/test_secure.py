@@ -25,6 +25,8 @@ from shoal.common.events import ClientRow, RoundRow
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages import table
 from shoal.common.messages.names import MASKED, SECURE_SESSION
+from shoal.common.messages.requests import SecureTrainRequest, TrainRequest
+from shoal.common.messages.schema import parse, to_content
 from shoal.common.schema import Population
 from shoal.common.secure import layout
 from shoal.common.secure.agreement import KeyPair, mask_key
@@ -127,10 +129,10 @@ def updates_in_clear(seen: list[tuple[Message, Message]]) -> dict[int, np.ndarra
     found = {}
     for request, reply in seen:
         if request.metadata.message_type == "train":
-            start = record_to_weights(request.content["arrays"])
-            table = record_to_weights(reply.content["arrays"])
-            update = [b.astype(np.float64) - a for a, b in zip(start, table, strict=True)]
-            found[reply.metadata.src_node_id - 2] = np.concatenate([u.reshape(-1) for u in update])
+            update = record_to_weights(reply.content["arrays"])
+            found[reply.metadata.src_node_id - 2] = np.concatenate(
+                [u.reshape(-1).astype(np.float64) for u in update]
+            )
     return found
 
 
@@ -236,7 +238,7 @@ def sum_rows(
         lambda: make_client_app(runtime), WorkerContext(1, {}, sites.count, show_errors=True)
     )
     states: dict[int, RecordDict] = {}
-    grid = kind(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
+    grid = kind(EngineGrid(executor, sites, make_run(1), contexts=states), sites.node_ids)
     grid.lost, grid.seen = lost, []
     total, summed = sum_vectors(grid, sites, scenario, range(sites.count), "rows", 3, LARGEST)
     kept = set(summed.survivors) - set(lost.get(table.SECURE_UNMASK.name, ()))
@@ -302,17 +304,19 @@ def view(population: Population) -> View:
                 kept.update({n - 2: s[SECURE_SESSION] for n, s in states.items()})
             return super().send_and_receive(asked, timeout=timeout)
 
-    grid = Spying(EngineGrid(executor, sites, make_run(1), states=states), sites.node_ids)
+    grid = Spying(EngineGrid(executor, sites, make_run(1), contexts=states), sites.node_ids)
     grid.lost, grid.seen = {table.SECURE_TRAIN.name: [LOST]}, []
-    content = train_content(runtime, scenario)
-    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content)
+    request = train_request(runtime, scenario)
+    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, to_content(request))
     assert found.survivors == [c for c in range(CLIENTS) if c != LOST]
     fixed = FixedPoint.for_sum(CLIENTS, scenario.secure.range)
-    arrays, config = content.array_records["arrays"], content.config_records["config"]
-    updates = {
-        c: layout.encode(summand(runtime, config, arrays, c, fixed, SumNoise()), fixed)
-        for c in range(CLIENTS)
-    }
+    (masked,) = {  # one request for all
+        id(request.content): request.content
+        for request, _ in grid.seen
+        if request.metadata.message_type == table.SECURE_TRAIN.name
+    }.values()
+    asked = parse(SecureTrainRequest, masked)
+    updates = {c: layout.encode(summand(runtime, asked, c, fixed), fixed) for c in range(CLIENTS)}
     replies: dict[str, dict[int, RecordDict]] = {}
     requests: dict[str, dict[int, RecordDict]] = {}
     for request, reply in grid.seen:
@@ -322,7 +326,7 @@ def view(population: Population) -> View:
     return View(replies, requests, kept, updates)
 
 
-def train_content(runtime: ClientRuntime, scenario: Scenario) -> RecordDict:
+def train_request(runtime: ClientRuntime, scenario: Scenario) -> TrainRequest:
     """Return what an ordinary round would send."""
     from shoal.common.models import build
 
@@ -332,13 +336,14 @@ def train_content(runtime: ClientRuntime, scenario: Scenario) -> RecordDict:
     ]
     spec = fit(statistics, runtime.schema, scenario.preprocessing)
     model = build(scenario.model, spec.input_spec, runtime.schema.num_classes, seed=scenario.seed)
-    config = {"preprocessing": spec.to_json(), "learning-rate": 0.05, "server-round": 1}
-    most = max(runtime.raw(c)["train"].rows for c in range(CLIENTS))
-    return RecordDict(
-        {
-            "arrays": weights_to_record(model.get_weights()),
-            "config": ConfigRecord({**config, "full-weight-rows": float(most)}),
-        }
+    return TrainRequest(
+        weights=weights_to_record(model.get_weights()),
+        preprocessing=spec.to_json(),
+        round_number=1,
+        learning_rate=0.05,
+        execution_mode="sequential",
+        reduce=False,
+        full_weight_rows=float(max(runtime.raw(c)["train"].rows for c in range(CLIENTS))),
     )
 
 
@@ -360,7 +365,10 @@ def looks_random(vector: np.ndarray, true: np.ndarray) -> bool:
 
 def test_the_server_receives_five_kinds_of_messages_and_no_number_of_a_client(view: View) -> None:
     """Every reply of the session, record by record: seconds, keys, sealed shares, a masked vector, shares."""
-    stages = [k for k in records.SECURE_STAGES if k != table.SECURE_VECTOR.name]
+    stages = [
+        kind.name
+        for kind in (table.SECURE_KEYS, table.SECURE_SHARES, table.SECURE_TRAIN, table.SECURE_UNMASK)
+    ]
     assert list(view.replies) == stages
     names = dict(zip(stages, ("keys", "shares", "masked", "unmask"), strict=True))
     for kind, by_client in view.replies.items():
@@ -460,7 +468,9 @@ def test_a_server_that_asks_one_client_something_else_gets_noise(population: Pop
         ) -> Iterable[Message]:
             asked = list(messages)
             if asked[0].metadata.message_type == table.SECURE_VECTOR.name:
-                other = RecordDict({**asked[0].content, "config": ConfigRecord({"for": "you alone"})})
+                members = [*asked[0].content.config_records["secure"]["members"], 99]
+                secure = ConfigRecord({**asked[0].content.config_records["secure"], "members": members})
+                other = RecordDict({**asked[0].content, "secure": secure})
                 asked[3] = Message(other, asked[3].metadata.dst_node_id, table.SECURE_VECTOR.name)
             return super().send_and_receive(asked, timeout=timeout)
 
@@ -482,17 +492,17 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     scenario = scenario_of("secure.aggregation=true", *private)
     identify_process(1)
     sites, runtime = Sites(CLIENTS, population.name), ClientRuntime(scenario, population)
-    app, content = make_client_app(runtime), train_content(runtime, scenario)
+    app, request = make_client_app(runtime), train_request(runtime, scenario)
+    content = to_content(request)
     executor = SerialExecutor(lambda: app, WorkerContext(1, {}, CLIENTS, show_errors=True))
     grid = EngineGrid(executor, sites, make_run(1))
     noise = SumNoise(update=z * norm_)
     found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise).sum
     assert found.weight == 0  # not told
     assert np.isnan(found.loss)  # would tell, as it has no noise
-    arrays, config = content.array_records["arrays"], content.config_records["config"]
     clipped = []
     for client in range(CLIENTS):
-        part = train_cohort(runtime, config, arrays, [client])[0].content
+        part = train_cohort(runtime, request, [client])[0].content
         assert part is not None
         update = record_to_weights(part.array_records["arrays"])
         clipped.append(np.concatenate([u.reshape(-1) for u in update]))

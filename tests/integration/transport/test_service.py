@@ -125,8 +125,8 @@ def test_what_a_site_refuses_is_not_run_and_leaves_only_its_reason(
 
 
 def test_terms() -> None:
-    names = {kind.name for kind in KINDS.values()}
-    assert {name for name in MESSAGES if not Terms().refuses(name)} == {*names, table.SUMS.name}
+    answered = {name for name in table.MESSAGES if not Terms().refuses(name)}
+    assert answered == {*(kind.name for kind in KINDS.values()), table.SUMS.name}
     assert "refuses statistics messages" in Terms(frozenset({"statistics"})).refuses(table.SUMS.name)
     assert "does not know the message type" in Terms().refuses("train.pooled")  # of simulations only
     assert "does not know the message type" in Terms().refuses("query.shell")
@@ -143,7 +143,7 @@ def test_the_statement_names_all_that_may_leave_and_no_value_of_a_row() -> None:
     for name, kind in KINDS.items():
         assert (name in words) == (name != "local" and not name.startswith("secure")), name
         if name in words:
-            assert REPLIES[kind] <= set(words), name
+            assert kind.reply.metrics <= set(words), name
     assert f"up to {scenario.training.rounds} rounds" in text
     assert "1,234 at this site" in text
     assert "refuses: local" in text

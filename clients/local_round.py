@@ -90,7 +90,7 @@ class LocalRound:
             except Exception as error:
                 fail(client, error)
                 continue
-            rng = generator(seed, "shuffle", round=number, client=client)
+            rng = generator(seed, "shuffle", dispatch=number, client=client)
             state = _state_of(states, known.get(client)) or self._initial_state()
             ready.append(ReadyClient(LocalTask(rows.x, rows.y, settings, rng), origin, state))
         return ready

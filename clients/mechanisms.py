@@ -94,7 +94,7 @@ class CentralMechanism(ClientMechanism):
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account where the client adds noise itself."""
         if self.runtime.scenario.secure.aggregation:
-            self.runtime.client_plan.require(self.runtime.charge(origin.round))
+            self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
         """Compare norms with the round's, for adaptive clipping."""
@@ -126,7 +126,7 @@ class LocalMechanism(ClientMechanism):
 
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account."""
-        self.runtime.client_plan.require(self.runtime.charge(origin.round))
+        self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
 
 
 class RecordMechanism(ClientMechanism):
@@ -136,7 +136,7 @@ class RecordMechanism(ClientMechanism):
 
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account by the plan of its number of rows."""
-        require_budget(self.runtime.record_plan(rows), self.runtime.charge(origin.round))
+        require_budget(self.runtime.record_plan(rows), self.runtime.charge(origin.dispatch))
 
     def train(
         self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
@@ -155,7 +155,7 @@ class RecordMechanism(ClientMechanism):
         """Return the epsilon spent; nothing under secure aggregation: it follows from the number of rows."""
         if self.runtime.scenario.secure.aggregation:
             return {}
-        plan, rounds = self.runtime.record_plan(rows), self.runtime.charged(origin.round)
+        plan, rounds = self.runtime.record_plan(rows), self.runtime.charged(origin.dispatch)
         return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
 
 

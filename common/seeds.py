@@ -1,6 +1,6 @@
 """The one place where random generators are made.
 
-Every draw in a run comes from a generator derived from (seed, purpose, round, client), so that work
+Every draw in a run comes from a generator derived from (seed, purpose, dispatch, client), so that work
 that is repeated, moved to another process or reordered draws the same numbers again.
 """
 
@@ -52,22 +52,23 @@ class _Digest(ISeedSequence):
         return np.frombuffer(blake2b(self._text, digest_size=n_words * kind.itemsize).digest(), kind)
 
 
-def generator(seed: int, purpose: Purpose, *, round: int = 0, client: int = 0) -> np.random.Generator:
-    """Return the generator for one purpose, round and client.
+def generator(seed: int, purpose: Purpose, *, dispatch: int = 0, client: int = 0) -> np.random.Generator:
+    """Return the generator for one purpose, dispatch and client.
 
     Args:
         seed: the run's seed, at least 0.
         purpose: what the numbers are for; different purposes never share a stream.
-        round: the federated round, starting at 1; 0 means "before the first round".
+        dispatch: number of the dispatch that the work belongs to, from 1; that of a synchronous round is
+            the round. 0 means "before the first".
         client: the client's index, starting at 0; use the default for draws of the server.
     """
-    return np.random.Generator(np.random.PCG64(_Digest(_text(seed, purpose, round, client))))  # type: ignore[arg-type]
+    return np.random.Generator(np.random.PCG64(_Digest(_text(seed, purpose, dispatch, client))))  # type: ignore[arg-type]
 
 
-def _text(seed: int, purpose: Purpose, round: int, client: int) -> bytes:
-    return f"{seed}/{round}/{client}/{purpose}".encode()
+def _text(seed: int, purpose: Purpose, dispatch: int, client: int) -> bytes:
+    return f"{seed}/{dispatch}/{client}/{purpose}".encode()
 
 
-def integer_seed(seed: int, purpose: Purpose, *, round: int = 0, client: int = 0) -> int:
+def integer_seed(seed: int, purpose: Purpose, *, dispatch: int = 0, client: int = 0) -> int:
     """Return a seed in [0, 2**31) for libraries that take an integer, such as Keras."""
-    return int.from_bytes(blake2b(_text(seed, purpose, round, client), digest_size=4).digest()) % 2**31
+    return int.from_bytes(blake2b(_text(seed, purpose, dispatch, client), digest_size=4).digest()) % 2**31

@@ -133,7 +133,7 @@ class PrivateMean:
 
     def noised(self, number: int, total: UpdateSum) -> UpdateSum:
         """Add Gaussian noise to every number of the sum, and to the count of updates within the norm."""
-        draws = randomness(self._source, self._seed, "server-noise", round=number)
+        draws = randomness(self._source, self._seed, "server-noise", dispatch=number)
         stddev = self.noise().update
         noisy = [
             with_noise(update.reshape(-1), stddev, draws).reshape(update.shape) for update in total.updates

@@ -29,7 +29,7 @@ def train_cohort(
         return range(population)
     if strategy.sampling == "fixed" and source == "seeded":
         return cohort(seed, round, population, size, "sampling")
-    draws: Randomness = randomness(source, seed, "sampling", round=round)
+    draws: Randomness = randomness(source, seed, "sampling", dispatch=round)
     keys = draws.random(population)
     chosen = (
         np.flatnonzero(keys < size / population)
@@ -57,7 +57,7 @@ def cohort(seed: int, round: int, population: int, size: int, purpose: Purpose) 
     """
     if size == 0 or size >= population:
         return range(population)
-    rng = generator(seed, purpose, round=round)
+    rng = generator(seed, purpose, dispatch=round)
     last = np.arange(population - size, population)
     drawn: set[int] = set()
     for top, candidate in zip(last.tolist(), rng.integers(last + 1).tolist(), strict=True):

@@ -48,7 +48,7 @@ def summand_of(runtime: ClientRuntime, client: int, question: Mapping[str, Any])
     if not is_asked_for_sums(scenario):
         raise DisclosureError("the scenario asks for no sums of statistics")
     number = number_of_pass(question)
-    source = randomness(runtime.source, scenario.seed, "statistics-noise", round=number, client=client)
+    source = randomness(runtime.source, scenario.seed, "statistics-noise", dispatch=number, client=client)
     return summand(runtime.contribution(client), scenario, question, source)
 
 

@@ -202,7 +202,7 @@ class SecureClient:
         # Sums of other purposes in the same round get noise of their own.
         purpose = request.purpose if isinstance(request, SecureVectorRequest) else "train"
         number, start = (crc32(purpose.encode()) << 32) + request.secure_round, 0
-        draws = randomness(self._runtime.source, config.seed, "secure-noise", round=number, client=client)
+        draws = randomness(self._runtime.source, config.seed, "secure-noise", dispatch=number, client=client)
         for size, stddev in noise:
             if stddev > 0:
                 whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)

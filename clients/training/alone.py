@@ -43,7 +43,7 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
         settings = local_settings(
             scenario, client, round_number=number, learning_rate=rate, class_weights=request.class_weights
         )
-        rng = generator(scenario.seed, "shuffle", round=number, client=client)
+        rng = generator(scenario.seed, "shuffle", dispatch=number, client=client)
         kept = replace(settings, keep_optimizer=number > 1)
         weights, _, steps = runtime.trainer.train(weights, train.x, train.y, kept, rng)
         done += steps

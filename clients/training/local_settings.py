@@ -100,5 +100,5 @@ def local_settings(
         epochs=training.local_epochs,
         steps=training.local_steps,
         class_weights=class_weights,
-        dropout_seed=integer_seed(scenario.seed, "dropout", round=round_number, client=client),
+        dropout_seed=integer_seed(scenario.seed, "dropout", dispatch=round_number, client=client),
     )

@@ -88,18 +88,18 @@ class SystemRandomness:
 
 
 def randomness(
-    source: Source, seed: int, purpose: Purpose, *, round: int = 0, client: int = 0
+    source: Source, seed: int, purpose: Purpose, *, dispatch: int = 0, client: int = 0
 ) -> SeededRandomness | SystemRandomness:
-    """Return the draws of one purpose, round and client.
+    """Return the draws of one purpose, dispatch and client.
 
     Args:
         source: "seeded" returns the same draws for the same other arguments; "system" never does,
             and ignores them.
-        seed, purpose, round, client: as for `common.seeds.generator`.
+        seed, purpose, dispatch, client: as for `common.seeds.generator`.
     """
     if source == "system":
         return SystemRandomness()
-    return SeededRandomness(generator(seed, purpose, round=round, client=client))
+    return SeededRandomness(generator(seed, purpose, dispatch=dispatch, client=client))
 
 
 def with_noise(values: NDArray[Any], stddev: float, draws: Randomness) -> NDArray[np.float64]:

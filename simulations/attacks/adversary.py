@@ -74,7 +74,7 @@ class PlayedAdversary:
             return list(update)
         updates = flatten(update, np.float64)[None, :]
         if isinstance(self.attack, Colluding):
-            colluders = self._colluders(self.attack, origin.round, honest)
+            colluders = self._colluders(self.attack, origin.dispatch, honest)
             updates = colluders if len(colluders) else updates
         with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, and its client is refused
             return unflatten(self.attack.forge(updates, self._context, origin), update)

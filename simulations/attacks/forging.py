@@ -89,5 +89,5 @@ class FreeRider(Attack):
 
     def forge(self, updates: Matrix, context: AttackContext, origin: Origin) -> Vector:
         """Return noise that decreases over rounds."""
-        stddev = self._stddev * max(1, origin.round) ** -self._decay
+        stddev = self._stddev * max(1, origin.dispatch) ** -self._decay
         return np.asarray(stddev * origin.rng("attack").standard_normal(updates.shape[1]))

@@ -73,7 +73,7 @@ def measure_leakage(
         for name in (name for name in ATTACKS if name in chosen):
             effort.say(f"{name}: {len(target.clients)} client{'s' if len(target.clients) != 1 else ''}")
             # each attack has its own draws, independent of which others run
-            own = integer_seed(target.seed, "audit", round=1 + ATTACKS.index(name))
+            own = integer_seed(target.seed, "audit", dispatch=1 + ATTACKS.index(name))
             found[name] = _ATTACKS[name](target, effort, own)
     content = {
         "seed": target.seed,

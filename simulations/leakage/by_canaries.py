@@ -34,10 +34,10 @@ def bound(target: Target, count: int, seed: int, say: Callable[[str], None]) -> 
     if target.population.schema.task == "regression":
         return {"skipped": "canaries are rows with a wrong class, but the task is regression"}
     canaries = _canaries(target, count, seed)
-    coins = canary.toss(len(canaries), generator(seed, "audit", round=_COINS))
+    coins = canary.toss(len(canaries), generator(seed, "audit", dispatch=_COINS))
     unit = "client" if canaries[0].client is None else "row"
     say(f"canary: training with {int(coins.sum())} of {len(canaries)} canary {unit}s")
-    scenario = again(target.scenario, integer_seed(seed, "audit", round=_TRAINING))
+    scenario = again(target.scenario, integer_seed(seed, "audit", dispatch=_TRAINING))
     if unit == "client":
         scenario = _without_quorum(scenario)
     trained = train_again(scenario, _with(target, canaries, coins), last=True)
@@ -59,7 +59,7 @@ def bound(target: Target, count: int, seed: int, say: Callable[[str], None]) -> 
 
 def _canaries(target: Target, count: int, seed: int) -> Sequence[Canary]:
     classes = target.population.schema.num_classes
-    rng = generator(seed, "audit", round=_DRAW)
+    rng = generator(seed, "audit", dispatch=_DRAW)
     held_out = {c: target.population.shard(c).take(target.splits(c)["test"]) for c in target.clients}
     if _adds_clients(target):
         return canary.canary_clients(join(list(held_out.values())), classes, count, rng)

@@ -68,7 +68,7 @@ def invert(target: Target, seed: int, say: Callable[[str], None]) -> Found:
     spec = runtime.encoder.spec.input_spec
     found = []
     for size in SIZES:
-        work = _Work(target, runtime, spec, generator(seed, "audit", round=size), say)
+        work = _Work(target, runtime, spec, generator(seed, "audit", dispatch=size), say)
         fitting = [client for client in target.clients if len(work.train(client).y) > size]
         if fitting:
             say(f"inversion: {work.updates} updates of {size} row{'s' if size > 1 else ''}")

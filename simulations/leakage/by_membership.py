@@ -63,7 +63,7 @@ def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], Non
     theirs, inside = [], []
     started = time.monotonic()
     for number in range(shadows):
-        scenario = again(target.scenario, integer_seed(seed, "audit", round=1 + number))
+        scenario = again(target.scenario, integer_seed(seed, "audit", dispatch=1 + number))
         released = train_again(scenario, target.population)
         theirs.append(_log_odds(target, ClientRuntime(scenario, target.population), released))
         inside.append([_trained_on(target, scenario.seed, client) for client in target.clients])

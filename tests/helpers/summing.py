@@ -37,7 +37,7 @@ class ShardSum:
                 self.scenario,
                 question,
                 randomness(
-                    "seeded", 1, "statistics-noise", round=number_of_pass(question), client=client + 1
+                    "seeded", 1, "statistics-noise", dispatch=number_of_pass(question), client=client + 1
                 ),
             )
             for client, shard in enumerate(self.shards)

@@ -77,7 +77,7 @@ def test_the_next_model_is_the_fixed_denominator_mean_with_the_seed_s_noise(
         for into, update in zip(total, arrays(content), strict=True):
             into += weight * update.astype(np.float64)
     assert clients == 10  # uniform weights: everybody counts 1
-    draws = randomness("seeded", asked.seed, "server-noise", round=1)
+    draws = randomness("seeded", asked.seed, "server-noise", dispatch=1)
     for before, update, found in zip(start, total, after, strict=True):
         noisy = with_noise(update.reshape(-1), 0.1 * 0.5 * SLACK, draws).reshape(update.shape)
         np.testing.assert_array_equal(found, (before + noisy / 10).astype(np.float32))

@@ -33,7 +33,7 @@ from shoal.simulations.checks.scenario import validate
 
 SPEC = InputSpec("vector", (4,))
 SCENE = AttackContext(clients=10, malicious=2, classes=3)
-ORIGIN = Origin(seed=1, round=4, client=7)
+ORIGIN = Origin(seed=1, dispatch=4, client=7)
 UPDATES = np.array([[1.0, -2.0], [3.0, 2.0]])
 
 
@@ -68,7 +68,7 @@ def test_noise_is_the_clients_own_and_of_the_size_that_is_asked_for() -> None:
     # the standard deviation of n draws has a standard error of 2 / √(2n) = 0.01
     assert sent.std() == pytest.approx(2.0, abs=0.05)
     assert sent.mean() == pytest.approx(0.0, abs=0.07)
-    expected = generator(1, "attack", round=4, client=7).standard_normal(20_000)
+    expected = generator(1, "attack", dispatch=4, client=7).standard_normal(20_000)
     np.testing.assert_array_equal(sent, 2.0 * expected)
     # a free rider's noise in round 4 is 0.1 · 4^-2
     np.testing.assert_allclose(FreeRider(0.1, 2.0).forge(zeros, SCENE, ORIGIN), 0.1 / 16 * expected)

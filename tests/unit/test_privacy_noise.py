@@ -19,7 +19,7 @@ N = 200_000
 
 
 def sources() -> list[Randomness]:
-    return [randomness("seeded", 1, "server-noise", round=3), randomness("system", 1, "server-noise")]
+    return [randomness("seeded", 1, "server-noise", dispatch=3), randomness("system", 1, "server-noise")]
 
 
 @pytest.mark.parametrize("draws", sources(), ids=["seeded", "system"])
@@ -47,11 +47,11 @@ def test_uniform_draws_are_uniform(draws: Randomness) -> None:
 
 
 def test_seeded_draws_come_again_and_system_draws_never_do() -> None:
-    again = [randomness("seeded", 1, "noise", round=2, client=5).normal(4) for _ in range(2)]
+    again = [randomness("seeded", 1, "noise", dispatch=2, client=5).normal(4) for _ in range(2)]
     np.testing.assert_array_equal(*again)
-    other = randomness("seeded", 1, "noise", round=3, client=5).normal(4)
+    other = randomness("seeded", 1, "noise", dispatch=3, client=5).normal(4)
     assert not np.array_equal(again[0], other)
-    fresh = [randomness("system", 1, "noise", round=2, client=5).normal(4) for _ in range(2)]
+    fresh = [randomness("system", 1, "noise", dispatch=2, client=5).normal(4) for _ in range(2)]
     assert not np.array_equal(*fresh)
 
 

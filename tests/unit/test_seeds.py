@@ -21,13 +21,13 @@ def test_streams_are_those_of_the_digest() -> None:
             return words
 
     expected = np.random.Generator(np.random.PCG64(Given())).integers(1 << 40, size=5)
-    found = generator(7, "shuffle", round=3, client=11).integers(1 << 40, size=5)
+    found = generator(7, "shuffle", dispatch=3, client=11).integers(1 << 40, size=5)
     assert found.tolist() == expected.tolist()
 
 
 def test_a_change_of_any_part_gives_other_numbers() -> None:
     keys = itertools.product((0, 1, 11), ("shuffle", "split"), (0, 1, 11), (0, 1, 11))
-    draws = [generator(s, p, round=r, client=c).integers(1 << 60) for s, p, r, c in keys]
+    draws = [generator(s, p, dispatch=r, client=c).integers(1 << 60) for s, p, r, c in keys]
     assert len(set(draws)) == len(draws)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.algorithms import client_algorithm
+from shoal.clients.algorithms import client_algorithm, require_protected
 from shoal.clients.algorithms.algorithm import AlgorithmResult, ClientAlgorithm, LocalTraining
 from shoal.clients.mechanisms import client_mechanism
 from shoal.clients.result import LocalResult
@@ -63,6 +63,7 @@ class LocalRound:
         self.spec = runtime.weight_spec
         self._start = runtime.weights(request)
         self._algorithm = client_algorithm(runtime.scenario.strategy.name) if algorithm is None else algorithm
+        require_protected(runtime.scenario, self._algorithm)
         self.mechanism = client_mechanism(runtime, request)
         self.pipeline = Pipeline(self.mechanism.steps(), CODECS[runtime.scenario.update.compress])
 

@@ -9,6 +9,8 @@ from shoal.clients.algorithms.algorithm import ClientAlgorithm
 from shoal.clients.algorithms.fedprox import FedProxClient
 from shoal.clients.algorithms.scaffold import ScaffoldClient
 from shoal.common.config import Scenario
+from shoal.common.errors import DisclosureError
+from shoal.common.privacy.mechanisms import mechanism_of
 
 _ALGORITHMS: Final[Mapping[str, type[ClientAlgorithm]]] = {
     one.name: one for one in (FedProxClient, ScaffoldClient)
@@ -18,6 +20,21 @@ _ALGORITHMS: Final[Mapping[str, type[ClientAlgorithm]]] = {
 def client_algorithm(strategy: str) -> ClientAlgorithm:
     """Return the client half of a strategy; plain averaging for one that needs nothing of clients."""
     return _ALGORITHMS.get(strategy, ClientAlgorithm)()
+
+
+def require_protected(scenario: Scenario, algorithm: ClientAlgorithm) -> None:
+    """Require that nothing travels beside an update which noise or masks protect.
+
+    Checked by the client itself: the server that names the algorithm may be the one to be protected against.
+
+    Raises:
+        DisclosureError: it would.
+    """
+    if algorithm.sends and (mechanism_of(scenario.privacy).guarantees or scenario.secure.aggregation):
+        raise DisclosureError(
+            f"{algorithm.name} sends {algorithm.sends}, "
+            "which neither privacy.unit nor secure.aggregation protects"
+        )
 
 
 def keeps_states(scenario: Scenario) -> bool:

@@ -56,6 +56,7 @@ class ClientAlgorithm:
 
     name: ClassVar[str] = "plain"
     stateful: ClassVar[bool] = False  # whether `init_state` returns anything
+    sends: ClassVar[str] = ""  # what `finish` sends beside the update, for the operator of a site
 
     def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
         """Return the state of one client that has none yet; empty for an algorithm without.

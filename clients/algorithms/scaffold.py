@@ -36,6 +36,7 @@ class ScaffoldClient(ClientAlgorithm):
 
     name: ClassVar[str] = "SCAFFOLD"
     stateful: ClassVar[bool] = True
+    sends: ClassVar[str] = "the change of its control variates, computed from the same rows"
 
     def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
         """Return control variates of zero."""

@@ -13,8 +13,8 @@ the smallest and then t the largest number for which, over the random order,
   probability 2^-40: they are disconnected only if two stretches of k/2 on the ring drop out or collude;
 - each needed secret has t shares left, except with probability 2^-20 (`RECOVERY`).
 
-Each probability is for any of the n clients of a session (union bound), of hypergeometric draws. In a complete
-graph all three hold with certainty if C + D ≤ n - 2.
+Each probability is for any of the n clients of a session (union bound), of hypergeometric draws. In a
+complete graph all three hold with certainty if C + D ≤ n - 2.
 
 Deviations from the paper: a client keeps a share of its own secret, as in Bonawitz et al. 2017, which lets
 small cohorts lose one more client; the second bound counts both stretches, where the paper counts one.

@@ -79,7 +79,7 @@ def _protected(
             f"this client's scenario wants {least:.3g}"
         )
     clip(update, fixed)
-    return Summand(update, told[WEIGHT], 0.0, told.get(WITHIN, 0.0), tells_weight=False)
+    return Summand(update, told[WEIGHT], 0.0, told.get(WITHIN, 0.0), reports_weight=False)
 
 
 def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:

@@ -168,7 +168,7 @@ def arguments(model: ModelConfig) -> dict[str, Any]:
     return {**defaults, **model.args}
 
 
-def look_up_here() -> None:
+def make_current_directory_importable() -> None:
     """Make modules in the current directory importable."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -180,7 +180,7 @@ def _check_users_own(name: str) -> list[str]:
     parts = [*module.split("."), function]
     if not all(part.isidentifier() for part in parts):
         return [f'model.name: expected package.module:function, got "{name}"']
-    look_up_here()
+    make_current_directory_importable()
     top = parts[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
         return [f'model.name: "{name}": no package or module "{top}" in {Path.cwd()}, and none installed']

@@ -12,7 +12,7 @@ import keras
 from shoal.common import errors
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.catalog import look_up_here
+from shoal.common.models.catalog import make_current_directory_importable
 from shoal.common.schema import InputSpec
 
 
@@ -42,7 +42,7 @@ def load_users_own(name: str) -> Callable[..., Any]:
         ConfigError: it cannot be loaded.
     """
     module, _, attribute = name.partition(":")
-    look_up_here()
+    make_current_directory_importable()
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module of the user's own may raise anything

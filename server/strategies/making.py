@@ -15,8 +15,8 @@ from shoal.server.strategies.catalog import (
     RESERVED,
     STRATEGIES,
     check_stock,
-    fewest_clients,
     is_users_own,
+    min_clients_per_round,
     reserved,
 )
 
@@ -61,10 +61,10 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
         ConfigError: unknown name or argument, too few clients, or the class rejects its arguments.
     """
     problems = check(strategy)
-    if not problems and not is_users_own(strategy.name) and cohort_size < fewest_clients(strategy):
+    if not problems and not is_users_own(strategy.name) and cohort_size < min_clients_per_round(strategy):
         problems.append(
-            f"strategy.name: {strategy.name} needs at least {fewest_clients(strategy)} clients per round "
-            f"with these arguments, but there are {cohort_size}"
+            f"strategy.name: {strategy.name} needs at least {min_clients_per_round(strategy)} clients per "
+            f"round with these arguments, but there are {cohort_size}"
         )
     if problems:
         raise ConfigError(problems)

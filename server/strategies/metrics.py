@@ -23,7 +23,7 @@ def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> Me
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    for record in (told for reply in replies for told in _told(reply)):
+    for record in (table for reply in replies for table in _tables(reply)):
         weight = _number(record[weighted_by_key])
         for name, value in record.items():
             if name == weighted_by_key or not isinstance(value, int | float):
@@ -36,7 +36,7 @@ def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> Me
     return MetricRecord({k: sums[k] / weights[k] if weights[k] else math.nan for k in sums})
 
 
-def _told(reply: RecordDict) -> Iterable[Mapping[str, object]]:
+def _tables(reply: RecordDict) -> Iterable[Mapping[str, object]]:
     table = reply.get(CLIENTS)
     if isinstance(table, ConfigRecord):
         return client_rows(table).values()

@@ -88,8 +88,8 @@ def measure_leakage(
 
 def guarantee(target: Target) -> dict[str, Any]:
     """Return the guarantee of the run: unit, epsilon and delta; `None` for both without a guarantee."""
-    told = target.run.summary().get("privacy")
-    epsilon = told.get("epsilon") if isinstance(told, Mapping) else None
+    privacy = target.run.summary().get("privacy")
+    epsilon = privacy.get("epsilon") if isinstance(privacy, Mapping) else None
     unit = target.scenario.privacy.unit
     return {
         "unit": unit,

@@ -196,8 +196,8 @@ class RunFolder:
 
     def sites(self) -> list[SiteRow]:
         """Return the final test of each client; empty if it has not taken place."""
-        told = [event for event in self.events() if event["event"] == "sites"]
-        return [as_rows.site_from_json(raw) for raw in told[-1]["rows"]] if told else []
+        tests = [event for event in self.events() if event["event"] == "sites"]
+        return [as_rows.site_from_json(raw) for raw in tests[-1]["rows"]] if tests else []
 
     def messages(self) -> list[tuple[str, str]]:
         """Return (UTC time, text) of each step outside rounds."""

@@ -111,5 +111,5 @@ def finished_run(scenario: Scenario, folder: Path) -> RunFolder:
 
 def _same(one: Scenario, other: Scenario) -> bool:
     """Whether two runs have bit-identical results: where they run and what they write may differ."""
-    apart = {"resources": True, "output": True}
-    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+    ignored = {"resources": True, "output": True}
+    return one.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)

@@ -35,7 +35,7 @@ def draws(seed: int) -> SeededRandomness:
 
 
 def plan(**changes: Any) -> RecordPlan:
-    given = {"noise_multiplier": 1.0, "sampling_probability": 1.0, "steps_a_round": 1, "rounds": 1}
+    given = {"noise_multiplier": 1.0, "sampling_probability": 1.0, "steps_per_round": 1, "rounds": 1}
     return RecordPlan(**{**given, "delta": 1e-5, "budget": 8.0, "accountant": "rdp", **changes})
 
 
@@ -215,7 +215,7 @@ def test_without_clipping_and_noise_it_is_plain_training(optimizer: Any, between
     chosen = settings(epochs=3, proximal_mu=0.3, class_weights=(0.5, 2.0))
     wanted, _, steps = trainer.train(start, x, y, chosen, np.random.default_rng(0))
     private = PrivateTrainer(trainer, 1e6, 8)
-    found, taken = private.train(start, x, y, chosen, plan(steps_a_round=3), Silence(), draws(0))  # type: ignore[arg-type]
+    found, taken = private.train(start, x, y, chosen, plan(steps_per_round=3), Silence(), draws(0))  # type: ignore[arg-type]
     assert taken == steps == 3
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -229,7 +229,7 @@ def test_microbatches_change_nothing_but_the_order_of_sums(name: str) -> None:
     for at_once in (5, 256):
         private = PrivateTrainer(Trainer(make()), 0.5, at_once)
         x, y = rows_for(private._model)
-        chosen = plan(sampling_probability=0.4, steps_a_round=4)
+        chosen = plan(sampling_probability=0.4, steps_per_round=4)
         start = private._model.get_weights()
         found.append(private.train(start, x, y, settings(), chosen, draws(1), draws(2))[0])
         again = private.train(start, x, y, settings(), chosen, draws(1), draws(2))[0]
@@ -292,7 +292,7 @@ def test_the_noise_is_fresh_in_each_step(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("shoal.clients.training.private_sgd._NOISE_NUMBERS", block)
         private = PrivateTrainer(Trainer(model), 0.5, 256)
         start = [np.zeros(w.shape, np.float32) for w in model.get_weights()]
-        chosen = plan(noise_multiplier=3.0, sampling_probability=0.25, steps_a_round=16)
+        chosen = plan(noise_multiplier=3.0, sampling_probability=0.25, steps_per_round=16)
         new, _ = private.train(start, x, y, settings(learning_rate=1e-3), chosen, draws(5), draws(6))
         found.append(np.concatenate([w.ravel() for w in new]))
     assert np.array_equal(found[0], found[1])

@@ -190,9 +190,9 @@ def _worst(rows: Sequence[SiteRow], metric: str) -> list[str]:
     row = next(r for r in rows if r.name == across.worst_site and _value(r, metric) == across.worst)
     local = row.tests.get("local", {}).get(metric)
     alone = f"; alone it reaches {number(local.value)}" if local and math.isfinite(local.value) else ""
-    found = interval(row.tests["federated"][metric])
-    found = f"The worst site is {row.name} with {metric_name(metric)} {found} on {row.test_rows:,} test rows"
-    return [f"{found}{alone}."]
+    value = interval(row.tests["federated"][metric])
+    worst = f"The worst site is {row.name} with {metric_name(metric)} {value} on {row.test_rows:,} test rows"
+    return [f"{worst}{alone}."]
 
 
 def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:

@@ -107,7 +107,7 @@ def test_what_the_statistics_have_spent_is_not_spent_on_training() -> None:
 def test_a_round_beyond_the_plan_is_refused() -> None:
     found = made(300, {"noise_multiplier": 1.0}, rounds=5)
     require_budget(found, 5)
-    with pytest.raises(BudgetError, match=r"round 6 .* for 5 rounds") as caught:
+    with pytest.raises(BudgetError, match=r"round 6, but .* for 5 rounds") as caught:
         require_budget(found, 6)
     assert caught.value.exit_code == 19
 

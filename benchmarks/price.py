@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks import results
 from shoal.common.journal import plain
 from shoal.simulations.results.text import NONE, metric_name
-from shoal.simulations.sweeps.privacy import Priced, run_privacy_table
+from shoal.simulations.sweeps.privacy import PrivacyTableRow, run_privacy_table
 
 SCENARIOS: Final = {
     "medical-thyroid": "Thyroid records of five referral sources",
@@ -36,7 +36,7 @@ def main(*, quick: bool = False) -> None:
         save(name, title, metric, rows)
 
 
-def save(name: str, title: str, metric: str, rows: Sequence[Priced]) -> None:
+def save(name: str, title: str, metric: str, rows: Sequence[PrivacyTableRow]) -> None:
     """Write one table: a row a site, a column a promise."""
     columns = ["site", *(_label(row) for row in rows)]
     sites = list(rows[0].sites)
@@ -54,7 +54,7 @@ def save(name: str, title: str, metric: str, rows: Sequence[Priced]) -> None:
     results.save(f"price-{name}", heading, columns, table, notes=notes, data=data)
 
 
-def _label(row: Priced) -> str:
+def _label(row: PrivacyTableRow) -> str:
     return "no promise" if math.isinf(row.budget) else f"{row.unit}, ε {row.budget:g}"
 
 

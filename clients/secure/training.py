@@ -78,7 +78,7 @@ def _protected(
         )
     clip(update, fixed)
     within = result.extra_metrics.get(WITHIN, 0.0)
-    return Summand(update, result.weight, 0.0, within, tells_weight=False)
+    return Summand(update, result.weight, 0.0, within, reports_weight=False)
 
 
 def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:

@@ -95,7 +95,7 @@ class PrivateTrainer:
             ValueError: if an array of the objective is not shaped as its weight.
         """
         self._check(x[:1])
-        steps, rate = plan.steps_a_round, plan.sampling_probability
+        steps, rate = plan.steps_per_round, plan.sampling_probability
         order, bounds = poisson_batches(len(y), steps, rate, batches)
         self._trainer.prepare(weights, settings)
         size = sum(int(np.prod(v.shape)) for v in self._model.trainable_variables)

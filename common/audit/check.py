@@ -113,8 +113,8 @@ def _fault(entry: Entry | None, index: int, root: str, found: Sequence[Entry | N
         later = any(other is not None and other["number"] == index for other in found[line:])
         if number < index or later:
             return Fault(line, "out of order", f"entry {number} is where entry {index} belongs")
-        gone = f"entry {index} is" if number == index + 1 else f"entries {index} to {number - 1} are"
-        return Fault(line, "missing", f"{gone} missing, entry {number} is in their place")
+        entries = f"entry {index} is" if number == index + 1 else f"entries {index} to {number - 1} are"
+        return Fault(line, "missing", f"{entries} missing, entry {number} is in their place")
     if entry["previous"] != root:
         return Fault(max(1, index), "changed", f"line {line} does not follow it: this line was rewritten")
     return None

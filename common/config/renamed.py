@@ -37,7 +37,7 @@ def rename_keys(table: dict[str, Any]) -> tuple[list[tuple[Keys, Keys]], list[tu
 
 
 def warning_text(place: str, old: Keys, new: Keys) -> str:
-    """Return what the user is told: where the old key is, and what to write instead."""
+    """Return the warning to the user: where the old key is, and what to write instead."""
     return (
         f"{place}: {'.'.join(old)} has been renamed to {'.'.join(new)}; the old name still works in this "
         "version only: use the new one"

@@ -31,7 +31,7 @@ def build(model: ModelConfig, spec: InputSpec, num_classes: int, *, seed: int) -
         model: name and arguments.
         spec: the encoded input.
         num_classes: 0 for regression, 2 for a binary task (one sigmoid output), else softmax outputs.
-        seed: the run's seed; one seed gives the same bits in any process.
+        seed: the run's seed; the same seed gives bit-identical weights in any process.
 
     Raises:
         ConfigError: unknown name or argument; or the user's function cannot be imported.

@@ -1,4 +1,4 @@
-"""Preprocessing that is fitted federatedly: statistics, the fitted specification, the encoder."""
+"""Federated preprocessing: statistics, the fitted specification, the encoder."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The small aggregates that `Statistics` is made of, each frozen and mergeable.
+"""The aggregates in `Statistics`, each frozen and mergeable.
 
 Moments are merged by the pairwise formula of Tony F. Chan, Gene H. Golub, Randall J. LeVeque, "Updating
 Formulae and a Pairwise Algorithm for Computing Sample Variances", Stanford STAN-CS-79-773, 1979.
-Deviation: all parts are merged at once with `math.fsum`, which rounds once, so that the result has the
-same bits in whatever order the clients answered.
+Deviation: all parts are merged at once with `math.fsum`, which rounds once, so that the result is
+bit-identical for any order of the clients' replies.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Moments:
     """Count, mean and spread of a numeric column.
 
     Attributes:
-        count: values behind the numbers; 0 if there are none, then mean, low and high are NaN.
+        count: number of values; if 0, mean, low and high are NaN.
         mean: their mean.
         m2: sum of their squared differences from the mean, so that the variance is m2 / count.
         low: the `min_count`-th smallest value, rounded down to two significant digits: an exact
-            extreme is one row's value, and may tell who is meant (the oldest patient).
+            extreme is one row's value, and could identify a person (the oldest patient).
         high: the `min_count`-th largest value, rounded up likewise.
     """
 
@@ -60,7 +60,7 @@ class Moments:
         if exact.size < max(1, min_count):
             return cls()
         mean = float(exact.mean())
-        # np.sort made the order, and with it the rounding of the sums, independent of the rows' order
+        # np.sort makes the order, and so the rounding of the sums, independent of the order of rows
         m2 = float(np.square(exact - mean).sum())
         ends = sorted((float(exact[min_count - 1]), float(exact[exact.size - min_count])))
         return cls(int(exact.size), mean, m2, round_down(ends[0]), round_up(ends[1]))
@@ -90,11 +90,11 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows hold each of some values (categories or tokens), sorted by value.
+    """The number of rows with each value (category or token), sorted by value.
 
     Attributes:
         values: the values, sorted and unique.
-        counts: rows that hold each of them.
+        counts: rows with each of them.
         sites: clients that reported each of them.
     """
 
@@ -135,9 +135,9 @@ class NumericStatistics:
     """A numeric column.
 
     Attributes:
-        moments: of the values that are there.
+        moments: of the values that are not missing.
         missing: rows without a value.
-        sketch: of the values that are there.
+        sketch: of the values that are not missing.
         sites: clients that reported moments.
     """
 

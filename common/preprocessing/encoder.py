@@ -17,12 +17,12 @@ PADDING_ID, UNKNOWN_ID, FIRST_ID = 0, 1, 2  # token ids
 
 
 def float32(values: Sequence[float]) -> NDArray[np.float32]:
-    """Return numbers as float32, the type in which rows are encoded and in which Keras' layers compute."""
+    """Return numbers as float32, the dtype of encoded rows and of Keras' layers."""
     return np.asarray(values, np.float32)
 
 
 class Encoder:
-    """Turns raw columns into the array that the model is trained on."""
+    """Encodes raw columns as the array that the model is trained on."""
 
     def __init__(self, spec: PreprocessingSpec) -> None:
         self.spec = spec
@@ -37,7 +37,7 @@ class Encoder:
         """Encode rows.
 
         Args:
-            columns: as in `common.schema.Shard`; columns that the specification leaves out are ignored.
+            columns: as in `common.schema.Shard`; columns that are not in the specification are ignored.
 
         Returns:
             An array (rows, *input_spec.shape) of type input_spec.dtype.

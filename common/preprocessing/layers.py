@@ -1,6 +1,6 @@
 """The fitted preprocessing as Keras layers in front of a trained model; imports Keras.
 
-Only Keras' own layers and operations are used, so that the saved file loads anywhere without shoal.
+It uses only Keras' own layers and operations, so that the saved file loads without shoal.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from shoal.common.preprocessing.spec import Categorical, PreprocessingSpec
 def with_preprocessing(spec: PreprocessingSpec, trained: keras.Model) -> keras.Model:
     """Return a model of raw columns: the preprocessing as Keras layers, then `trained`.
 
-    Its inputs are named like the columns, (rows, 1): numbers with NaN where missing, texts with ""
-    where missing. A text column takes words already cut by jieba and joined by spaces; images and
-    sequences are taken as they are.
+    Its inputs have the names of the columns, (rows, 1): numbers with NaN where missing, texts with ""
+    where missing. A text column expects words cut by jieba and joined by spaces; images and sequences
+    are used as they are.
     """
     inputs: dict[str, Any] = {}
     if spec.tokens is not None:

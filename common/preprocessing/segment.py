@@ -18,14 +18,14 @@ def _cutter() -> Cut:
         import jieba
 
         jieba.setLogLevel(logging.WARNING)
-        # jieba keeps its dictionary in the shared folder for temporary files, in a format that is not
-        # safe to read from others: keep it where only this user writes.
+        # By default, jieba caches its dictionary in the shared temporary directory, in a format that is not
+        # safe to read if others can write it: keep it where only this user can write.
         folder = Path.home() / ".cache" / "shoal"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             jieba.dt.tmp_dir = str(folder)
         except OSError:
-            pass  # a home that cannot be written: jieba builds its dictionary anew, which takes a second
+            pass  # the home directory is not writable: jieba rebuilds its dictionary, which takes a second
         jieba.initialize()
     cut: Cut = jieba.cut
     return cut

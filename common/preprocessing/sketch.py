@@ -4,12 +4,12 @@ Paper: Charles Masson, Jee E. Rim, Homin K. Lee, "DDSketch: A Fast and Fully-Mer
 with Relative-Error Guarantees", PVLDB 12(12), 2019 (VLDB 2019).
 
 Deviations:
-- The number of bins is not bounded, so nothing is ever collapsed to save room. At relative error
-  `ALPHA` = 1 % the bins of one decade of values are 116, and a message holds non-empty ones only.
+- The number of bins is not bounded, so bins are never collapsed to save space. At relative error
+  `ALPHA` = 1 % there are 116 bins per decade of values, and a message contains only non-empty ones.
 - Negative values, zero and positive values share one sorted list of signed bin codes, instead of two
   stores and a counter.
-- Before a sketch leaves a client, bins with too few rows are joined (`Sketch.joined`); the error bound
-  then holds for the joined places, not for each row.
+- Before a client sends a sketch, bins with too few rows are merged (`Sketch.joined`); the error bound then
+  holds for the merged bins, not for each row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_CODE: Final = 2 * _OFFSET
 
 
 def _codes(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the signed bin codes of finite values; codes grow with values, 0 stands for zero."""
+    """Return the signed bin codes of finite values; codes increase with values, and 0 is zero."""
     with np.errstate(divide="ignore"):
         index = np.ceil(np.log(np.abs(values)) / _LOG_GAMMA)
     index = np.where(values == 0, -_OFFSET, index)
@@ -40,7 +40,7 @@ def _codes(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _places(codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the values that stand for bins: within `ALPHA` of every value of the bin."""
+    """Return the values that represent bins: within `ALPHA` of every value of the bin."""
     index = np.abs(codes) - _OFFSET
     # 2 γ^i / (γ + 1), in logarithms because γ^i alone overflows in the highest bins
     log_place = index * _LOG_GAMMA + math.log(2 / (_GAMMA + 1))
@@ -50,7 +50,7 @@ def _places(codes: NDArray[np.int64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A DDSketch: how many values fall into each bin of a fixed logarithmic grid.
+    """A DDSketch: the number of values in each bin of a fixed logarithmic grid.
 
     Attributes:
         bins: signed bin codes, strictly increasing.
@@ -80,7 +80,7 @@ class Sketch:
 
     @classmethod
     def merge(cls, sketches: Iterable[Sketch]) -> Sketch:
-        """Return the sketch of all values behind `sketches`, exactly."""
+        """Return the exact sketch of all values in `sketches`."""
         parts = list(sketches)
         codes = np.array([code for part in parts for code in part.bins], np.int64)
         return cls._counted(codes, [count for part in parts for count in part.counts])
@@ -91,12 +91,12 @@ class Sketch:
         return sum(self.counts)
 
     def joined(self, min_count: int) -> Sketch:
-        """Return a sketch whose every bin holds at least `min_count` values.
+        """Return a sketch in which every bin has at least `min_count` values.
 
-        Bins are joined with their right neighbours until enough values are together, and what is left
-        over at the right end with the last group. A group is placed at the mean of the values that
-        stand for its bins: like every mean that leaves a client, it has `min_count` values behind it,
-        so the place of a lone extreme is not told. Fewer than `min_count` values give an empty sketch.
+        Bins are merged with their right neighbours until a group has enough values; the remainder at the
+        right end joins the last group. A group is placed at the mean of the values that represent its bins.
+        Like every mean that a client sends, it is based on `min_count` values, so the place of a single
+        extreme is not revealed. Fewer than `min_count` values give an empty sketch.
         """
         if self.count < min_count:
             return Sketch()
@@ -135,7 +135,7 @@ class Sketch:
         return float(_places(np.array([self.bins[position]], np.int64))[0])
 
     def problem(self, min_count: int) -> str | None:
-        """Say what is wrong with a received sketch, or `None`."""
+        """Return the problem with a received sketch, or `None`."""
         if len(self.bins) != len(self.counts):
             return "a sketch with unequal numbers of bins and counts"
         if any(b <= a for a, b in zip(self.bins, self.bins[1:], strict=False)):

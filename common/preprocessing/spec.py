@@ -17,7 +17,7 @@ class Numeric:
     Attributes:
         name: the column; fill: in the column's own unit.
         shift, scale: scale is never 0.
-        indicator: whether a further input says that the value was missing.
+        indicator: whether an additional input is 1 where the value was missing.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Sequence:
 class PreprocessingSpec:
     """What is done to the columns; either the two table kinds, or one of the others.
 
-    A table's vector holds the scaled numbers, then their missing indicators, then the one-hot inputs.
+    A table's vector has the scaled numbers, then their missing indicators, then the one-hot inputs.
     """
 
     numeric: tuple[Numeric, ...] = ()
@@ -95,12 +95,12 @@ class PreprocessingSpec:
         return InputSpec("vector", (width,))
 
     def to_json(self) -> str:
-        """Serialise; `from_json` gives back the very same numbers."""
+        """Serialise to JSON; `from_json` restores exactly the same numbers."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> PreprocessingSpec:
-        """Read what `to_json` wrote."""
+        """Read JSON that `to_json` wrote."""
         raw: dict[str, Any] = json.loads(text)
         return cls(
             numeric=tuple(Numeric(**column) for column in raw["numeric"]),

@@ -1,20 +1,20 @@
-"""What a client tells about its rows so that preprocessing can be fitted without seeing them.
+"""What a client reports about its rows, so that preprocessing can be fitted without seeing them.
 
 The disclosure rule (docs/preprocessing.md has the reasons). With m = `preprocessing.min_count` and
 s = `preprocessing.min_sites`:
 
-1. A client with fewer than m training rows sends only that it has nothing.
-2. Nothing leaves that fewer than m rows stand behind: no moment or sketch of a column with fewer than m
-   values, no sketch bin, no category, no token, no class.
-3. Nor may a difference of what leaves show 1 to m - 1 rows: such small groups are joined with a larger
-   one before anything is counted, so that every total that can be worked out is 0 or at least m.
+1. A client with fewer than m training rows only reports that it has nothing to report.
+2. A client sends nothing that is based on fewer than m rows: no moment or sketch of a column with fewer than
+   m values, no sketch bin, no category, no token, no class.
+3. Nor may a difference of reported numbers reveal a count of 1 to m - 1 rows: such small groups are merged
+   with a larger one before counting, so that every total that can be derived is 0 or at least m.
 4. Extremes are the m-th smallest and largest value, rounded outward to two significant digits.
 5. The server keeps a category, a token or a numeric column only if at least s clients reported it, and
-   fits nothing if fewer than s clients answered.
+   fits nothing if fewer than s clients replied.
 
-Rules 1 to 4 are applied by `clients/preprocessing/statistics.py`. `Statistics.check` verifies them on
-the finished numbers, before they leave and again when they arrive, and raises `DisclosureError`: the
-rule fails closed. Rule 5 is applied by `server/preprocessing/fit.py`.
+Rules 1 to 4 are applied by `clients/preprocessing/statistics.py`. `Statistics.check` verifies them on the
+results, before they are sent and again when they arrive, and raises `DisclosureError`: the rule fails
+closed. Rule 5 is applied by `server/preprocessing/fit.py`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Statistics:
     """Aggregates of one client's training rows, or of several clients' together.
 
     Attributes:
-        sites: clients that had something to tell: 0 or 1 from a client.
-        rows: rows behind everything.
+        sites: clients that reported something: 0 or 1 from a client.
+        rows: number of rows.
         classes: rows of each class, by class index; empty for regression.
-        numeric, categorical: one entry a column.
-        tokens: one entry a text column: rows that hold each token (document frequency).
-        images: one entry an image column: whether its pixels are uint8.
-        sequences: one entry a sequence column: moments of each channel over all rows and steps.
+        numeric, categorical: one entry per column.
+        tokens: one entry per text column: rows with each token (document frequency).
+        images: one entry per image column: whether its pixels are uint8.
+        sequences: one entry per sequence column: moments of each channel over all rows and steps.
     """
 
     sites: int = 0
@@ -61,7 +61,7 @@ class Statistics:
 
     @classmethod
     def merge(cls, parts: Sequence[Statistics]) -> Statistics:
-        """Return the statistics of all rows together; parts that have nothing add nothing.
+        """Return the statistics of all rows together; empty parts add nothing.
 
         The order of `parts` does not matter, not even for the last bit.
 
@@ -74,8 +74,8 @@ class Statistics:
         first = held[0]
         if any(part._layout() != first._layout() for part in held):
             raise DataError(
-                "clients told of different columns",
-                hint="all sites need the same columns, classes, pixel types and channels",
+                "clients reported different columns",
+                hint="all sites must have the same columns, classes, pixel types and channels",
             )
         return cls(
             sites=sum(part.sites for part in held),
@@ -100,17 +100,17 @@ class Statistics:
         return (*names, dict(self.images), channels, len(self.classes))
 
     def check(self, min_count: int) -> None:
-        """Verify that one client's numbers keep the disclosure rule.
+        """Verify that one client's statistics follow the disclosure rule.
 
         Raises:
-            DisclosureError: says which column breaks which rule, without its values.
+            DisclosureError: it says which column breaks which rule, without its values.
         """
         problem = next(self._problems(min_count), None)
         if problem is not None:
             raise DisclosureError(
-                f"statistics of a client hold {problem}",
+                f"statistics of a client contain {problem}",
                 hint="client and server must use the same preprocessing.min_count; "
-                "docs/preprocessing.md has the rule",
+                "docs/preprocessing.md explains the rule",
             )
 
     def _problems(self, min_count: int) -> Iterator[str]:
@@ -119,7 +119,7 @@ class Statistics:
                 yield f"something, although it has fewer than {min_count} rows"
             return
         if self.sites != 1:
-            yield f"the word that they speak for {self.sites} clients"
+            yield f"a number of clients of {self.sites} instead of 1"
         if self.rows < min_count:
             yield f"{self.rows} rows, fewer than {min_count}"
         if self.classes and not self._whole(self.classes, 0, min_count):
@@ -167,6 +167,6 @@ class Statistics:
                 yield f'"{name}" with values that are not unique and in order'
 
     def _whole(self, counts: Sequence[int], missing: int, min_count: int) -> bool:
-        """Tell whether each count, and what they leave of the rows, is 0 or at least `min_count`."""
+        """Whether each count, and the number of remaining rows, is 0 or at least `min_count`."""
         rest = self.rows - sum(counts) - missing
         return all(n == 0 or n >= min_count for n in (*counts, missing, rest))

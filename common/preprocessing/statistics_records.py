@@ -1,4 +1,4 @@
-"""`Statistics` as Flower records, and back.
+"""Converts `Statistics` to Flower records, and back.
 
 A vocabulary of 50,000 tokens is one blob of UTF-8 and three arrays, not 50,000 records:
 
@@ -99,15 +99,15 @@ def _numbers(moments: Moments) -> tuple[float, float, float, float]:
 
 
 def _encode(word: str) -> bytes:
-    # a lone surrogate in badly decoded data must not stop a site
+    # a lone surrogate in badly decoded data must not make a site fail
     return word.encode("utf-8", "surrogatepass")
 
 
 def unpack(content: RecordDict) -> Statistics:
-    """Unpack what `pack` packed; records of other names are left alone.
+    """Unpack the output of `pack`; records with other names are ignored.
 
     Raises:
-        DisclosureError: a statistics record is missing, malformed or holds anything else.
+        DisclosureError: a statistics record is missing, malformed, or contains anything else.
     """
     names = {name for name in content if name.startswith(_PREFIX)}
     if names != {COLUMNS, NUMBERS, WORDS}:
@@ -116,15 +116,15 @@ def unpack(content: RecordDict) -> Statistics:
     if not isinstance(columns, ConfigRecord) or not isinstance(words, ConfigRecord):
         raise _malformed("a record is of the wrong kind")
     if not isinstance(numbers, ArrayRecord) or set(numbers) != set(_ARRAYS):
-        raise _malformed(f"{NUMBERS} does not hold the arrays that it should")
+        raise _malformed(f"{NUMBERS} does not contain the expected arrays")
     if set(columns) != {"version", "uint8", *_NAME_KEYS} or set(words) != {"utf-8"}:
-        raise _malformed(f"{COLUMNS} or {WORDS} does not hold the keys that it should")
+        raise _malformed(f"{COLUMNS} or {WORDS} does not contain the expected keys")
     if columns["version"] != _VERSION:
         raise _malformed(f"format {columns['version']!r}, expected {_VERSION}")
     arrays = {key: _array(numbers[key], key) for key in _ARRAYS}
     blob = words["utf-8"]
     if not isinstance(blob, bytes):
-        raise _malformed(f"{WORDS} holds no bytes")
+        raise _malformed(f"{WORDS} does not contain bytes")
     try:
         return _rebuild(columns, arrays, blob)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
@@ -134,7 +134,7 @@ def unpack(content: RecordDict) -> Statistics:
 
 def _malformed(why: str) -> DisclosureError:
     return DisclosureError(
-        f"statistics that a client sent are malformed: {why}",
+        f"statistics from a client are malformed: {why}",
         hint="client and server must run the same version of shoal",
     )
 
@@ -178,7 +178,7 @@ def _named(names: Sequence[str], values: Sequence[T]) -> dict[str, T]:
 
 
 def _cut(items: Sequence[T], lengths: NDArray[Any]) -> list[Sequence[T]]:
-    """Cut a sequence into pieces of the given lengths, which must use it up."""
+    """Cut a sequence into pieces of the given lengths, which must add up to its length."""
     ends = list(accumulate(lengths.tolist(), initial=0))
     if ends[-1] != len(items) or (lengths < 0).any():
         raise ValueError("lengths")
@@ -187,7 +187,7 @@ def _cut(items: Sequence[T], lengths: NDArray[Any]) -> list[Sequence[T]]:
 
 def _moments(counts: NDArray[Any], numbers: NDArray[Any]) -> list[Moments]:
     pairs = zip(counts.tolist(), numbers.tolist(), strict=True)
-    # a Moments without values is always the default one, so that equality does not meet NaN twice
+    # a Moments without values is always the default one, so that equality does not compare NaN with NaN
     return [Moments(count, *four) if count else Moments() for count, four in pairs]
 
 

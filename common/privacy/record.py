@@ -27,7 +27,7 @@ class RecordPlan:
     Attributes:
         noise_multiplier: standard deviation of the noise on a sum of gradients, as a multiple of clip_norm.
         sampling_probability: of each row in each step, in (0, 1].
-        steps_a_round: optimisation steps; rounds: for which the noise was calculated, all with this client.
+        steps_per_round: optimisation steps; rounds: for which the noise was calculated, all with this client.
         delta: of the guarantee.
         budget: maximum epsilon; infinite if only the noise was given.
         accountant: "rdp" or "pld".
@@ -36,7 +36,7 @@ class RecordPlan:
 
     noise_multiplier: float
     sampling_probability: float
-    steps_a_round: int
+    steps_per_round: int
     rounds: int
     delta: float
     budget: float
@@ -45,7 +45,7 @@ class RecordPlan:
 
     def charges(self, rounds: int) -> tuple[Charge, ...]:
         """Return all charges of a row after this number of rounds."""
-        steps = self.steps_a_round * rounds
+        steps = self.steps_per_round * rounds
         return (*self.before, _charge(self.noise_multiplier, self.sampling_probability, steps))
 
 

@@ -54,7 +54,7 @@ class Parameters:
     colluding: int
 
     @property
-    def withstands_two_stories(self) -> bool:
+    def resists_split_view(self) -> bool:
         """Whether a client's update stays secret even if the server sends others different survivor lists.
 
         The server would need t shares of both the mask key and the seed; an honest neighbour gives one of
@@ -97,12 +97,12 @@ def _threshold(n: int, k: int, dropped: int, colluding: int) -> int | None:
     from scipy.stats import hypergeom  # takes half a second to import
 
     t = np.arange(2, k + 1)
-    told = n * hypergeom.sf(t - 1, n - 1, colluding, k)
+    revealed = n * hypergeom.sf(t - 1, n - 1, colluding, k)
     # A client that stays also has its own share; for one that dropped out, only its neighbours have shares.
     lost = (n - dropped) * hypergeom.sf(k + 1 - t, n - 1, dropped, k)
     if dropped:
         lost = lost + dropped * hypergeom.sf(k - t, n - 1, dropped - 1, k)
-    fits = t[(told <= SECRECY) & (lost <= RECOVERY)]
+    fits = t[(revealed <= SECRECY) & (lost <= RECOVERY)]
     return int(fits[-1]) if len(fits) else None
 
 

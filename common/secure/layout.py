@@ -35,14 +35,14 @@ class Summand:
         update: an array for each floating-point weight of the model.
         weight: in [0, 1], a factor of update and loss; loss: mean over the client's rows.
         within: 1/2 if the update's norm was within the clip norm, -1/2 if it was clipped, 0 if not reported.
-        tells_weight: whether the weight itself is summed too.
+        reports_weight: whether the weight itself is summed too.
     """
 
     update: Sequence[NDArray[Any]]
     weight: float
     loss: float
     within: float = 0.0
-    tells_weight: bool = True
+    reports_weight: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def encode(summand: Summand, fixed: FixedPoint) -> NDArray[np.int64]:
     for_weight, for_loss, for_bit = scales(fixed)
     one, loss = np.ones(1), np.array([summand.loss], np.float64)
     tail = [
-        for_weight.encode(one * summand.tells_weight, weight),
+        for_weight.encode(one * summand.reports_weight, weight),
         for_loss.encode(loss, weight),
         for_bit.encode(one * summand.within),
     ]

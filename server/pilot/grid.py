@@ -16,7 +16,7 @@ from shoal.common.messages.table import round_of
 from shoal.common.profiling import span
 from shoal.common.sites import Sites
 from shoal.common.wire.codec import Packed, pack
-from shoal.server.pilot.grpc_server import Answered, Asked, TransportServer
+from shoal.server.pilot.grpc_server import ClientAnswer, ClientTask, TransportServer
 from shoal.server.pilot.meter import WireLoad
 
 
@@ -95,13 +95,13 @@ class TransportGrid(Grid):
             number_message(reply)
         return replies
 
-    def _asked(self, message: Message, packed: Packed) -> Asked:
+    def _asked(self, message: Message, packed: Packed) -> ClientTask:
         meta = message.metadata
         client, number = self._sites.client(meta.dst_node_id), round_of(message.content)
-        return Asked(client, meta.message_type, meta.group_id, packed, number)
+        return ClientTask(client, meta.message_type, meta.group_id, packed, number)
 
 
-def _reply(message: Message, client: int, answer: Answered) -> Message:
+def _reply(message: Message, client: int, answer: ClientAnswer) -> Message:
     if answer.content is None:
         return Message(client_error(answer.error), reply_to=message)
     table = answer.content.get(CLIENTS)

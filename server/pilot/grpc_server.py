@@ -42,7 +42,7 @@ _log = logging.getLogger("shoal.transport")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientTask:
     """One task for one client.
 
     Attributes:
@@ -58,7 +58,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ClientAnswer:
     """A client's answer: `content`, or the `error` that prevented it."""
 
     content: RecordDict | None
@@ -77,8 +77,8 @@ class _Session:
 @dataclass(slots=True, eq=False)
 class _Task:
     id: str
-    asked: Asked
-    answer: asyncio.Future[Answered]
+    asked: ClientTask
+    answer: asyncio.Future[ClientAnswer]
     since: float
 
 
@@ -163,7 +163,7 @@ class TransportServer:
         self._call(self._wait_for(clients, timeout_s))
         return self.connected()
 
-    def exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
+    def exchange(self, asked: Sequence[ClientTask], timeout_s: float | None) -> list[ClientAnswer | None]:
         """Send tasks to clients and return their answers in order; `None` for a late one."""
         return self._call(self._exchange(asked, timeout_s))
 
@@ -249,7 +249,9 @@ class TransportServer:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _exchange(self, asked: Sequence[Asked], timeout_s: float | None) -> list[Answered | None]:
+    async def _exchange(
+        self, asked: Sequence[ClientTask], timeout_s: float | None
+    ) -> list[ClientAnswer | None]:
         now = self._loop.time()
         tasks = [_Task(uuid4().hex, one, self._loop.create_future(), now) for one in asked]
         self._tasks |= {task.id: task for task in tasks}
@@ -295,7 +297,7 @@ class TransportServer:
             reason = f"TransportError: not connected for {self._policy.patience_s:g} s"
             for task in self._tasks.values():
                 if task.asked.client == client and not task.answer.done():
-                    task.answer.set_result(Answered(None, reason))
+                    task.answer.set_result(ClientAnswer(None, reason))
 
         self._loop.call_later(self._policy.patience_s, give_up)
 
@@ -422,7 +424,7 @@ class TransportServer:
         if task is not None and wanted and not task.answer.done():
             content, error = None if reply.error else unpacking.content(), reply.error[:MOST_ERROR]
             if self._noted("received", task, reply.payload, error):
-                task.answer.set_result(Answered(content, error))
+                task.answer.set_result(ClientAnswer(content, error))
             self.meter.answered(session.client, reply.payload.size, self._loop.time() - task.since)
         session.outgoing.put_nowait(iter([_raw(received=wire.Received(task=reply.task))]))
 

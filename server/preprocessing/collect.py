@@ -51,7 +51,7 @@ class PreprocessingFitter:
     Attributes:
         grid: carries the messages; sites: the clients behind it.
         scenario: of the run; schema: what a row looks like.
-        source: of noise on sums; say: is told of each step.
+        source: of noise on sums; say: called with a message on each step.
     """
 
     grid: Grid

@@ -51,7 +51,7 @@ class ClearSum:
 
     Attributes:
         grid, sites: reach the clients; clients: indices of those asked.
-        scenario: says how many must answer; say: is told of new tries.
+        scenario: says how many must answer; say: called with a message on each retry.
     """
 
     grid: Grid

@@ -49,7 +49,7 @@ class Ledger(Protocol):
 
     @property
     def epsilon(self) -> float:
-        """What is spent so far; NaN where nothing is promised."""
+        """Epsilon spent so far; NaN without differential privacy."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Strategies by name: those of Flower, unmodified, robust ones of ours, or the user's own class."""
+"""Strategies by name: Flower's, unmodified; shoal's own robust ones; or the user's own class."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def check_stock(strategy: StrategyConfig) -> list[str]:
     return problems
 
 
-def fewest_clients(strategy: StrategyConfig) -> int:
+def min_clients_per_round(strategy: StrategyConfig) -> int:
     """Return the minimum number of clients per round of one of `STRATEGIES`, for valid arguments."""
     entry, args = STRATEGIES[strategy.name], strategy.args
     base = entry.min_clients + entry.clients_per_malicious * int(args.get("num_malicious_nodes", 0))

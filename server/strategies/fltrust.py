@@ -1,10 +1,10 @@
-"""Trusts updates by how far they point where a trusted one does.
+"""Weights updates by their cosine similarity to a trusted client's update.
 
 Source: Cao, Fang, Liu, Gong: FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.
 
-Deviations: in the paper the server holds a small clean data set and trains on it itself. Here the server has
-no rows: a client that is named, such as the coordinating hospital, is trusted and its update is the
-reference. That update is also part of the mean, with the trust score 1, so the scores never add up to 0.
+Deviations: in the paper the server has a small clean data set and trains on it itself. Here the server has no
+rows: a given client, such as the coordinating hospital, is trusted, and its update is the reference. That
+update is also part of the mean, with the trust score 1, so the scores never add up to 0.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from shoal.common.sites import FIRST_NODE_ID
 from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, mean, norms
 
-_log = logging.getLogger("flwr")  # a run sends it to its run.log
+_log = logging.getLogger("flwr")  # a run writes it to its log
 
 
 class FLTrust(RobustStrategy):
-    """Takes the mean of updates, each scaled to the trusted one's norm, by max(0, cosine to the trusted one).
+    """Mean of updates, scaled to the trusted one's norm and weighted by max(0, cosine to the trusted one).
 
     Args:
         trusted: index of the trusted client.
@@ -35,16 +35,16 @@ class FLTrust(RobustStrategy):
         self.trusted = trusted
 
     def combine(self, updates: Matrix, examples: Vector, nodes: Sequence[int]) -> NDArray[Any] | None:
-        """Return the mean, or `None` where the trusted client is not among the round's."""
+        """Return the mean, or `None` if the trusted client is not in the round."""
         node = self.trusted + FIRST_NODE_ID
         if node not in nodes:
-            _log.warning("FLTrust: client %d has not answered, so this round is not applied", self.trusted)
+            _log.warning("FLTrust: client %d did not reply, so this round is not applied", self.trusted)
             return None
         reference: NDArray[np.float64] = updates[nodes.index(node)].astype(np.float64)
         sizes = norms(updates)
         size = sizes[nodes.index(node)]
         if size == 0:
-            return reference  # it does not move: neither does the model
+            return reference  # it is zero, so the model does not move either
         return mean(updates, trust(updates, reference, sizes) * size)
 
 

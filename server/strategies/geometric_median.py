@@ -3,9 +3,9 @@
 Source: Pillutla, Kakade, Harchaoui: Robust Aggregation for Federated Learning, IEEE Transactions on Signal
 Processing 70, 2022 (RFA), algorithms 1 and 2.
 
-Deviations: weights by examples are capped; the median is computed at the server from single updates, not over
-secure sums as in the paper, whose rounds of sums each take a message to every client; iterations end early
-where the point hardly moves.
+Deviations: weights by examples are capped; the median is computed at the server from single updates, not with
+secure sums as in the paper, which need a message to every client per iteration; iterations stop early once
+the point hardly moves.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, capped, mean, norms
 
-_STILL: Final = 1e-6  # a step of this share of the median distance ends the iterations
+_STILL: Final = 1e-6  # iterations stop at a step below this fraction of the median distance
 
 
 class GeometricMedian(RobustStrategy):
-    """Moves the model to the point with the least weighted sum of distances to the clients'.
+    """Moves the model to the point with the smallest weighted sum of distances to the clients' models.
 
     Args:
-        iterations: of the algorithm, at most; each takes two passes over all updates.
-        smoothing: the paper's ν, in the unit of a weight: nearer updates pull as if they were so far off.
+        iterations: maximum number; each makes two passes over all updates.
+        smoothing: the paper's ν, in the unit of a weight: a lower limit on distances.
         weight_cap: a client's examples count up to this many times their median.
         kwargs: as for Flower's FedAvg.
     """

@@ -1,4 +1,4 @@
-"""Makes a strategy from its name and arguments, and checks both before anything runs."""
+"""Creates a strategy from its name and arguments, and checks both before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shoal.server.strategies.catalog import (
     RESERVED,
     STRATEGIES,
     check_stock,
-    fewest_clients,
+    min_clients_per_round,
     reserved,
 )
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def check(strategy: StrategyConfig) -> list[str]:
-    """Return what is wrong with a strategy's name and arguments, one line each.
+    """Return one line for each problem with a strategy's name and arguments.
 
-    Flower is imported only for a class of the user's own, which imports it anyway.
+    Flower is imported only for the user's own class, which imports it anyway.
     """
     if not is_users_own(strategy.name):
         return check_stock(strategy)
@@ -44,11 +44,11 @@ def check(strategy: StrategyConfig) -> list[str]:
         n for n in known if parameters[n].default is inspect.Parameter.empty and _by_name(parameters[n])
     ]
     missing = [name for name in needed if name not in strategy.args]
-    return [*problems, *(f"strategy.args.{name}: {strategy.name} needs it" for name in missing)]
+    return [*problems, *(f"strategy.args.{name}: {strategy.name} requires this argument" for name in missing)]
 
 
 def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> Strategy:
-    """Make a strategy that asks and aggregates everybody that it is shown.
+    """Create a strategy that asks and aggregates all clients that it is shown.
 
     Args:
         strategy: name and arguments.
@@ -56,13 +56,13 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
         learning_rate: of the clients, for QFedAvg, which estimates a Lipschitz constant from it.
 
     Raises:
-        ConfigError: unknown name or argument, too few clients for it, or the class refuses its arguments.
+        ConfigError: unknown name or argument, too few clients, or the class rejects its arguments.
     """
     problems = check(strategy)
-    if not problems and not is_users_own(strategy.name) and cohort_size < fewest_clients(strategy):
+    if not problems and not is_users_own(strategy.name) and cohort_size < min_clients_per_round(strategy):
         problems.append(
-            f"strategy.name: {strategy.name} needs at least {fewest_clients(strategy)} clients in a round "
-            f"with these arguments, there are {cohort_size}"
+            f"strategy.name: {strategy.name} needs at least {min_clients_per_round(strategy)} clients per "
+            f"round with these arguments, but there are {cohort_size}"
         )
     if problems:
         raise ConfigError(problems)
@@ -73,14 +73,14 @@ def make(strategy: StrategyConfig, cohort_size: int, learning_rate: float) -> St
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"strategy.args: {strategy.name} refuses them: {error}") from error
+        raise ConfigError(f"strategy.args: {strategy.name} rejected them: {error}") from error
 
 
 def _ours(kind: type[Strategy]) -> dict[str, Any]:
-    """Return the arguments that shoal sets, as far as the class takes them.
+    """Return the arguments that shoal sets, if the class accepts them.
 
-    The strategy is shown the cohort only and must take all of it. Flower waits forever for nodes that
-    are fewer than its minimum, so that is 1.
+    The strategy sees only the cohort and must use all of it. Flower waits forever if there are fewer nodes
+    than its minimum, so the minimum is 1.
     """
     from shoal.server.strategies.metrics import mean_over_clients
 
@@ -98,7 +98,7 @@ def _ours(kind: type[Strategy]) -> dict[str, Any]:
 
 
 def _open_ended(kind: type[Any]) -> bool:
-    """Tell whether a class takes arguments of any name, to hand them on to its parent."""
+    """Whether a class accepts arguments of any name, to pass them to its parent."""
     parameters = inspect.signature(kind).parameters.values()
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 

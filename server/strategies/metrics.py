@@ -1,4 +1,4 @@
-"""How metrics of clients become one number: a mean by examples over the clients that have them."""
+"""Averages the clients' metrics: a mean, weighted by examples, over the clients that have each metric."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from shoal.common.messages.replies import client_rows
 def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Return the weighted mean of each metric over the replies in which it is a finite number.
 
-    Flower's own mean lets one NaN (the AUC at a site with one class) swallow all sites; here the
-    weights are taken over the sites that have the metric. A metric that no site has is NaN. A reply that
-    stands for several clients counts as theirs.
+    In Flower's own mean, one NaN (the AUC at a site with a single class) makes the result NaN; here the mean
+    is over the sites that have the metric. A metric that no site has is NaN. A reply for several clients
+    counts for all of them.
 
     Args:
-        replies: each with one MetricRecord; one for several clients has their table too.
-        weighted_by_key: the metric that gives the weights, such as "num-examples".
+        replies: each with one MetricRecord; a reply for several clients also has their table.
+        weighted_by_key: the metric used as the weight, such as "num-examples".
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    for record in (told for reply in replies for told in _told(reply)):
+    for record in (table for reply in replies for table in _tables(reply)):
         weight = _number(record[weighted_by_key])
         for name, value in record.items():
             if name == weighted_by_key or not isinstance(value, int | float):
@@ -37,7 +37,7 @@ def mean_over_clients(replies: Sequence[RecordDict], weighted_by_key: str) -> Me
     return MetricRecord({k: sums[k] / weights[k] if weights[k] else math.nan for k in sums})
 
 
-def _told(reply: RecordDict) -> Iterable[Mapping[str, object]]:
+def _tables(reply: RecordDict) -> Iterable[Mapping[str, object]]:
     table = reply.get(CLIENTS)
     if isinstance(table, ConfigRecord):
         return client_rows(table).values()

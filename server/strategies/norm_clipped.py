@@ -1,4 +1,4 @@
-"""Bounds how far any one client can move the model.
+"""Limits how far any one client can move the model.
 
 Source: Sun, Kairouz, Suresh, McMahan: Can You Really Backdoor Federated Learning?, 2019 (arXiv:1911.07963),
 "norm thresholding of updates".
@@ -19,10 +19,10 @@ from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, cappe
 
 
 class NormClippedMean(RobustStrategy):
-    """Scales updates down to a norm, then takes their mean by examples.
+    """Scales updates down to a norm, then takes their mean, weighted by examples.
 
     Args:
-        norm: the largest L2 norm of an update; 0 takes the median of the round's norms.
+        norm: maximum L2 norm of an update; 0 means the median norm of the round.
         weight_cap: a client's examples count up to this many times their median.
         kwargs: as for Flower's FedAvg.
     """

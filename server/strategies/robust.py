@@ -1,8 +1,8 @@
-"""What the robust strategies share: single updates as rows of one matrix, and weights that are capped.
+"""Shared by the robust strategies: single updates as rows of one matrix, and capped weights.
 
-Memory: all updates of a round at once, clients x numbers x 4 bytes (100 clients of a million weights:
-400 MB), beside the replies themselves; work on them goes by blocks of columns. Nothing is drawn, and the
-order of rows is that of the replies, by ascending node id: so the same replies give the same bits.
+Memory: all updates of a round at once, clients x numbers x 4 bytes (100 clients with a million weights: 400
+MB), in addition to the replies themselves; they are processed in blocks of columns. There are no random
+draws, and rows are ordered by node id, so the same replies give bit-identical results.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from shoal.common.weights import record_to_weights, weights_to_record
 Matrix = NDArray[np.float32]  # (clients, numbers)
 Vector = NDArray[np.float64]  # (clients,)
 
-_BLOCK = 1 << 20  # numbers that are worked on at a time: what a processor's cache holds
+_BLOCK = 1 << 20  # numbers processed at a time, so that they fit into the processor's cache
 
 
 class RobustStrategy(FedAvg):
-    """FedAvg with another rule for how single updates become one; a subclass gives the rule."""
+    """FedAvg with another rule to combine single updates, which a subclass defines."""
 
     def __init__(self, **kwargs: Any) -> None:
-        """Take Flower's own arguments."""
+        """Accept Flower's own arguments."""
         super().__init__(**kwargs)
         self._sent: list[NDArray[Any]] = []
 
     @abstractmethod
     def combine(self, updates: Matrix, examples: Vector, nodes: Sequence[int]) -> NDArray[Any] | None:
-        """Return how far the model moves, (numbers,), or `None` to leave it as it is.
+        """Return the change of the model, (numbers,), or `None` for no change.
 
         Args:
-            updates: what each client adds to the server's weights, (clients, numbers); it may be written to.
-            examples: that the clients say they have, (clients,), none negative.
+            updates: each client's change of the server's weights, (clients, numbers); may be overwritten.
+            examples: as reported by the clients, (clients,), none negative.
             nodes: the clients' node ids, ascending.
         """
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask as FedAvg does, and remember the weights that updates are measured from."""
+        """Configure as FedAvg does, and keep the weights that updates are relative to."""
         self._sent = record_to_weights(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -73,11 +73,11 @@ class RobustStrategy(FedAvg):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: each round stands by itself."""
+        """Return nothing: rounds are independent."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Accept the output of `state_dict`."""
 
 
 def norms(updates: Matrix, center: NDArray[Any] | None = None) -> Vector:
@@ -85,7 +85,7 @@ def norms(updates: Matrix, center: NDArray[Any] | None = None) -> Vector:
     squares = np.zeros(len(updates))
     for part in blocks(updates):
         block = updates[:, part] if center is None else updates[:, part] - center[part]
-        # in double precision: the squares of a large update do not fit into float32
+        # in double precision: the squares of a large update overflow float32
         squares += np.einsum("ij,ij->i", block, block, dtype=np.float64)
     return np.sqrt(squares)
 
@@ -99,17 +99,17 @@ def mean(updates: Matrix, weights: Vector) -> NDArray[np.float64]:
 
 
 def blocks(updates: Matrix) -> Iterator[slice]:
-    """Yield slices of columns, so that a copy of one block is small beside all updates."""
+    """Yield slices of columns, so that a copy of one block is small compared with all updates."""
     width = max(1, _BLOCK // len(updates))
     for start in range(0, updates.shape[1], width):
         yield slice(start, start + width)
 
 
 def capped(examples: Vector, cap: float) -> Vector:
-    """Return weights (clients,) that add up to 1: by examples, none above `cap` times their median.
+    """Return weights (clients,) that add up to 1: proportional to examples, capped at `cap` times the median.
 
-    Number of rows is what a client claims. Without a cap one malicious client that claims a billion has
-    all the weight, and every weighted rule is lost. Where nobody has examples all count the same.
+    The number of rows is the client's own claim. Without a cap, a malicious client that claims a billion
+    rows has all the weight, and every weighted rule fails. If no client has examples, all count equally.
     """
     limited = np.minimum(examples, cap * np.median(examples))
     total = limited.sum()

@@ -1,13 +1,13 @@
-"""What a strategy remembers from round to round, for checkpoints.
+"""The state of a strategy between rounds, for checkpoints.
 
-A strategy of the user's own may say so itself, with two methods:
+The user's own strategy can define it with two methods:
 
     def state_dict(self) -> dict           # numbers, texts, arrays, Flower records, lists and dicts of these
     def load_state_dict(self, state: dict)
 
-Any other strategy, all stock ones among them, is saved by its attributes of these kinds. Attributes of other
-kinds (functions, say) are taken to be as the constructor makes them; a strategy inside a strategy is saved
-like the outer one.
+Any other strategy, including Flower's, is saved by its attributes of these kinds. Attributes of other kinds
+(functions, for example) are assumed to be as the constructor makes them; a strategy inside a strategy is
+saved in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OWN: Final = "state_dict"
 
 
 def state_of(strategy: Strategy) -> dict[str, Any]:
-    """Return what a strategy remembers, of kinds that a checkpoint holds."""
+    """Return the state of a strategy, in types that a checkpoint can store."""
     own = getattr(strategy, "state_dict", None)
     if callable(own):
         return {_OWN: own()}
@@ -35,7 +35,7 @@ def state_of(strategy: Strategy) -> dict[str, Any]:
 
 
 def left_out_of(strategy: Strategy) -> list[str]:
-    """Return the attributes that `state_of` leaves out and that are not functions, as "name (type)"."""
+    """Return the attributes, except functions, that `state_of` omits, as "name (type)"."""
     if callable(getattr(strategy, "state_dict", None)):
         return []
     return [
@@ -46,7 +46,7 @@ def left_out_of(strategy: Strategy) -> list[str]:
 
 
 def restore(strategy: Strategy, state: Mapping[str, Any]) -> None:
-    """Give a strategy, made anew from the same arguments, what `state_of` returned."""
+    """Restore the output of `state_of` in a strategy that was created with the same arguments."""
     if _OWN in state:
         strategy.load_state_dict(state[_OWN])  # type: ignore[attr-defined]
         return

@@ -1,10 +1,11 @@
-"""The median of each weight over the clients, by their examples.
+"""The median of each weight over the clients, weighted by their examples.
 
 Source: Yin, Chen, Ramchandran, Bartlett: Byzantine-Robust Distributed Learning, ICML 2018, definition 1
 (coordinate-wise median).
 
-Deviation: the paper's machines all hold the same number of rows and count the same; here a client counts by
-its examples, capped. What is tolerated is then less than half of the weight, not of the clients.
+Deviation: in the paper all machines have the same number of rows and count equally; here a client is
+weighted by its examples, with a cap. So it tolerates attackers with less than half of the weight, not of the
+clients.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from shoal.server.strategies.robust import Matrix, RobustStrategy, Vector, block
 
 
 class WeightedMedian(RobustStrategy):
-    """Moves each weight by the weighted median of what the clients add to it.
+    """Moves each weight by the weighted median of the clients' changes.
 
     Args:
         weight_cap: a client's examples count up to this many times their median.
@@ -40,17 +41,17 @@ class WeightedMedian(RobustStrategy):
 
 
 def weighted_median(values: Matrix, weights: Vector) -> NDArray[np.float64]:
-    """Return the weighted median of each column of (clients, numbers): the middle between two where both fit.
+    """Return the weighted median of each column of (clients, numbers): the midpoint if two values qualify.
 
     It is a value with at most half of the weight below it and at most half above.
     """
-    # Values that are sorted together lie together in memory: that is five times faster.
+    # Values that are sorted together are adjacent in memory: five times faster.
     columns = np.ascontiguousarray(values.T)
     order = np.argsort(columns, axis=1)
-    passed = np.cumsum(weights[order], axis=1)
-    half = passed[:, -1:] / 2
-    slack = 1e-9 * half  # sums of the same weights in another order differ in their last bits
-    low, high = ((passed < half - slack).sum(axis=1), (passed <= half + slack).sum(axis=1))
+    cumulated = np.cumsum(weights[order], axis=1)
+    half = cumulated[:, -1:] / 2
+    slack = 1e-9 * half  # sums in another order differ in the last bits
+    low, high = ((cumulated < half - slack).sum(axis=1), (cumulated <= half + slack).sum(axis=1))
     rows = np.arange(len(columns))
     lower, upper = (columns[rows, order[rows, k]].astype(np.float64) for k in (low, high))
     return np.asarray((lower + upper) / 2)

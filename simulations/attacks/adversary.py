@@ -41,7 +41,7 @@ class _ColluderUpdates:
     updates: Matrix
 
 
-class PlayedAdversary:
+class SimulatedAdversary:
     """Simulates the malicious clients of one process.
 
     Args:
@@ -87,7 +87,7 @@ class PlayedAdversary:
         return self._cached.updates
 
 
-def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversary | None:
+def make_adversary(scenario: Scenario, population: Population) -> SimulatedAdversary | None:
     """Return the malicious clients of a scenario, or `None` if it has no attack.
 
     Raises:
@@ -106,4 +106,4 @@ def make_adversary(scenario: Scenario, population: Population) -> PlayedAdversar
     cohort = min(clients, scenario.strategy.clients_per_round or clients)
     expected = max(1, round(len(malicious) * cohort / clients))
     context = AttackContext(cohort, expected, schema.num_classes)
-    return PlayedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)
+    return SimulatedAdversary(ATTACKS[config.kind].kind(**config.args), malicious, context)

@@ -21,16 +21,16 @@ VERIFY_COMMAND: Final = (
 
 def data_sheet(facts: Facts) -> str:
     """Return DATA_SHEET.md: what each site reported about its rows; nothing that it withheld."""
-    few = f"<{facts.scenario.preprocessing.min_count}"
+    too_few = f"<{facts.scenario.preprocessing.min_count}"
     clients: Sequence[Mapping[str, Any]] = facts.overview.get("clients") or []
     columns: Sequence[Mapping[str, Any]] = facts.overview.get("columns") or []
     labels = list(dict.fromkeys(name for client in clients for name in client.get("labels") or {}))
     shown = labels[:_MOST_LABELS]
     lines = ["# Data sheet", "", sentences.data_of_run(facts), "", sentences.disclosure_rule(facts), ""]
-    lines += [f'"{few}" marks a count of too few rows, {NONE} a value that a site did not report.', ""]
+    lines += [f'"{too_few}" marks a count of too few rows, {NONE} a value that a site did not report.', ""]
     lines += ["## By site", ""]
     lines += table(
-        ("site", "rows", "training rows", *shown), (_site(client, shown, few) for client in clients)
+        ("site", "rows", "training rows", *shown), (_site(client, shown, too_few) for client in clients)
     )
     if len(labels) > len(shown):
         lines += ["", f"{count(len(labels) - len(shown))} more classes are not in this table."]
@@ -42,10 +42,11 @@ def data_sheet(facts: Facts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _site(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
+def _site(client: Mapping[str, Any], labels: Sequence[str], too_few: str) -> list[str]:
     of_label = client.get("labels") or {}
     counts = [
-        few if name in of_label and of_label[name] is None else count(of_label.get(name)) for name in labels
+        too_few if name in of_label and of_label[name] is None else count(of_label.get(name))
+        for name in labels
     ]
     return [str(client["name"]), count(client.get("rows")), count(client.get("train_rows")), *counts]
 

@@ -155,5 +155,5 @@ def _preprocessing(facts: Facts, spec: Mapping[str, Any]) -> list[str]:
 
 def _caveats(facts: Facts) -> list[str]:
     verdict = judge(facts.sites, facts.metric)
-    said = [f"{verdict.headline}.", *verdict.sentences, sentences.failures(facts)]
-    return [*(f"- {sentence}" for sentence in said), f"- {TO_FILL_IN} what users should watch for."]
+    caveats = [f"{verdict.headline}.", *verdict.sentences, sentences.failures(facts)]
+    return [*(f"- {sentence}" for sentence in caveats), f"- {TO_FILL_IN} what users should watch for."]

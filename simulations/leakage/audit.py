@@ -78,7 +78,7 @@ def measure_leakage(
     content = {
         "seed": target.seed,
         "clients": [target.population.name(client) for client in target.clients],
-        "promised": promised(target),
+        "promised": guarantee(target),
         "attacks": found,
     }
     run.write_leakage(content)
@@ -86,10 +86,10 @@ def measure_leakage(
     return run.leakage()
 
 
-def promised(target: Target) -> dict[str, Any]:
+def guarantee(target: Target) -> dict[str, Any]:
     """Return the guarantee of the run: unit, epsilon and delta; `None` for both without a guarantee."""
-    told = target.run.summary().get("privacy")
-    epsilon = told.get("epsilon") if isinstance(told, Mapping) else None
+    privacy = target.run.summary().get("privacy")
+    epsilon = privacy.get("epsilon") if isinstance(privacy, Mapping) else None
     unit = target.scenario.privacy.unit
     return {
         "unit": unit,

@@ -162,8 +162,8 @@ def _tokens(
         truth, guess = (_present(x[which], len(embedding)) for which in (rows, others))
         attack.append(token_overlap(truth, tokens_moved(embedding)))
         chance.append(token_overlap(truth, guess))
-    told = {"attack": float(np.mean(attack)), "guess": float(np.mean(chance))}
-    return {"method": "tokens whose embedding changed", "tokens": told}
+    scores = {"attack": float(np.mean(attack)), "guess": float(np.mean(chance))}
+    return {"method": "tokens whose embedding changed", "tokens": scores}
 
 
 def _present(x: NDArray[Any], tokens: int) -> NDArray[np.bool_]:

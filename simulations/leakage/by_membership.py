@@ -47,7 +47,7 @@ def by_loss(target: Target, seed: int) -> Found:
         found = -losses(task, *outputs(runtime, target.released, client))
         splits = target.splits(client)
         scored.append(Scored(client, found[splits["train"]], found[splits["test"]]))
-    return _told(target, scored, seed)
+    return _summary(target, scored, seed)
 
 
 def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], None]) -> Found:
@@ -83,7 +83,7 @@ def by_shadows(target: Target, shadows: int, seed: int, say: Callable[[str], Non
             others = np.stack([one[k] for one in theirs])
             values[usable] = score(ours[k][usable], others[:, usable], seen[:, usable])
             scored[name].append(Scored(client, values[train], values[test]))
-    return {**found, "unscored": unscored, **{n: _told(target, s, seed) for n, s in scored.items()}}
+    return {**found, "unscored": unscored, **{n: _summary(target, s, seed) for n, s in scored.items()}}
 
 
 def _log_odds(target: Target, runtime: ClientRuntime, released: Released) -> list[NDArray[np.float64]]:
@@ -97,7 +97,7 @@ def _trained_on(target: Target, seed: int, client: int) -> NDArray[np.bool_]:
     return seen
 
 
-def _told(target: Target, scored: Sequence[Scored], seed: int) -> Found:
+def _summary(target: Target, scored: Sequence[Scored], seed: int) -> Found:
     """Return the results over all clients, and by client if it has enough rows."""
     members, others = (
         np.concatenate([getattr(one, side) for one in scored]) for side in ("members", "others")

@@ -148,10 +148,10 @@ def _released(run: RunFolder) -> Released:
 def _check_same_rows(target: Target) -> None:
     """Compare the rows with the run's records: their numbers, and the loss of the tested model."""
     runtime = ClientRuntime(target.scenario, target.population)
-    told = {site.client: site for site in target.run.sites()}
+    recorded = {site.client: site for site in target.run.sites()}
     for client in target.clients:
-        if client in told:
-            _check_site(target, runtime, told[client])
+        if client in recorded:
+            _check_site(target, runtime, recorded[client])
 
 
 def _check_site(target: Target, runtime: ClientRuntime, site: SiteRow) -> None:

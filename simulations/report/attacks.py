@@ -37,7 +37,9 @@ def view(table: AttackTable) -> dict[str, Any]:
         "kept": _cells(table.rows, attacks, defences, "last"),
         "chosen": _cells(table.rows, attacks, defences, "chosen"),
         "success": _success(rows, defences),
-        "told": _cells([row for row in rows if math.isfinite(row.success)], attacks, defences, "success"),
+        "success_table": _cells(
+            [row for row in rows if math.isfinite(row.success)], attacks, defences, "success"
+        ),
         "errors": [(row.attack, row.defence, row.error) for row in table.rows if row.error],
     }
 
@@ -68,10 +70,10 @@ def headline(rows: Sequence[Row], metric: str) -> str:
 
 def backdoors(rows: Sequence[Row]) -> list[str]:
     """Say how often each backdoor succeeds: a model with good accuracy may still have one."""
-    told = [row for row in rows if row.attack != "none" and math.isfinite(row.success)]
+    measured = [row for row in rows if row.attack != "none" and math.isfinite(row.success)]
     found = []
-    for attack in dict.fromkeys(row.attack for row in told):
-        cells = sorted((row for row in told if row.attack == attack), key=lambda row: row.success)
+    for attack in dict.fromkeys(row.attack for row in measured):
+        cells = sorted((row for row in measured if row.attack == attack), key=lambda row: row.success)
         least, most = cells[0], cells[-1]
         text = f"{attack} succeeds on {least.success:.0%} of the triggered rows with {least.defence}"
         more = f", and on {most.success:.0%} with {most.defence}" if most is not least else ""
@@ -134,14 +136,14 @@ def _map(rows: Sequence[Row], attacks: Sequence[str], defences: Sequence[str], m
 
 def _success(rows: Sequence[Row], defences: Sequence[str]) -> Figure | None:
     """Return the success rate of each backdoor by defence; `None` without a backdoor."""
-    told = [row for row in rows if math.isfinite(row.success)]
-    attacks = list(dict.fromkeys(row.attack for row in told))
+    measured = [row for row in rows if math.isfinite(row.success)]
+    attacks = list(dict.fromkeys(row.attack for row in measured))
     if not any(attack != "none" for attack in attacks):
         return None
     colours = ("var(--neutral)", *CATEGORICAL)
     traces = []
     for attack, colour in zip(attacks, colours, strict=False):
-        found = [_find(told, attack, defence) for defence in defences]
+        found = [_find(measured, attack, defence) for defence in defences]
         name = "without an attack" if attack == "none" else attack
         values = [math.nan if row is None else row.success for row in found]
         traces.append(

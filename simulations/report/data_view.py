@@ -32,15 +32,15 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
     labels = list(dict.fromkeys(name for client in clients for name in client.get("labels") or {}))[
         :MOST_LABELS
     ]
-    few = f"<{min_count}"
+    too_few = f"<{min_count}"
     return {
         "clients": len(clients),
         "rows": total_rows(overview),
         "columns_count": len(columns),
         "labels": labels,
-        "table": [_client(client, labels, few) for client in clients[:MOST_ROWS]],
+        "table": [_client(client, labels, too_few) for client in clients[:MOST_ROWS]],
         "table_left_out": max(0, len(clients) - MOST_ROWS),
-        "columns": [_column(column, few) for column in columns[:MOST_ROWS]],
+        "columns": [_column(column, too_few) for column in columns[:MOST_ROWS]],
         "columns_left_out": max(0, len(columns) - MOST_ROWS),
         "notes": list(overview.get("notes") or []),
         "sizes": figures_sites.sizes(clients) if clients else None,
@@ -49,15 +49,15 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
     }
 
 
-def _client(client: Mapping[str, Any], labels: Sequence[str], few: str) -> list[str]:
+def _client(client: Mapping[str, Any], labels: Sequence[str], too_few: str) -> list[str]:
     given = client.get("labels") or {}
     counts = [
-        few if name in given and given[name] is None else count(given.get(name) or 0) for name in labels
+        too_few if name in given and given[name] is None else count(given.get(name) or 0) for name in labels
     ]
     return [str(client["name"]), *(count(client.get(key)) for key in ("rows", "train_rows")), *counts]
 
 
-def _column(column: Mapping[str, Any], few: str) -> list[str]:
+def _column(column: Mapping[str, Any], too_few: str) -> list[str]:
     rate = column.get("missing_rate")
     categories = column.get("categories")
     kinds = len(categories) if isinstance(categories, (list, tuple, dict)) else categories

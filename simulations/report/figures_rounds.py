@@ -34,11 +34,11 @@ def curve(rows: Sequence[RoundRow], metric: str, kept: str = "best") -> Figure |
     """
     traces = []
     if metric == "loss":
-        told = [row for row in rows if math.isfinite(row.train_loss)]
-        if told:
-            values = [row.train_loss for row in told]
+        trained = [row for row in rows if math.isfinite(row.train_loss)]
+        if trained:
+            values = [row.train_loss for row in trained]
             line = {"color": "var(--muted)", "width": 2, "dash": "dot"}
-            traces.append(series("training", [r.round for r in told], values, "var(--muted)", line=line))
+            traces.append(series("training", [r.round for r in trained], values, "var(--muted)", line=line))
     found = [row for row in rows if metric in row.metrics]
     if found:
         values = [row.metrics[metric] for row in found]
@@ -136,9 +136,9 @@ def time(rows: Sequence[RoundRow]) -> Figure:
 
 def speed(rows: Sequence[RoundRow]) -> Figure:
     """Return the number of clients trained per second in each round."""
-    told = [row for row in rows if row.succeeded and row.seconds > 0]
-    rounds = [row.round for row in told]
-    values = [row.succeeded / row.seconds for row in told]
+    timed = [row for row in rows if row.succeeded and row.seconds > 0]
+    rounds = [row.round for row in timed]
+    values = [row.succeeded / row.seconds for row in timed]
     y = {"title": title("clients per second"), "rangemode": "tozero", "nticks": 6}
     trace = series("clients per second", rounds, values, "var(--c3)")
     return figure([trace], height=270, x=rounds_axis(rounds), y=y, hovermode="x unified")

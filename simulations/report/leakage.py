@@ -50,11 +50,12 @@ def leakage_section(content: Found) -> dict[str, Any] | None:
 
 def guarantee(content: Found) -> str:
     """Return a sentence on the guarantee of the run."""
-    told = content["promised"]
-    if told["epsilon"] is None:
+    privacy = content["promised"]
+    if privacy["epsilon"] is None:
         return "The run has no privacy guarantee."
-    unit = "row" if told["unit"] == "record" else "client"
-    return f"The run guarantees epsilon {number(told['epsilon'])} at delta {told['delta']:g} for each {unit}."
+    unit = "row" if privacy["unit"] == "record" else "client"
+    epsilon = number(privacy["epsilon"])
+    return f"The run guarantees epsilon {epsilon} at delta {privacy['delta']:g} for each {unit}."
 
 
 def membership_rows(content: Found) -> list[tuple[str, ...]]:
@@ -96,27 +97,27 @@ def bound(content: Found) -> list[str]:
     found = content["attacks"].get("canary", {})
     if "epsilon_at_least" not in found:
         return []
-    least, told = found["epsilon_at_least"], content["promised"]
+    least, privacy = found["epsilon_at_least"], content["promised"]
     sentences = [
         f"With {_percent(found['confidence'])} confidence epsilon is at least {number(least)} for a "
         f"{found['unit']}, at delta {found['delta']:g}.",
         f"{count(found['correct'])} of {count(found['guesses'])} guesses about {count(found['canaries'])} "
         f"canaries were right; all correct guesses would have shown {number(found['most'])}.",
     ]
-    if told["epsilon"] is not None and least > told["epsilon"]:
+    if privacy["epsilon"] is not None and least > privacy["epsilon"]:
         sentences.append("That is above the guarantee, so the guarantee is broken.")
-    elif told["epsilon"] is not None and found["most"] <= told["epsilon"]:
+    elif privacy["epsilon"] is not None and found["most"] <= privacy["epsilon"]:
         sentences.append("This is too few canaries to refute the guarantee.")
     return sentences
 
 
 def skipped(content: Found) -> list[str]:
     """Return why attacks were skipped."""
-    told = []
+    reasons = []
     for name, found in content["attacks"].items():
         parts = (found, found.get("online", {}))
-        told += [f"{NAMES[name]}: {part['skipped']}." for part in parts if "skipped" in part]
-    return told
+        reasons += [f"{NAMES[name]}: {part['skipped']}." for part in parts if "skipped" in part]
+    return reasons
 
 
 def _separations(attacks: Found) -> Iterator[tuple[str, Found]]:

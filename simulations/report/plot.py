@@ -88,8 +88,8 @@ def title(text: str) -> dict[str, Any]:
 
 def rounds_axis(rounds: Sequence[int]) -> dict[str, Any]:
     """Return the axis of rounds: whole numbers only."""
-    few = len(rounds) <= 10
-    return {"title": title("round"), "tickformat": "d", "showgrid": False} | ({"dtick": 1} if few else {})
+    short = len(rounds) <= 10
+    return {"title": title("round"), "tickformat": "d", "showgrid": False} | ({"dtick": 1} if short else {})
 
 
 def clean(value: Any) -> Any:

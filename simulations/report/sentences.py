@@ -45,7 +45,7 @@ def data_of_run(facts: Facts) -> str:
         return NOT_RECORDED
     rows = sum(client.get("rows") or 0 for client in clients)
     kinds = [str(column.get("kind", "")) for column in columns]
-    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    by_kind = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     rates = {str(column["name"]): column.get("missing_rate") or 0.0 for column in columns}
     some = [name for name, rate in rates.items() if rate]
     most = max(some, key=lambda name: rates[name], default="")
@@ -58,7 +58,7 @@ def data_of_run(facts: Facts) -> str:
             if summed
             else f"An unknown number of rows ({NOT_RECORDED})"
         )
-    return f"{size_of} at {_sites(len(clients))}; input columns: {told or 'none'}.{missing}"
+    return f"{size_of} at {_sites(len(clients))}; input columns: {by_kind or 'none'}.{missing}"
 
 
 def where_rows_are(facts: Facts) -> str:
@@ -102,15 +102,15 @@ def what_left(facts: Facts) -> str:
     for row in facts.sent:
         before, total = kinds.get(row.kind, (0, 0))
         kinds[row.kind] = before + row.messages, total + row.bytes
-    told = "; ".join(f"{kind}: {messages(m)}, {size(b)}" for kind, (m, b) in kinds.items())
+    sent = "; ".join(f"{kind}: {messages(m)}, {size(b)}" for kind, (m, b) in kinds.items())
     source = "audit log" if facts.logged else "records of the rounds, without statistics and final test"
-    return f"{told} (from the {source})."
+    return f"{sent} (from the {source})."
 
 
 def privacy(facts: Facts) -> str:
     """Say what differential privacy the run had, and what it did not cover."""
-    told: Mapping[str, Any] = facts.summary.get("privacy") or {}
-    if not told:
+    guarantee: Mapping[str, Any] = facts.summary.get("privacy") or {}
+    if not guarantee:
         unit = facts.scenario.privacy.unit
         if unit != "none":
             return f'The configuration sets privacy.unit = "{unit}"; the budget spent is {NOT_RECORDED}.'
@@ -118,14 +118,18 @@ def privacy(facts: Facts) -> str:
         extra = f" Noise of standard deviation {noise:g} was added without accounting." if noise else ""
         return f"No differential privacy: this run has no epsilon.{extra}"
     names = ("accountant", "noise_multiplier", "clip_norm", "noise_source", "sampling")
-    said = "; ".join(f"{n.replace('_', ' ')} {_short(told[n])}" for n in names if told.get(n) is not None)
-    text = f"Unit {told.get('unit', NOT_RECORDED)}: epsilon {_short(told.get('epsilon'))} at delta "
-    text += f"{_short(told.get('delta'))}; {said}." if said else f"{_short(told.get('delta'))}."
-    if told.get("holds") and told.get("neighbours"):
-        text += f" It holds {told['holds']}, for data sets that {told['neighbours']}."
+    details = "; ".join(
+        f"{n.replace('_', ' ')} {_short(guarantee[n])}" for n in names if guarantee.get(n) is not None
+    )
+    text = f"Unit {guarantee.get('unit', NOT_RECORDED)}: epsilon {_short(guarantee.get('epsilon'))} at delta "
+    text += (
+        f"{_short(guarantee.get('delta'))}; {details}." if details else f"{_short(guarantee.get('delta'))}."
+    )
+    if guarantee.get("holds") and guarantee.get("neighbours"):
+        text += f" It holds {guarantee['holds']}, for data sets that {guarantee['neighbours']}."
     for key, words in (("covers", "It covers"), ("not_covered", "It does not cover")):
-        if told.get(key):
-            text += f" {words}: {'; '.join(map(str, told[key]))}."
+        if guarantee.get(key):
+            text += f" {words}: {'; '.join(map(str, guarantee[key]))}."
     return text
 
 
@@ -142,8 +146,8 @@ def attacks(facts: Facts) -> str:
         for batch, how, who, recognised, *_ in inversion_rows(facts.leakage)
         if who == "attack"
     ]
-    told = [f"{'; '.join(tried)}."] if tried else []
-    return " ".join([*told, *bound(facts.leakage), "A failed attack proves nothing."])
+    results = [f"{'; '.join(tried)}."] if tried else []
+    return " ".join([*results, *bound(facts.leakage), "A failed attack proves nothing."])
 
 
 def secure_aggregation(facts: Facts) -> str:
@@ -222,15 +226,15 @@ def failures(facts: Facts) -> str:
 
 def results(facts: Facts) -> str:
     """Say how good the models are over sites, on held-out rows."""
-    metric, told = facts.metric, []
+    metric, parts = facts.metric, []
     for model in models(facts.sites) if metric else ():
         across = over_sites(facts.sites, model, metric or "")
         if across:
             worst = f"worst {number(across.worst)} at {across.worst_site}"
-            told.append(f"{MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
-    if not told or metric is None:
+            parts.append(f"{MODEL_NAMES[model]}: mean {number(across.mean)}, {worst}")
+    if not parts or metric is None:
         return NOT_RECORDED
-    return f"{metric_name(metric)} on each site's held-out test rows. {'; '.join(told)}."
+    return f"{metric_name(metric)} on each site's held-out test rows. {'; '.join(parts)}."
 
 
 def chosen_round(facts: Facts) -> str:
@@ -269,15 +273,15 @@ def environment(facts: Facts) -> str:
         return NOT_RECORDED
     git = facts.environment.get("git")
     commit = f"; commit {git['commit']}{' with changes' if git['changed'] else ''}" if git else ""
-    told = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return f"Seed {facts.scenario.seed}; {told}{commit}."
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return f"Seed {facts.scenario.seed}; {packages}{commit}."
 
 
 def _had_tls(facts: Facts) -> bool | None:
     """Whether the server used certificates at each start; `None` if not recorded."""
     begins = [entry for entry in facts.chain.entries if entry["event"] == "begin"] if facts.chain else []
-    told = [entry.get("tls") for entry in begins]
-    return None if not told or None in told else all(told)
+    encrypted = [entry.get("tls") for entry in begins]
+    return None if not encrypted or None in encrypted else all(encrypted)
 
 
 def messages(number_of: int) -> str:

@@ -130,7 +130,7 @@ def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
     better = [d for d in alone if d.gain > TIE]
     worse = sorted((d for d in alone if d.gain < -TIE), key=lambda d: d.gain)
     ours, theirs = fmean(d.federated.value for d in alone), fmean(d.other.value for d in alone)
-    said = [
+    found = [
         f"Federated beat local-only training at {len(better)} of {_sites(total)} "
         f"(mean {metric_name(metric)} {number(ours)} against {number(theirs)})."
     ]
@@ -138,12 +138,12 @@ def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
         most = worse[0]
         pair = f"{number(most.other.value)} alone against {number(most.federated.value)}"
         if len(worse) == 1:
-            said.append(f"At {most.site.name} training alone was better ({pair}).")
+            found.append(f"At {most.site.name} training alone was better ({pair}).")
         else:
-            said.append(
+            found.append(
                 f"At {len(worse)} sites training alone was better, most at {most.site.name} ({pair})."
             )
-    return said
+    return found
 
 
 def _clear(alone: Sequence[Difference]) -> list[str]:
@@ -190,18 +190,18 @@ def _worst(rows: Sequence[SiteRow], metric: str) -> list[str]:
     row = next(r for r in rows if r.name == across.worst_site and _value(r, metric) == across.worst)
     local = row.tests.get("local", {}).get(metric)
     alone = f"; alone it reaches {number(local.value)}" if local and math.isfinite(local.value) else ""
-    found = interval(row.tests["federated"][metric])
-    said = f"The worst site is {row.name} with {metric_name(metric)} {found} on {row.test_rows:,} test rows"
-    return [f"{said}{alone}."]
+    value = interval(row.tests["federated"][metric])
+    worst = f"The worst site is {row.name} with {metric_name(metric)} {value} on {row.test_rows:,} test rows"
+    return [f"{worst}{alone}."]
 
 
 def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:
     across = over_sites(rows, "federated", metric)
-    said = ["Only the federated model was trained; use --compare to train local-only models too."]
+    found = ["Only the federated model was trained; use --compare to train local-only models too."]
     if across:
         mean = f"mean {metric_name(metric)} {number(across.mean)} over {_sites(across.sites)}"
-        said.append(f"The federated model reaches {mean}.")
-    return said
+        found.append(f"The federated model reaches {mean}.")
+    return found
 
 
 def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str) -> list[str]:

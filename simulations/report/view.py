@@ -169,24 +169,24 @@ def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> 
 
 def _sites_note(metric: str, scenario: Scenario, compared: bool, many: int) -> str:
     name = metric_name(metric)
-    said = f"{name[:1].upper()}{name[1:]} on each site's own held-out test rows"
-    said += ", with the 95 % bootstrap interval." if scenario.output.bootstrap else "."
+    note = f"{name[:1].upper()}{name[1:]} on each site's own held-out test rows"
+    note += ", with the 95 % bootstrap interval." if scenario.output.bootstrap else "."
     if not higher_is_better(metric):
-        said += " Lower is better."
+        note += " Lower is better."
     if compared:
-        said += " The difference is federated minus local-only."
+        note += " The difference is federated minus local-only."
     if many:
-        said += f" The table shows the {ENDS} worst and the {ENDS} best of {many:,} sites (federated)."
-    return said
+        note += f" The table shows the {ENDS} worst and the {ENDS} best of {many:,} sites (federated)."
+    return note
 
 
 def _positives_note(sites: Sequence[SiteRow], scenario: Scenario) -> str:
     if not any(row.positives >= 0 for row in sites) or all(row.positives >= 0 for row in sites):
         return ""
-    few = scenario.preprocessing.min_count
+    min_count = scenario.preprocessing.min_count
     return (
-        f" Positives are shown as <{few} if fewer than {few} test rows are positive, or fewer than {few} "
-        "negative."
+        f" Positives are shown as <{min_count} if fewer than {min_count} test rows are positive, or fewer "
+        f"than {min_count} are negative."
     )
 
 
@@ -201,14 +201,14 @@ def _by_value(sites: Sequence[SiteRow], metric: str) -> list[SiteRow]:
     return sorted(defined, key=lambda row: values[row.client], reverse=not higher_is_better(metric))
 
 
-def _site(row: SiteRow, metric: str, present: Sequence[Any], few: str) -> dict[str, Any]:
+def _site(row: SiteRow, metric: str, present: Sequence[Any], too_few: str) -> dict[str, Any]:
     values = {model: row.tests.get(model, {}).get(metric) for model in present}
     ours, local = values.get("federated"), values.get("local")
     return {
         "name": row.name,
         "train_rows": count(row.train_rows),
         "test_rows": count(row.test_rows),
-        "positives": few if row.positives < 0 else count(row.positives),
+        "positives": too_few if row.positives < 0 else count(row.positives),
         "values": [(model, interval_parts(values[model])) for model in present],
         "gain": signed(ours.value - local.value) if ours and local else "",
     }

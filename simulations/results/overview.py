@@ -22,11 +22,11 @@ def overview(population: Population, fitted: FittedPreprocessing) -> dict[str, o
         f"{name} has {rows} rows, fewer than partition.min_rows: left out."
         for name, rows in list(left_out.items())[:20]
     ]
-    few = len(population) <= _MOST_CLIENTS
-    listed = list(range(len(population))) if few else sorted(fitted.statistics)[:_MOST_CLIENTS]
+    lists_all = len(population) <= _MOST_CLIENTS
+    listed = list(range(len(population))) if lists_all else sorted(fitted.statistics)[:_MOST_CLIENTS]
     if not fitted.statistics:
         notes.append("Clients reported sums only, so the data of single clients are unknown.")
-    elif not few:
+    elif not lists_all:
         notes.append(
             f"{len(listed)} of {len(population)} clients are listed, out of those asked for statistics."
         )

@@ -53,12 +53,12 @@ def site_table(rows: Sequence[SiteRow], scenario: Scenario, width: int) -> Table
     ):
         table.add_column(name, justify="right", no_wrap=True)
     value = interval if width >= _WITH_INTERVALS else _bare
-    few = f"<{scenario.preprocessing.min_count}"
+    too_few = f"<{scenario.preprocessing.min_count}"
     for row in _shown(rows, metric):
         if row is None:
             table.add_row(f"… {len(rows) - 2 * ENDS} more", style="dim")
             continue
-        positives = [few if row.positives < 0 else count(row.positives)] if binary else []
+        positives = [too_few if row.positives < 0 else count(row.positives)] if binary else []
         values = [value(row.tests.get(model, {}).get(metric)) for model in present]
         table.add_row(escape(row.name), count(row.train_rows), count(row.test_rows), *positives, *values)
     means = [over_sites(rows, model, metric) for model in present]

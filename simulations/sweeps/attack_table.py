@@ -90,7 +90,7 @@ def fill(
         row = _with_damage(_row(cell, found, judge, _backdoor(cell) or backdoor), table.rows)
         table = replace(table, rows=[*table.rows, row])
         write(table, folder)
-        say(f"[{len(table.rows)}/{len(cells)}] {_told(row)}  {duration(time.monotonic() - started)}")
+        say(f"[{len(table.rows)}/{len(cells)}] {_summary(row)}  {duration(time.monotonic() - started)}")
     return table
 
 
@@ -140,7 +140,7 @@ def _with_damage(row: Row, before: Sequence[Row]) -> Row:
     return replace(row, damage=lost if HIGHER_IS_BETTER[row.metric] else -lost)
 
 
-def _told(row: Row) -> str:
+def _summary(row: Row) -> str:
     head = f"{row.attack} x {row.defence}"
     if row.error:
         return f"{head}: {' '.join(row.error.split())}"

@@ -25,7 +25,7 @@ PLAIN = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class PrivacyTableRow:
     """One row of the table.
 
     Attributes:
@@ -64,7 +64,7 @@ def run_privacy_table(
     settings: Sequence[str],
     folder: Path,
     say: Callable[[str], None],
-) -> tuple[str, list[Priced]]:
+) -> tuple[str, list[PrivacyTableRow]]:
     """Run all cells, write table.json and table.html, and return the metric and the rows.
 
     Args:
@@ -94,11 +94,11 @@ def run_privacy_table(
     return metric, rows
 
 
-def _priced(done: GridRun, metric: str) -> Priced:
+def _priced(done: GridRun, metric: str) -> PrivacyTableRow:
     unit, _, budget = done.cell.partition("-")
     allowed = float(budget) if budget else math.inf
     if done.run is None:
-        return Priced(unit, allowed, math.nan, math.nan, math.nan, "", {}, "", done.reason)
+        return PrivacyTableRow(unit, allowed, math.nan, math.nan, math.nan, "", {}, "", done.reason)
     found = over_sites(done.run.sites(), "federated", metric)
     sites = {
         row.name: row.tests["federated"][metric].value
@@ -108,15 +108,15 @@ def _priced(done: GridRun, metric: str) -> Priced:
     mean, worst, name = (
         (math.nan, math.nan, "") if found is None else (found.mean, found.worst, found.worst_site)
     )
-    return Priced(unit, allowed, _spent(done.run), mean, worst, name, sites, str(done.run.path), "")
+    return PrivacyTableRow(unit, allowed, _spent(done.run), mean, worst, name, sites, str(done.run.path), "")
 
 
 def _spent(run: RunFolder) -> float:
-    told = [row.epsilon for row in run.round_rows() if math.isfinite(row.epsilon)]
-    return told[-1] if told else math.nan
+    epsilons = [row.epsilon for row in run.round_rows() if math.isfinite(row.epsilon)]
+    return epsilons[-1] if epsilons else math.nan
 
 
-def as_table(metric: str, rows: Sequence[Priced]) -> Table:
+def as_table(metric: str, rows: Sequence[PrivacyTableRow]) -> Table:
     """Return the rows for the terminal."""
     name = metric_name(metric)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -131,7 +131,7 @@ def as_table(metric: str, rows: Sequence[Priced]) -> Table:
     return table
 
 
-def _write_html(path: Path, scenario: str, metric: str, rows: Sequence[Priced]) -> None:
+def _write_html(path: Path, scenario: str, metric: str, rows: Sequence[PrivacyTableRow]) -> None:
     name = metric_name(metric)
     units = list(dict.fromkeys(row.unit for row in rows if row.unit != PLAIN))
     sites = list(rows[0].sites)
@@ -149,17 +149,17 @@ def _write_html(path: Path, scenario: str, metric: str, rows: Sequence[Priced]) 
     write_atomically(path, render_page(f"{scenario}: the cost of privacy", notes, parts))
 
 
-def _label(row: Priced) -> str:
+def _label(row: PrivacyTableRow) -> str:
     return "no privacy" if row.unit == PLAIN else f"{row.unit}, ε {row.budget:g}"
 
 
-def _figure(rows: Sequence[Priced], units: Sequence[str], name: str) -> Figure:
+def _figure(rows: Sequence[PrivacyTableRow], units: Sequence[str], name: str) -> Figure:
     """Return the mean metric over epsilon, one line per unit, and the line without privacy."""
     budgets = sorted({row.budget for row in rows if math.isfinite(row.budget)})
     traces: list[dict[str, Any]] = []
     for unit, colour in zip(units, CATEGORICAL, strict=False):
-        told = sorted((row for row in rows if row.unit == unit and row.run), key=lambda row: row.budget)
-        traces.append(_line(unit, [r.budget for r in told], [r.mean for r in told], colour))
+        finished = sorted((row for row in rows if row.unit == unit and row.run), key=lambda row: row.budget)
+        traces.append(_line(unit, [r.budget for r in finished], [r.mean for r in finished], colour))
     ends = [budgets[0], budgets[-1]]
     dash = {"color": "var(--muted)", "width": 2, "dash": "dot"}
     traces.append(_line("no privacy", ends, [rows[0].mean] * 2, "var(--muted)") | {"line": dash})

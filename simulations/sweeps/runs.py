@@ -179,5 +179,5 @@ def _kept(engine: Engine | None) -> Iterator[Engine]:
 
 def _same(one: Scenario, other: Scenario) -> bool:
     """Whether two runs have bit-identical results: where they run and what they write may differ."""
-    apart = {"resources": True, "output": True}
-    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+    ignored = {"resources": True, "output": True}
+    return one.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)

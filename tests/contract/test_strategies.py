@@ -30,7 +30,7 @@ from shoal.server.checkpoint import Checkpoints
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.exchange import ask
 from shoal.server.strategies import STRATEGIES, check, make, needs_every_update
-from shoal.server.strategies.catalog import FLOWER, RESERVED, fewest_clients
+from shoal.server.strategies.catalog import FLOWER, RESERVED, min_clients_per_round
 from shoal.server.strategies.making import named_class
 from shoal.server.strategies.metrics import mean_over_clients
 from shoal.server.strategies.state import left_out_of, restore, state_of
@@ -428,7 +428,7 @@ def test_all_problems_are_listed_and_whole_numbers_are_numbers() -> None:
 )
 def test_too_few_clients_are_refused(name: str, args: dict[str, Any], fewest: int) -> None:
     config = StrategyConfig(name=name, args=args)
-    assert fewest_clients(config) == fewest
+    assert min_clients_per_round(config) == fewest
     make(config, fewest, LEARNING_RATE)
     if fewest > 1:
         with pytest.raises(ConfigError, match=f"needs at least {fewest} clients .* there are {fewest - 1}"):

@@ -21,7 +21,7 @@ from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import pack
 from shoal.common.wire.protocol import PROTOCOL, SERVICE
-from shoal.server.pilot.grpc_server import Asked, Policy, TransportServer
+from shoal.server.pilot.grpc_server import ClientTask, Policy, TransportServer
 
 NAMES = ("north", "south", "west")
 
@@ -77,9 +77,9 @@ class Running(threading.Thread):
             self.error = error
 
 
-def asked(client: int, weights: Sequence[np.ndarray] = (np.arange(4, dtype=np.float32),)) -> Asked:
+def asked(client: int, weights: Sequence[np.ndarray] = (np.arange(4, dtype=np.float32),)) -> ClientTask:
     content = RecordDict({"arrays": weights_to_record(weights), "config": ConfigRecord({"round": 1})})
-    return Asked(client, "train", "1", pack(content))
+    return ClientTask(client, "train", "1", pack(content))
 
 
 def dial(server: TransportServer, credentials: grpc.ChannelCredentials | None, name: str = "") -> str:

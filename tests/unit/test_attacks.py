@@ -21,7 +21,7 @@ from shoal.common.schema import Column, InputSpec, Schema
 from shoal.common.seeds import generator
 from shoal.simulations import datasets
 from shoal.simulations.attacks import ATTACKS, check
-from shoal.simulations.attacks.adversary import PlayedAdversary, make_adversary, malicious_clients
+from shoal.simulations.attacks.adversary import SimulatedAdversary, make_adversary, malicious_clients
 from shoal.simulations.attacks.attack import Attack, AttackContext
 from shoal.simulations.attacks.catalog import check_schema
 from shoal.simulations.attacks.colluding import Alie, MinMax, z_max
@@ -179,14 +179,14 @@ def test_how_many_are_malicious(clients: int, fraction: float, count: int) -> No
 
 
 def test_only_malicious_clients_do_anything() -> None:
-    adversary = PlayedAdversary(Backdoor(), frozenset({7}), SCENE)
+    adversary = SimulatedAdversary(Backdoor(), frozenset({7}), SCENE)
     x, y = rows()
     weights = [np.ones((2, 2), np.float32), np.int32(3)]
     for client, same in ((6, True), (7, False)):
         origin = Origin(1, 1, client)
         found = adversary.poisoned(x, y, SPEC, origin)
         assert (found[0] is x) == same
-    flips = PlayedAdversary(SignFlip(), frozenset({7}), SCENE)
+    flips = SimulatedAdversary(SignFlip(), frozenset({7}), SCENE)
     trained = [np.full((2, 2), 1.5, np.float32), np.int32(4)]
     honest = flips.altered(weights, trained, Origin(1, 1, 6), lambda clients: [])
     assert [w is t for w, t in zip(honest, trained, strict=True)] == [True, True]
@@ -196,8 +196,8 @@ def test_only_malicious_clients_do_anything() -> None:
     assert sent[1] == 4  # a counter has no update
 
 
-def test_colluders_are_worked_out_once_a_round_and_process() -> None:
-    adversary, asked = PlayedAdversary(Alie(z=1.0, colluders=2), frozenset({3, 5, 9}), SCENE), []
+def test_colluders_updates_are_computed_once_per_round_and_process() -> None:
+    adversary, asked = SimulatedAdversary(Alie(z=1.0, colluders=2), frozenset({3, 5, 9}), SCENE), []
 
     def honest(clients: list[int]) -> list[list[np.ndarray]]:
         asked.append(list(clients))

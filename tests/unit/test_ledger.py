@@ -137,5 +137,5 @@ def test_a_site_counts_what_it_was_asked_in_this_run_also_twice(tmp_path: Path) 
 def test_a_client_refuses_a_round_beyond_its_budget() -> None:
     own = plan(budget=spent(3))
     own.require(3)
-    with pytest.raises(BudgetError, match="with round 4 this client would have spent"):
+    with pytest.raises(BudgetError, match="after round 4 this client would have spent"):
         own.require(4)

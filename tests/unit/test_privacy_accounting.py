@@ -78,7 +78,7 @@ def test_a_fixed_sample_has_twice_the_sensitivity_and_its_own_amplification() ->
     assert epsilon((charge,), 1e-5, "rdp") == pytest.approx(direct.get_epsilon(1e-5), rel=1e-12)
     everyone = epsilon((Charge(2.0, 100),), 1e-5, "rdp")
     assert epsilon((charge,), 1e-5, "rdp") < everyone
-    assert neighbours([charge], "client") == "differ in all that one client holds"
+    assert neighbours([charge], "client") == "differ in all data of one client"
 
 
 @pytest.mark.parametrize("accountant", ["rdp", "pld"])

@@ -86,10 +86,10 @@ def test_the_noise_is_the_least_that_keeps_the_budget(rows: int, accountant: Any
     """Also where the batch is all rows: q = 1. A thousandth less noise would break the budget."""
     found = made(rows, {"epsilon": 3.0, "accountant": accountant}, rounds=5, local_epochs=2, batch_size=32)
     assert found.sampling_probability == min(1, 32 / rows)
-    assert found.steps_a_round == 2 * math.ceil(rows / 32)
+    assert found.steps_per_round == 2 * math.ceil(rows / 32)
     assert 2.9 < epsilon_after(found, 5) <= 3.0
     z, q = found.noise_multiplier * 0.999, found.sampling_probability
-    assert epsilon_after(plan(z, q, found.steps_a_round, accountant), 5) > 3.0
+    assert epsilon_after(plan(z, q, found.steps_per_round, accountant), 5) > 3.0
     for number in range(1, 6):
         require_budget(found, number)
 
@@ -107,7 +107,7 @@ def test_what_the_statistics_have_spent_is_not_spent_on_training() -> None:
 def test_a_round_beyond_the_plan_is_refused() -> None:
     found = made(300, {"noise_multiplier": 1.0}, rounds=5)
     require_budget(found, 5)
-    with pytest.raises(BudgetError, match=r"round 6 .* for 5 rounds") as caught:
+    with pytest.raises(BudgetError, match=r"round 6, but .* for 5 rounds") as caught:
         require_budget(found, 6)
     assert caught.value.exit_code == 19
 

@@ -36,7 +36,7 @@ def draws(seed: int) -> SeededRandomness:
 
 
 def plan(**changes: Any) -> RecordPlan:
-    given = {"noise_multiplier": 1.0, "sampling_probability": 1.0, "steps_a_round": 1, "rounds": 1}
+    given = {"noise_multiplier": 1.0, "sampling_probability": 1.0, "steps_per_round": 1, "rounds": 1}
     return RecordPlan(**{**given, "delta": 1e-5, "budget": 8.0, "accountant": "rdp", **changes})
 
 
@@ -216,7 +216,7 @@ def test_without_clipping_and_noise_it_is_plain_training(optimizer: Any, between
     chosen = settings(epochs=3, class_weights=(0.5, 2.0))
     wanted, _, steps = trainer.train(start, x, y, chosen, np.random.default_rng(0), LocalObjective(0.3))
     private = PrivateTrainer(trainer, 1e6, 8)
-    all_rows = plan(steps_a_round=3)
+    all_rows = plan(steps_per_round=3)
     found, taken = private.train(start, x, y, chosen, all_rows, Silence(), draws(0), LocalObjective(0.3))  # type: ignore[arg-type]
     assert taken == steps == 3
     for a, b in zip(found, wanted, strict=True):
@@ -234,7 +234,7 @@ def test_the_objective_is_neither_clipped_nor_noised(between: Any) -> None:
     rng = np.random.default_rng(0)
     anchor, linear = ([rng.normal(size=w.shape).astype(np.float32) for w in start] for _ in range(2))
     x, y = rows_for(trainer.model)
-    private, steps = PrivateTrainer(trainer, 1e-9, 8), plan(steps_a_round=2)
+    private, steps = PrivateTrainer(trainer, 1e-9, 8), plan(steps_per_round=2)
     objective = LocalObjective(0.5, anchor, linear)
     found, _ = private.train(start, x, y, settings(), steps, Silence(), draws(0), objective)  # type: ignore[arg-type]
     for k, (w, a, slope) in enumerate(zip(start, anchor, linear, strict=True)):
@@ -255,7 +255,7 @@ def test_microbatches_change_nothing_but_the_order_of_sums(name: str) -> None:
     for at_once in (5, 256):
         private = PrivateTrainer(Trainer(make()), 0.5, at_once)
         x, y = rows_for(private._model)
-        chosen = plan(sampling_probability=0.4, steps_a_round=4)
+        chosen = plan(sampling_probability=0.4, steps_per_round=4)
         start = private._model.get_weights()
         found.append(private.train(start, x, y, settings(), chosen, draws(1), draws(2))[0])
         again = private.train(start, x, y, settings(), chosen, draws(1), draws(2))[0]
@@ -318,7 +318,7 @@ def test_the_noise_is_fresh_in_each_step(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("shoal.clients.training.private_sgd._NOISE_NUMBERS", block)
         private = PrivateTrainer(Trainer(model), 0.5, 256)
         start = [np.zeros(w.shape, np.float32) for w in model.get_weights()]
-        chosen = plan(noise_multiplier=3.0, sampling_probability=0.25, steps_a_round=16)
+        chosen = plan(noise_multiplier=3.0, sampling_probability=0.25, steps_per_round=16)
         new, _ = private.train(start, x, y, settings(learning_rate=1e-3), chosen, draws(5), draws(6))
         found.append(np.concatenate([w.ravel() for w in new]))
     assert np.array_equal(found[0], found[1])

@@ -69,7 +69,7 @@ def test_shares_at_bad_points_are_refused(points: list[int]) -> None:
         field.split(7, 3, [1, 2])
     with pytest.raises(ValueError, match="outside"):
         field.split(1613, 1, [1], prime=1613)
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="not a share"):
         field.share_from_bytes(field.PRIME.to_bytes(33))
 
 
@@ -224,8 +224,8 @@ def connected(clients: set[int], near: dict[int, list[int]]) -> bool:
 
 def test_only_complete_graphs_withstand_a_server_that_tells_two_stories() -> None:
     """n = 10: a holder gives one share; 7 + 7 of 10 holders, of whom 3 give both, are 14 > 13."""
-    assert graph.choose(10, 0.3, 0.3).withstands_two_stories
-    assert not graph.choose(1000, 0.3, 0.3).withstands_two_stories
+    assert graph.choose(10, 0.3, 0.3).resists_split_view
+    assert not graph.choose(1000, 0.3, 0.3).resists_split_view
 
 
 def test_cohorts_whose_sum_tells_of_one_client_are_refused() -> None:

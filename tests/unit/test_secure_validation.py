@@ -22,7 +22,7 @@ from shoal.simulations.checks.scenario import validate
         ("strategy.sampling=poisson", r'strategy\.sampling = "poisson"'),
         ("resources.execution_mode=stacked", r"resources\.execution_mode"),
         ("strategy.clients_per_round=2", "of 2 clients.* at least 3"),
-        ("secure.max_colluding=0.49", "of 9 clients, of whom 4 may be lost and 4 collude"),
+        ("secure.max_colluding=0.49", "of 9 clients, of which 4 may drop out and 4 collude"),
     ],
 )
 def test_what_does_not_go_with_sums_is_refused(setting: str, says: str) -> None:
@@ -42,4 +42,4 @@ def test_sites_that_only_the_data_tells_are_counted_too() -> None:
     """Thyroid data come from five sites: with two that may be lost and two that collude, none hides."""
     settings = ["secure.aggregation=true", "secure.max_dropout=0.4", "secure.max_colluding=0.4"]
     (problem,) = validate(load_scenario("medical-thyroid", settings), deep=True)
-    assert "of 5 clients, of whom 2 may be lost and 2 collude" in problem
+    assert "of 5 clients, of which 2 may drop out and 2 collude" in problem

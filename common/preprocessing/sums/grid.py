@@ -1,8 +1,8 @@
 """A fixed grid of bins over all numbers, so that a histogram has the same length at every client.
 
-The bins are those of DDSketch (Masson, Rim, Lee, PVLDB 12(12), 2019), laid out densely. Deviation: the grid
-ends at `SMALLEST` and `LARGEST`. Smaller sizes count as zero and larger ones as the largest, so the bound on
-the relative error holds between the two.
+The bins are those of DDSketch (Masson, Rim, Lee, PVLDB 12(12), 2019), stored densely. Deviation: the grid
+ends at `SMALLEST` and `LARGEST`. Smaller magnitudes count as zero and larger ones as the largest, so the
+bound on the relative error holds between the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LARGEST: Final = 1e9
 class Grid:
     """Bins whose places are within `alpha` of the values in them, relative to their size.
 
-    Bin 0 holds the most negative numbers, the bin in the middle zero, the last the largest ones.
+    Bin 0 contains the most negative numbers, the middle bin zero, the last bin the largest numbers.
 
     Attributes:
         alpha: relative error, in (0, 1).
@@ -58,11 +58,11 @@ class Grid:
         return np.asarray(self.side + np.sign(exact) * size, np.int64)
 
     def histogram(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        """Return how many of the finite values fall into each bin, (bins,)."""
+        """Return the number of finite values in each bin, (bins,)."""
         return np.bincount(self.index(values).ravel(), minlength=self.bins).astype(np.int64)
 
     def places(self) -> NDArray[np.float64]:
-        """Return the value that stands for each bin, (bins,)."""
+        """Return the value that represents each bin, (bins,)."""
         ratio = math.exp(self._log_ratio)
         sizes = np.exp((self._first + np.arange(1, self.side + 1)) * self._log_ratio) * 2 / (ratio + 1)
         return np.concatenate([-sizes[::-1], [0.0], sizes])
@@ -73,10 +73,11 @@ class Grid:
         return np.concatenate([-sizes[::-1], sizes])
 
     def joined(self, counts: NDArray[np.int64], min_count: int) -> NDArray[np.int64]:
-        """Return counts of which each is 0 or at least `min_count`, as `Sketch.joined` makes them.
+        """Return counts that are each 0 or at least `min_count`, like `Sketch.joined`.
 
-        Bins are joined with the next ones to the right until they hold enough, what is left over with the
-        last group, and a group is placed in the bin of its mean. Fewer than `min_count` give none.
+        Bins are merged with the next ones to the right until a group has enough values; the remainder joins
+        the last group, and a group is placed in the bin of its mean. Fewer than `min_count` values give
+        zeros.
         """
         joined = np.zeros_like(counts)
         if counts.sum() < min_count:

@@ -1,4 +1,4 @@
-"""A vector of integers as a run of blocks, with the noise that each block gets."""
+"""The layout of a vector of integers as a sequence of blocks, with the noise of each block."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Block:
     """A part of a vector.
 
     Attributes:
-        name: unique in its layout; length: numbers in it.
-        sensitivity: Δ_j, in the block's own unit; 0 where no unit can move it.
+        name: unique in its layout; length: number of values.
+        sensitivity: Δ_j, in the block's own unit; 0 if no unit of privacy can change it.
         share: s_j of the squared budget; those of a layout's blocks add up to 1, or are all 0.
     """
 
@@ -30,10 +30,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A vector as a run of blocks.
+    """A vector as a sequence of blocks.
 
     Attributes:
-        blocks: in order; unit: what stands for 1 in the vector; multiplier: of the noise, 0 without.
+        blocks: in order; unit: the integer that represents 1; multiplier: of the noise, 0 without.
     """
 
     blocks: tuple[Block, ...]
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Numbers in the vector."""
+        """Length of the vector."""
         return sum(block.length for block in self.blocks)
 
     def stddev(self, name: str) -> float:
@@ -51,9 +51,9 @@ class Layout:
         return self.multiplier * block.sensitivity / math.sqrt(block.share) if block.share else 0.0
 
     def joined(self, parts: Mapping[str, NDArray[np.float64]]) -> NDArray[np.int64]:
-        """Return the vector of these blocks, rounded towards zero; blocks that are not given are 0."""
+        """Return the vector of these blocks, rounded towards zero; missing blocks are 0."""
         whole = [parts.get(block.name, np.zeros(block.length)) for block in self.blocks]
-        # towards zero, so that no block gets larger than its sensitivity
+        # towards zero, so that no block exceeds its sensitivity
         return np.asarray(np.trunc(np.concatenate([np.empty(0), *whole]) * self.unit), np.int64)
 
     def cut(self, vector: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -67,7 +67,7 @@ class Layout:
 
         Args:
             vector: (size,); source: of the noise.
-            share: part of the standard deviation, where several clients' noise adds up.
+            share: fraction of the standard deviation, if the noise of several clients adds up.
         """
         deviations = np.repeat(
             [self.stddev(block.name) for block in self.blocks], [block.length for block in self.blocks]

@@ -1,16 +1,16 @@
-"""A table of names that can be added over sites and then read: the names that sites tell, as a sum.
+"""A table of names that can be summed over sites and then read.
 
 Paper: Michael T. Goodrich, Michael Mitzenmacher, "Invertible Bloom Lookup Tables", Allerton 2011.
 
-Each name is added into one cell of each of three parts of the table. A cell is a run of integers: sites,
-rows, two check numbers, and the bytes of the name by twos. Added over sites, a cell that only one name has
-fallen into holds `sites` times that name: it is read, checked, and taken out of its other cells, which may
-leave another name alone in one of them. With more than 1.23 cells a name in total, all names are read with
-high probability (Molloy, "Cores in random hypergraphs and Boolean formulas", 2005); the table has 1.5 and
-some more.
+Each name is added to one cell of each of three parts of the table. A cell is a sequence of integers: sites,
+rows, two check numbers, and the bytes of the name in pairs. After summing over sites, a cell with a single
+name contains `sites` times that name: it is read, checked, and removed from its other cells, which may leave
+another name alone in one of them. With more than 1.23 cells per name in total, all names can be read with
+high probability (Molloy, "Cores in random hypergraphs and Boolean formulas", 2005); the table has a little
+more than 1.5.
 
-Deviation: the paper's table holds distinct keys once; here many sites add the same name, and the cell's
-count of sites is what its numbers are divided by.
+Deviation: the paper's table contains each key once; here many sites add the same name, and a cell is divided
+by its count of sites.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class NameTable:
     Attributes:
         column: whose names it is for.
         cells: in each of its three parts.
-        name_bytes: longest name in UTF-8; longer ones cannot be told.
-        attempt: 0, or how often a table was too small; each hashes differently.
+        name_bytes: maximum length of a name in UTF-8; longer names cannot be reported.
+        attempt: number of earlier tables that were too small; each attempt hashes differently.
     """
 
     column: str
@@ -49,16 +49,16 @@ class NameTable:
 
     @property
     def width(self) -> int:
-        """Integers in a cell."""
+        """Number of integers per cell."""
         return _HEAD + math.ceil(self.name_bytes / 2)
 
     @property
     def size(self) -> int:
-        """Integers in all."""
+        """Total number of integers."""
         return _PARTS * self.cells * self.width
 
     def fits(self, name: str) -> bool:
-        """Tell whether a name can be told: short enough, and with no zero byte, which fills up cells."""
+        """Whether a name can be reported: short enough, and without zero bytes, which pad cells."""
         raw = encode(name)
         return 0 < len(raw) <= self.name_bytes and b"\0" not in raw
 
@@ -66,7 +66,7 @@ class NameTable:
         """Return one site's table, (size,).
 
         Args:
-            rows: of each name that it tells; all must fit.
+            rows: of each name that it reports; all names must fit.
         """
         table = np.zeros((_PARTS * self.cells, self.width), np.int64)
         for name, count in rows.items():
@@ -74,7 +74,7 @@ class NameTable:
         return table.ravel()
 
     def read(self, summed: NDArray[np.int64]) -> dict[str, tuple[int, int]] | None:
-        """Return name → (sites that told it, rows) from the sum over sites; `None` if it cannot be read."""
+        """Return name → (sites that reported it, rows) from the sum over sites; `None` if unreadable."""
         table = summed.reshape(_PARTS * self.cells, self.width).copy()
         found: dict[str, tuple[int, int]] = {}
         waiting = np.flatnonzero(table[:, 0]).tolist()
@@ -119,14 +119,14 @@ class NameTable:
 
 
 def cells_for(names: int, attempt: int) -> int:
-    """Return the cells in a part of a table for about so many names; each further attempt doubles it."""
+    """Return the number of cells per part of a table for about this many names; each attempt doubles it."""
     return (names // 2 + 20) << attempt
 
 
 def cut(
     vector: NDArray[np.int64], tables: Mapping[str, NameTable]
 ) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield the part of a vector that belongs to each column's table; the tables must use it up."""
+    """Yield the part of a vector for each column's table; the tables must add up to the vector."""
     start = 0
     for column, table in tables.items():
         yield column, vector[start : start + table.size]

@@ -1,14 +1,14 @@
-"""What stands where in the vectors, and how far one row or one client moves each part.
+"""The layout of the vectors, and the sensitivity of each part to one row or one client.
 
 Passes, each a vector of integers whose length both sides know:
 
 1. `numbers`: how many sites, of what size to a power of two, and rows; rows of each class; a histogram of
-   each numeric column and channel, with the missing values beside it; the pixel type; buckets of names.
+   each numeric column and channel, and its missing values; the pixel type; buckets of names.
 2. `moments`: of each numeric column and channel within the range that pass 1 found.
 3. `names`, without noise: tables of the names whose buckets are common to sites (`names`).
-4. `counts`, under noise only: rows of each name that pass 3 found.
+4. `counts`, with noise only: rows of each name that pass 3 found.
 
-Sensitivity (the L2 norm of the change of a block when one unit is added or taken away), before noise:
+Sensitivity (the L2 norm of the change of a block when one unit is added or removed), before noise:
 
 - record: a row is in one class; has one value in a numeric column, which is in one bin or missing: 1. It has
   `steps` values in a channel: all in one bin at worst, so `steps`. It has at most `reach` names in a column
@@ -39,7 +39,7 @@ from shoal.common.privacy.mechanisms import MECHANISMS
 from shoal.common.schema import Schema
 
 EXACT: Final = Grid(0.01)
-COARSE: Final = Grid(0.1)  # under noise: wide bins hold more rows, against the same noise
+COARSE: Final = Grid(0.1)  # with noise: wide bins have more rows for the same noise
 # Steps in 1. Sums of counts stay below 2^31, the ring of secure aggregation, up to 33 million rows.
 ROW_UNIT: Final = 1 << 6  # of counts of rows with noise
 SHARE_UNIT: Final = 1 << 12  # of shares of a client's rows
@@ -48,15 +48,17 @@ LARGEST_SIZE: Final = 40  # sites have fewer than 2 ** LARGEST_SIZE rows
 CLIENT_NAMES: Final = 1000  # names in a column that one client may add to, where a client is protected
 _NAME_BYTES: Final = {"categorical": 128, "text": 32}
 _FEW_SHARE: Final = 0.1  # of the squared budget of the first pass: for rows, classes and pixels
-_CLIP: Final = 2.5  # a site's count of a bucket or name is cut at so many standard deviations of the noise
+_CLIP: Final = (
+    2.5  # a site's count of a bucket or name is clipped at this many standard deviations of the noise
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SumsPlan:
-    """What server and clients both know of the sums before anything is asked.
+    """What server and clients both know about the sums before the first request.
 
     Attributes:
-        schema, config: of the run; protection: what noise there is.
+        schema, config: of the run; protection: the noise.
     """
 
     schema: Schema
@@ -79,7 +81,7 @@ class SumsPlan:
 
     @property
     def scaled(self) -> bool:
-        """Whether each client divides its histograms by its rows: where clients are protected."""
+        """Whether each client divides its histograms by its rows: if clients are protected."""
         return self.protection.noisy and not self.by_record
 
     @property
@@ -117,7 +119,7 @@ class SumsPlan:
 
     @property
     def hashes(self) -> int:
-        """Rows of buckets: half under noise, of which each row of buckets needs a part."""
+        """Number of rows of buckets: half as many with noise, because each needs a share of the budget."""
         return HASHES // 2 if self.protection.noisy else HASHES
 
     def numbers(self) -> Layout:
@@ -138,7 +140,7 @@ class SumsPlan:
             told = Block("told", len(self.schema.names("numeric")))
             sites = (Block("sites", 1), Block("sizes", LARGEST_SIZE), told)
             return Layout((*sites, *few, *histograms, *buckets), 1)
-        # totals of many rows bear more noise than histograms and buckets, whose numbers are of fewer
+        # totals of many rows tolerate more noise than histograms and buckets, which count fewer rows
         rest = (1 - _FEW_SHARE) / (bool(histograms) + bool(buckets)) if histograms or buckets else 0.0
         blocks = (*_shared(few, 1 - rest * (bool(histograms) + bool(buckets))), *_shared(histograms, rest))
         return Layout((*blocks, *_shared(buckets, rest)), self._count_unit, self.protection.multiplier)
@@ -156,7 +158,7 @@ class SumsPlan:
         return Layout(_shared(blocks, 1.0), self._count_unit, self.protection.multiplier)
 
     def clip(self, layout: Layout, block: str, spread: float) -> int:
-        """Return where one site's count of a bucket or name is cut, so that none makes a name common alone.
+        """Return the limit of one site's count, so that no single site makes a bucket or name common.
 
         Args:
             layout, block: that the count is in.
@@ -171,7 +173,7 @@ class SumsPlan:
 
 
 def _shared(blocks: Iterable[Block], total: float) -> tuple[Block, ...]:
-    """Divide a share among the blocks that need noise, evenly."""
+    """Divide a share evenly among the blocks that need noise."""
     listed = list(blocks)
     moved = sum(block.sensitivity > 0 for block in listed)
     return tuple(

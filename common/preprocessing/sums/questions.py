@@ -1,4 +1,4 @@
-"""What the server sends to ask for a pass, as the values of a Flower `ConfigRecord`, and how it is read."""
+"""The server's requests for the passes, as values of a Flower `ConfigRecord`, and how clients read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Values = dict[str, Any]
 
 
 def number_of_pass(values: Mapping[str, Any]) -> int:
-    """Return the number of the pass that is asked for, from 1; each draws noise of its own.
+    """Return the number of the requested pass, from 1; each pass draws separate noise.
 
     Raises:
         DisclosureError: there is no such pass.
@@ -34,22 +34,22 @@ def number_of_pass(values: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Packs and reads the questions of one federation.
+    """Packs and reads the requests of one federation.
 
     Attributes:
-        plan: that both sides have.
-        asked: clients that are asked; it sets each one's part of the noise under secure aggregation.
+        plan: known to both sides.
+        asked: number of clients asked; with secure aggregation it sets each client's share of the noise.
     """
 
     plan: SumsPlan
     asked: int
 
     def numbers(self, clips: Mapping[str, int]) -> Values:
-        """Ask for the first pass; clips: column → largest count that a client gives a bucket."""
+        """Request the first pass; clips: column → maximum count of a client for a bucket."""
         return self._values("numbers") | {"clips": [clips[column] for column in self._columns()]}
 
     def moments(self, ranges: Mapping[str, tuple[float, float]]) -> Values:
-        """Ask for moments within ranges; an empty range stands for a column that is not asked for."""
+        """Request moments within ranges; an empty range marks a column that is not requested."""
         listed = [ranges.get(name, (0.0, 0.0)) for name in self._ranged()]
         return self._values("moments") | {
             "low": [low for low, _ in listed],
@@ -57,10 +57,10 @@ class Questions:
         }
 
     def names(self, heavy: Mapping[str, NDArray[np.bool_]], tables: Mapping[str, NameTable]) -> Values:
-        """Ask for tables of names.
+        """Request tables of names.
 
         Args:
-            heavy: column → (hashes, buckets); tables: column → shape, of those asked for.
+            heavy: column → (hashes, buckets); tables: column → shape, for the requested columns.
         """
         flags = b"".join(np.packbits(heavy[column]).tobytes() for column in self._columns())
         shapes = [tables.get(column) for column in self._columns()]
@@ -71,7 +71,7 @@ class Questions:
         }
 
     def counts(self, names: Mapping[str, Sequence[str]], clips: Mapping[str, int]) -> Values:
-        """Ask for counts of names; clips: column → largest count that a client gives a name."""
+        """Request counts of names; clips: column → maximum count of a client for a name."""
         listed = json.dumps([list(names[column]) for column in self._columns()])
         clipped = [clips[column] for column in self._columns()]
         return self._values("counts") | {"names": listed, "clips": clipped}
@@ -81,7 +81,7 @@ class Questions:
         return dict(zip(self._columns(), map(int, values["clips"]), strict=True))
 
     def read_ranges(self, values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-        """Return column or channel → range, of those asked for."""
+        """Return column or channel → range, for the requested ones."""
         pairs = zip(self._ranged(), values["low"], values["high"], strict=True)
         return {name: (float(low), float(high)) for name, low, high in pairs if low < high}
 
@@ -89,7 +89,7 @@ class Questions:
         """Return column → heavy buckets, (hashes, buckets).
 
         Raises:
-            DisclosureError: so many are heavy that rare names would be told by chance.
+            DisclosureError: so many are heavy that rare names would be reported by chance.
         """
         lines = self.plan.hashes
         flags, start, found = np.frombuffer(values["heavy"], np.uint8), 0, {}
@@ -100,14 +100,15 @@ class Questions:
             start = end
             if found[column].mean(axis=1).max() > MOST_HEAVY:
                 raise DisclosureError(
-                    f'the server calls more than half of the buckets of "{column}" common to several sites',
-                    hint="rare names would be told by chance; leave the column out, or raise "
+                    f'the server claims that more than half of the buckets of "{column}" are common to '
+                    "several sites",
+                    hint="rare names could be reported by chance; exclude the column, or raise "
                     "preprocessing.max_categories or vocabulary, which makes more buckets",
                 )
         return found
 
     def read_tables(self, values: Mapping[str, Any]) -> dict[str, NameTable]:
-        """Return column → shape of its table, of those asked for."""
+        """Return column → shape of its table, for the requested columns."""
         shapes = zip(self._columns(), values["cells"], values["attempts"], strict=True)
         return {
             column: self.plan.table(column, int(cells), int(attempt))

@@ -11,9 +11,9 @@ import numpy as np
 
 from shoal.clients.runtime import ClientRuntime, Rows
 from shoal.common.config import Scenario
-from shoal.common.models.given import model_identity
 from shoal.common.schema import Population, Split
 from shoal.simulations.attacks.adversary import make_adversary
+from shoal.simulations.portable_model import model_identity
 
 
 class PooledRuntime(ClientRuntime):

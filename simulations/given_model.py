@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.common.errors import ModelError
 from shoal.common.keras_loading import load_keras
-from shoal.common.models.given import PREFIX, PortableFunction
+from shoal.common.models.catalog import PYTHON_PREFIX
+from shoal.simulations.portable_model import PortableFunction
 
 if TYPE_CHECKING:
     import keras
@@ -53,11 +54,11 @@ def take_model(model: object) -> GivenModel:
     if "keras" in sys.modules and _is_keras_model(model):
         from shoal.simulations.keras_settings import training_keys  # imports Keras
 
-        name = PREFIX + _plain_name(getattr(model, "name", "model"))
+        name = PYTHON_PREFIX + _plain_name(getattr(model, "name", "model"))
         return GivenModel(name, portable(SavedModel.of(model)), training_keys(model))
     if not callable(model):
         raise ModelError(f"model: {type(model).__name__} is no model", hint=_ACCEPTED)
-    return GivenModel(PREFIX + _plain_name(getattr(model, "__name__", "model")), portable(model), {})
+    return GivenModel(PYTHON_PREFIX + _plain_name(getattr(model, "__name__", "model")), portable(model), {})
 
 
 def portable(function: Callable[..., Any]) -> PortableFunction:

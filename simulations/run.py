@@ -21,7 +21,6 @@ from shoal.common.errors import CheckpointError, RunError
 from shoal.common.events import Observer
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.keras_loading import load_keras
-from shoal.common.models.given import GivenModelConfig
 from shoal.common.schema import Population
 from shoal.common.sites import Sites
 from shoal.server.app import Federation, Hooks, Outcome
@@ -47,6 +46,7 @@ from shoal.simulations.lifecycle import (
     work_done,
     write_results,
 )
+from shoal.simulations.portable_model import GivenModelConfig
 from shoal.simulations.results import RunFolder
 from shoal.simulations.results.folder import SERVED
 from shoal.simulations.trace import TraceFile

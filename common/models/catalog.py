@@ -9,7 +9,6 @@ from typing import Any, Final
 from shoal.common import errors
 from shoal.common.arguments import Argument, problems
 from shoal.common.config import ModelConfig
-from shoal.common.models.given import PREFIX
 from shoal.common.plugins import is_users_own, package_problems
 from shoal.common.schema import Task
 
@@ -17,6 +16,7 @@ ACTIVATIONS: Final = (
     "celu", "elu", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "linear", "mish", "relu", "relu6",
     "selu", "sigmoid", "silu", "softplus", "softsign", "swish", "tanh",
 )  # fmt: skip
+PYTHON_PREFIX: Final = "python:"  # of the name of a model that is a Python object of a script or notebook
 _ALL_TASKS: Final[tuple[Task, ...]] = ("binary", "multiclass", "regression")
 
 
@@ -102,7 +102,7 @@ MODELS: Final[Mapping[str, ModelEntry]] = {
 
 def check(model: ModelConfig) -> list[str]:
     """Return what is wrong with a model's name and arguments, one line each; imports nothing heavy."""
-    if model.name.startswith(PREFIX):
+    if model.name.startswith(PYTHON_PREFIX):
         return []
     if is_users_own(model.name):
         return package_problems("model.name", model.name)

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 
 from shoal.common import errors
 from shoal.common.config import ModelConfig
 from shoal.common.errors import ConfigError, ModelError
-from shoal.common.models.given import PREFIX, GivenModelConfig
+from shoal.common.models.catalog import PYTHON_PREFIX
 from shoal.common.plugins import load_object
 from shoal.common.schema import InputSpec
+
+
+@runtime_checkable
+class HoldsFunction(Protocol):
+    """A model section that holds the function itself. Only simulations have one: no file can hold it."""
+
+    @property
+    def build_function(self) -> Callable[..., Any]:
+        """Builds the model."""
+        ...
 
 
 def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> keras.Model:
@@ -26,8 +36,8 @@ def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> ke
         ConfigError: the function cannot be loaded, or does not accept the arguments.
         ModelError: the function failed, or its model does not fit the input or the labels.
     """
-    if isinstance(model, GivenModelConfig):
-        function = model.builder.function
+    if isinstance(model, HoldsFunction):
+        function = model.build_function
         wanted = _wanted(function, model)
     else:
         function, wanted = load_users_own(model.name), 2
@@ -48,7 +58,7 @@ def load_users_own(name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: it cannot be loaded.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(PYTHON_PREFIX):
         raise ConfigError(
             f'model.name: "{name}" stands for a model that was given to shoal.simulate as an object',
             hint="give it again: shoal.resume(run, model=…, data=…)",

@@ -12,8 +12,8 @@ from shoal.api.scenarios import EditableScenario, new_scenario, put_changes
 from shoal.api.surroundings import surroundings
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
-from shoal.common.models.given import GivenModelConfig
 from shoal.simulations.checks.scenario import validate
+from shoal.simulations.portable_model import GivenModelConfig
 
 if TYPE_CHECKING:
     from shoal.common.events import Observer

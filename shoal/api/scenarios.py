@@ -17,7 +17,7 @@ from shoal.common.config.places import Keys, key_parts
 from shoal.common.config.problems import describe, sequence_fields
 from shoal.common.errors import ConfigError
 from shoal.common.journal import plain
-from shoal.common.models.given import GivenModelConfig
+from shoal.simulations.portable_model import GivenModelConfig
 
 # Keywords for the keys that are changed most often.
 KEYWORDS: Final[Mapping[str, str]] = {

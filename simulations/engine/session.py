@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,6 +12,8 @@ from shoal.clients.worker import AppFactory, WorkerContext
 from shoal.common.config import ResourcesConfig, Scenario
 from shoal.common.errors import RunError, WorkerError
 from shoal.simulations.engine.executors import KeptExecutor, make_executor
+
+_log = logging.getLogger("shoal.engine")
 
 # What decides which workers there are; the rest of [resources] may differ from run to run.
 _OF_WORKERS: Final = {
@@ -110,8 +113,12 @@ class Engine:
         wanted = resources.model_dump(include=_OF_WORKERS)
         kept = self._executor
         if kept is not None and wanted == self._workers and kept.fits(federation.clients):
-            kept.serve(make_app, federation, resources)
-            return kept
+            try:
+                kept.serve(make_app, federation, resources)
+            except Exception as error:  # Ray has gone in the meantime, in whatever way
+                _log.warning("the engine starts anew: %s: %s", type(error).__name__, error)
+            else:
+                return kept
         self.release()
         self._executor, self._workers = make_executor(make_app, federation, resources), wanted
         return self._executor

@@ -15,9 +15,9 @@ from shoal.common.config import ModelConfig, TrainingConfig
 from shoal.common.errors import ConfigError, ModelError
 from shoal.common.keras_loading import load_keras
 from shoal.common.models import build
-from shoal.common.models.given import GivenModelConfig, model_identity
 from shoal.common.schema import InputSpec
 from shoal.simulations.given_model import take_model
+from shoal.simulations.portable_model import GivenModelConfig, model_identity
 
 load_keras()
 import keras  # noqa: E402

@@ -14,7 +14,7 @@ import shoal
 from shoal.api.scenarios import KEYWORDS
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
-from shoal.common.models.given import GivenModelConfig, PortableFunction
+from shoal.simulations.portable_model import GivenModelConfig, PortableFunction
 
 
 def problems(**changes: Any) -> list[str]:

@@ -10,13 +10,11 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from pydantic import PrivateAttr
 
 from shoal.common.config import ModelConfig
-
-PREFIX: Final = "python:"
 
 
 class PortableFunction:
@@ -63,6 +61,11 @@ class GivenModelConfig(ModelConfig):
     def builder(self) -> PortableFunction:
         """Builds the model."""
         return self._builder
+
+    @property
+    def build_function(self) -> Callable[..., Any]:
+        """The function that builds the model (`common/models/users_own.py` asks for it)."""
+        return self._builder.function
 
 
 def model_identity(model: ModelConfig) -> tuple[object, ...]:

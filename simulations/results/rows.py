@@ -73,6 +73,7 @@ def round_table(rows: Sequence[RoundRow]) -> pa.Table:
         "best": pa.bool_(),
         "bytes_up": whole,
         "bytes_down": whole,
+        "bytes_moved": whole,
         "seconds": real,
         "epsilon": real,
     }

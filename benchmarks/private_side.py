@@ -55,38 +55,42 @@ def record(task: str, clients: int, batch: int, turns: int) -> dict[str, list[fl
 
 def clip(clients: int, turns: int) -> dict[str, list[float]]:
     """Measure a round of a worker that trains the MLP's clients in stacks and sums them, clipped and not."""
-    from flwr.app import ConfigRecord
-
     from shoal.clients.cohort import train_cohort
     from shoal.clients.preprocessing.statistics import local_statistics
     from shoal.clients.runtime import ClientRuntime
     from shoal.common.config import UpdateConfig
+    from shoal.common.messages.requests import TrainRequest
     from shoal.common.weights import weights_to_record
     from shoal.server.preprocessing.fit import fit
 
     task = TASKS["mlp"]
-    population, scenario = task.population(clients), task.scenario(1, path="stacked")
+    population, scenario = task.population(clients), task.scenario(1, execution_mode="stacked")
     clipped = scenario.model_copy(update={"update": UpdateConfig(clip_norm=0.1)})
-    residents = [ClientRuntime(given, population) for given in (scenario, clipped)]
+    runtimes = [ClientRuntime(given, population) for given in (scenario, clipped)]
     told = [
-        local_statistics(residents[0].raw(c)["train"], population.schema, scenario.preprocessing)
+        local_statistics(runtimes[0].raw(c)["train"], population.schema, scenario.preprocessing)
         for c in range(clients)
     ]
     spec = fit(told, population.schema, scenario.preprocessing)
-    rate = {"learning-rate": task.learning_rate, "server-round": _ROUND}
-    config = ConfigRecord({"preprocessing": spec.to_json(), "path": "stacked", "reduce": True, **rate})
-    residents[0].use_preprocessing(spec.to_json())
-    weights = weights_to_record(residents[0].trainer.model.get_weights())
+    runtimes[0].use_preprocessing(spec.to_json())
+    request = TrainRequest(
+        weights=weights_to_record(runtimes[0].trainer.model.get_weights()),
+        preprocessing=spec.to_json(),
+        round_number=_ROUND,
+        learning_rate=task.learning_rate,
+        execution_mode="stacked",
+        reduce=True,
+    )
 
     def round_of(runtime: ClientRuntime) -> Callable[[], None]:
         def work() -> None:
-            parts = train_cohort(runtime, config, weights, range(clients))
+            parts = train_cohort(runtime, request, range(clients))
             if any(part.error is not None for part in parts):
                 raise RuntimeError(f"clients failed: {parts}")
 
         return work
 
-    return _in_turns(round_of(residents[0]), round_of(residents[1]), turns)
+    return _in_turns(round_of(runtimes[0]), round_of(runtimes[1]), turns)
 
 
 def _in_turns(

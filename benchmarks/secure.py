@@ -18,13 +18,14 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from benchmarks import results
-from shoal.clients.app import serve_secure
+from shoal.clients.app import register, secure_handlers
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure import SecureClient
 from shoal.clients.worker import WorkerContext
 from shoal.common.config.file import load_scenario
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages import table
+from shoal.common.messages.requests import SecureVectorRequest
 from shoal.common.secure import graph
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.sites import Sites
@@ -129,11 +130,11 @@ def session(case: Case, times: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     vectors = rng.uniform(-1, 1, (case.clients, case.numbers)).astype(np.float32)
 
-    def given(runtime: ClientRuntime, client: int, config: ConfigRecord) -> np.ndarray:
+    def given(runtime: ClientRuntime, client: int, request: SecureVectorRequest) -> np.ndarray:
         return vectors[client].astype(np.float64)
 
     app = ClientApp()
-    serve_secure(app, SecureClient(runtime, vectors={"given": given}))
+    register(app, secure_handlers(SecureClient(runtime, vectors={"given": given})))
 
     @app.train()
     def clear(message: Message, context: Context) -> Message:

@@ -94,7 +94,7 @@ def run(
     measured, outcomes = Rounds(), list[Outcome]()
     chosen = TASKS[task]
     # The last round is always evaluated: where training alone is measured, it is one more.
-    scenario = chosen.scenario(rounds + (1 if full else 2), workers=workers, path=path)
+    scenario = chosen.scenario(rounds + (1 if full else 2), workers=workers, execution_mode=path)
     every = 1 if full else scenario.training.rounds
     with tempfile.TemporaryDirectory() as directory:
         scenario = scenario.model_copy(

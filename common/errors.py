@@ -208,7 +208,7 @@ class MessageError(TransportError):
     """A request holds a record or key that its type does not have, lacks one, or has a value out of range."""
 
     exit_code = 20
-    help = "docs/messages.md lists what each request holds. Do both sides run the same version of shoal?"
+    help = "Run the same version of shoal on both sides; docs/messages.md lists what each request holds."
 
 
 class FrozenWeightsError(MessageError):

@@ -21,6 +21,7 @@ from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.sites import Sites
 from shoal.common.weights import same_shapes
 from shoal.server.exchange import Exchange, ask
+from shoal.server.preprocessing.collect import FittedPreprocessing
 from shoal.server.sampling import cohort
 from shoal.server.schedule import learning_rate
 from shoal.server.start import RunStart
@@ -52,11 +53,7 @@ class FinalTest:
         tests: dict[Model, Exchange] = {"federated": self._tested(best, clients)}
         if self.scenario.output.compare:
             tests |= self._baselines(clients)
-        rows = {model: {row.client: row for row in one.rows} for model, one in tests.items()}
-        return [
-            self._site_row(client, {model: found[client] for model, found in rows.items()})
-            for client in clients
-        ]
+        return site_rows(self.sites, clients, self.start.fitted, tests)
 
     def _baselines(self, clients: Sequence[int]) -> dict[Model, Exchange]:
         """Train each client alone, and all rows pooled where the simulation can, at once."""
@@ -107,17 +104,36 @@ class FinalTest:
     ) -> Exchange:
         return ask(self.grid, self.sites, messages, phase, 0, self.scenario.resources.timeout_s, usable)
 
-    def _site_row(self, client: int, tests: Mapping[Model, ClientRow]) -> SiteRow:
-        numbers = tests["federated"].metrics
-        counts = self.start.fitted.rows.get(client, {})
-        return SiteRow(
-            client=client,
-            name=self.sites.name(client),
-            train_rows=counts.get("train", -1),
-            test_rows=counts.get("test", tests["federated"].examples or -1),
-            positives=int(numbers.get("positives", -1)),
-            tests={model: _intervals(row.metrics) for model, row in tests.items()},
-        )
+
+def site_rows(
+    sites: Sites, clients: Sequence[int], fitted: FittedPreprocessing, tests: Mapping[Model, Exchange]
+) -> list[SiteRow]:
+    """Return what the final test found at each client, in one pass over what came back.
+
+    Args:
+        sites: names the clients; clients: indices, each tested in every exchange.
+        fitted: knows how many rows they have; tests: by model, the federated one among them.
+    """
+    rows = {model: {row.client: row for row in one.rows} for model, one in tests.items()}
+    return [
+        _site_row(sites, client, fitted, {model: found[client] for model, found in rows.items()})
+        for client in clients
+    ]
+
+
+def _site_row(
+    sites: Sites, client: int, fitted: FittedPreprocessing, tests: Mapping[Model, ClientRow]
+) -> SiteRow:
+    numbers = tests["federated"].metrics
+    counts = fitted.rows.get(client, {})
+    return SiteRow(
+        client=client,
+        name=sites.name(client),
+        train_rows=counts.get("train", -1),
+        test_rows=counts.get("test", tests["federated"].examples or -1),
+        positives=int(numbers.get("positives", -1)),
+        tests={model: _intervals(row.metrics) for model, row in tests.items()},
+    )
 
 
 def _intervals(numbers: Mapping[str, float]) -> dict[str, Interval]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from shoal.common.environment import PROCESS
 
@@ -20,6 +21,10 @@ os.environ.update(
     OMP_NUM_THREADS="1",
     RAY_DEDUP_LOGS="0",
 )
+
+# A machine that others use too is not the fault of the code under test.
+settings.register_profile("shoal", deadline=None)
+settings.load_profile("shoal")
 
 
 @pytest.fixture(scope="session")

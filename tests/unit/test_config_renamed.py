@@ -18,7 +18,7 @@ model = { name = "mlp" }
 workers = 2
 path = "stacked"
 [attack.args]
-colluders = 3
+fellows = 3
 """
 
 
@@ -38,13 +38,13 @@ def test_old_keys_in_a_file_are_read_with_a_warning_each(
     assert [record.getMessage().removeprefix(str(old_keys)) for record in caplog.records] == [
         ", line 6: resources.path has been renamed to resources.execution_mode; the old name still works "
         "in this version only: use the new one",
-        ", line 8: attack.args.colluders has been renamed to attack.args.colluders; the old name still works "
+        ", line 8: attack.args.fellows has been renamed to attack.args.colluders; the old name still works "
         "in this version only: use the new one",
     ]
 
 
 def test_new_keys_give_no_warning(old_keys: Path, caplog: pytest.LogCaptureFixture) -> None:
-    old_keys.write_text(SCENARIO.replace("path", "execution_mode").replace("colluders", "colluders"))
+    old_keys.write_text(SCENARIO.replace("path", "execution_mode").replace("fellows", "colluders"))
     assert load_scenario(old_keys).resources.execution_mode == "stacked"
     assert not caplog.records
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from shoal.common.events import ClientRow
 from shoal.common.preprocessing import PreprocessingSpec, Statistics
 from shoal.common.sites import Sites
-from shoal.server.app import site_rows
 from shoal.server.exchange import Exchange
+from shoal.server.final_test import site_rows
 from shoal.server.preprocessing.collect import FittedPreprocessing
 
 COUNT = 300

@@ -18,7 +18,7 @@ from shoal.common.flower_shim import client_error, number_message
 from shoal.common.messages.names import ARRAYS, CLIENTS, EXAMPLES, UPDATE_BYTES
 from shoal.common.messages.replies import client_rows
 from shoal.common.messages.table import message_type
-from shoal.common.record_size import content_bytes
+from shoal.common.record_size import content_bytes, record_bytes
 from shoal.common.sites import Sites
 
 _MOST_REASONS = 5  # failures that an error text lists
@@ -294,8 +294,7 @@ def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
     size = content_bytes(content)
     if UPDATE_BYTES not in numbers:
         return size
-    in_full = sum(content_bytes(RecordDict({ARRAYS: r})) for r in content.array_records.values())
-    return size - in_full + int(numbers[UPDATE_BYTES])
+    return size - record_bytes(content.array_records[ARRAYS]) + int(numbers[UPDATE_BYTES])
 
 
 def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, bytes_down: int) -> ClientRow:

@@ -1,1 +1,1 @@
-"""Federated training on one laptop, and for real with the same code."""
+"""Federated training, simulated on one laptop or run between real sites with the same code."""

@@ -165,7 +165,7 @@ def test_the_report_shows_what_was_found(leaky: RunFolder, told: dict[str, Any])
     assert "calculated from the first layer" in report
 
 
-def test_an_officer_is_told_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
+def test_an_officer_is_reported_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
     said = attacks(Facts.of(leaky))
     assert "an update on 1 training row, calculated from the first layer: 100 % recognised" in said
     assert "Loss threshold: AUC 0.7" in said

@@ -58,7 +58,7 @@ def test_every_attack_meets_every_defence_and_both_baselines_are_there_once() ->
     assert scenario.strategy.name == "FedAvg"  # the argument is as it was
 
 
-def test_a_defence_is_told_what_it_must_know_unless_it_is_said() -> None:
+def test_a_defence_is_reported_what_it_must_know_unless_it_is_said() -> None:
     """Two of ten are malicious: 3 and 6, so that client 0 may be trusted; 10 - 2 - 2 = 6 are selected."""
     scenario = load_scenario("digits", ["attack.fraction=0.2"])
     assert attackers(scenario, 10) == {3, 6}

@@ -129,7 +129,7 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
         ("sign-flip", ["0.100", "0.800"]),
         ("backdoor", ["0.880", "–"]),
     ]
-    assert shown["told"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
+    assert shown["success_table"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
     assert shown["backdoors"] == ["backdoor succeeds on 97% of the triggered rows with FedAvg."]
     more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
     assert view(AttackTable(table.scenario, 10, [], more))["backdoors"] == [

@@ -152,7 +152,7 @@ class WorkerError(ShoalError):
     """A worker process could not be started, or died more often than allowed."""
 
     exit_code = 13
-    help = "Use fewer workers or a smaller model; run.log has the worker's last output."
+    help = "Use fewer workers or a smaller model; the run's log.txt has the worker's last output."
 
 
 class DisclosureError(ShoalError):

@@ -1,4 +1,4 @@
-"""`python -m shoal` is `shoal`."""
+"""`python -m shoal` runs the command line, like `shoal`."""
 
 from shoal.cli import main
 

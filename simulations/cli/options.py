@@ -17,7 +17,7 @@ app = typer.Typer(
 
 \b
   shoal scenarios                         list the built-in scenarios
-  shoal run medical-thyroid --compare     run one, and compare it with local and pooled training
+  shoal run medical-thyroid --compare     run one, and compare it with baselines
   shoal run my.toml --set training.rounds=5
   shoal list                              list the runs
 

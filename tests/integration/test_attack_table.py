@@ -56,7 +56,7 @@ def test_the_backdoor_opens_under_a_mean_and_is_shut_by_a_defence(folder: Path) 
 
 def test_a_cell_that_cannot_be_run_does_not_lose_the_others(folder: Path) -> None:
     row = cells(folder)["none", "Bulyan"]
-    assert "Bulyan needs at least 11 clients in a round" in row["error"]
+    assert "Bulyan needs at least 11 clients per round" in row["error"]
     assert math.isnan(float(row["last"]))
     content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     assert content["malicious"] == ["client-3", "client-6"]
@@ -65,7 +65,7 @@ def test_a_cell_that_cannot_be_run_does_not_lose_the_others(folder: Path) -> Non
 
 def test_the_page_shows_it_all(folder: Path) -> None:
     page = (folder / "table.html").read_text(encoding="utf-8")
-    assert "Malicious are 2 of 10 clients: client-3, client-6" in page
+    assert "Malicious: 2 of 10 clients: client-3, client-6" in page
     assert "Does the backdoor succeed?" in page
     assert "Bulyan needs at least 11 clients" in page
     assert "src=" not in page.split("<script>")[0]  # nothing is loaded from anywhere

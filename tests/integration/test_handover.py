@@ -151,7 +151,7 @@ def test_the_same_run_gives_the_same_bytes(run: RunFolder, key: Path, bundle: Pa
     assert again.read_bytes() == bundle.read_bytes()
 
 
-def test_a_good_bundle_is_told_by_whose_key_it_is(bundle: Path, key: Path) -> None:
+def test_a_good_bundle_is_reported_by_whose_key_it_is(bundle: Path, key: Path) -> None:
     public = key.with_name("operator.key.pub")
     signer = fingerprint(read_key(key).public_key())
     assert check_bundle(bundle).signer == signer
@@ -193,7 +193,7 @@ def rewritten(bundle: Path, path: Path, **changes: bytes | None) -> Path:
     return path
 
 
-def test_what_was_done_to_a_bundle_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_what_was_done_to_a_bundle_is_reported(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "b.zip"
     files = contents(bundle)
     with pytest.raises(IntegrityError, match=r"PRIVACY\.md in .* was changed"):

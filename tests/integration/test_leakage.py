@@ -165,7 +165,7 @@ def test_the_report_shows_what_was_found(leaky: RunFolder, told: dict[str, Any])
     assert "calculated from the first layer" in report
 
 
-def test_an_officer_is_told_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
+def test_an_officer_is_reported_what_was_found(leaky: RunFolder, told: dict[str, Any]) -> None:
     said = attacks(Facts.of(leaky))
     assert "an update on 1 training row, calculated from the first layer: 100 % recognised" in said
     assert "Loss threshold: AUC 0.7" in said
@@ -216,7 +216,7 @@ def changed(leaky: RunFolder, folder: Path, old: str, new: str) -> RunFolder:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("rows = 60", "rows = 70", "site-0 trained on 36 rows and was tested on 24, now 42 and 28"),
+        ("rows = 60", "rows = 70", "site-0 had 36 training and 24 test rows, and now has 42 and 28"),
         ("seed = 3", "seed = 4", "the model's loss on the test rows of site-0"),
     ],
 )

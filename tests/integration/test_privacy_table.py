@@ -61,7 +61,7 @@ def test_all_cells_are_checked_before_the_first_runs() -> None:
     assert [line.split(":")[0] for line in refused.value.problems] == ["bad", "worse"]
 
 
-def test_typos_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_typos_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     for given, says in ((["--units", "clinet"], 'Did you mean "client"?'), (["--epsilons", "a"], "numbers")):
         with pytest.raises(SystemExit) as ended:
             main(["privacy-table", "linear", *given])

@@ -70,7 +70,3 @@ def test_a_phrase_of_the_old_dialect_has_not_come_back(phrase: str) -> None:
         for match in pattern.finditer(text)
     ]
     assert found == [], f"write: {INSTEAD[phrase]}"
-
-
-def test_every_file_that_is_not_yet_done_exists() -> None:
-    assert all((ROOT / name).exists() for name in NOT_YET)

@@ -100,7 +100,7 @@ def test_facts_are_the_numbers_of_the_run(facts: Facts) -> None:
     assert "Seed 1;" in told.environment(facts)
 
 
-def test_sites_that_told_sums_only_are_not_said_to_have_no_rows(facts: Facts) -> None:
+def test_sites_that_reported_sums_only_are_not_said_to_have_no_rows(facts: Facts) -> None:
     clients = [{**client, "rows": None, "train_rows": None} for client in facts.overview["clients"]]
     sites = [dataclasses.replace(row, train_rows=0, test_rows=0) for row in facts.sites]
     summed = dataclasses.replace(facts, overview={**facts.overview, "clients": clients}, sites=sites)
@@ -142,7 +142,7 @@ def test_privacy_is_what_the_ledger_holds(facts: Facts) -> None:
     )
 
 
-def test_the_round_of_the_model_is_told_with_the_reason(facts: Facts) -> None:
+def test_the_round_of_the_model_is_reported_with_the_reason(facts: Facts) -> None:
     best = [row.round for row in facts.rounds if row.best][-1]
     assert told.chosen_round(facts) == f"The model is from round {best}, the best by AUC on validation rows."
     private = changed(facts, privacy={"unit": "client", "noise_multiplier": 1.0})
@@ -166,7 +166,7 @@ def test_secure_aggregation_is_what_the_configuration_says(facts: Facts) -> None
 
 
 @pytest.mark.parametrize(("tls", "said"), [(True, "encrypted by TLS"), (False, "unencrypted")])
-def test_a_pilot_tells_how_its_messages_went(tmp_path: Path, tls: bool, said: str) -> None:
+def test_a_pilot_reports_how_its_messages_went(tmp_path: Path, tls: bool, said: str) -> None:
     pilot = RunFolder.create(example.scenario(tmp_path))
     (pilot.path / SERVED).write_text("[]")
     assert told.transmission(Facts.of(pilot)).endswith("the encryption is not recorded.")

@@ -58,7 +58,7 @@ def test_every_attack_meets_every_defence_and_both_baselines_are_there_once() ->
     assert scenario.strategy.name == "FedAvg"  # the argument is as it was
 
 
-def test_a_defence_is_told_what_it_must_know_unless_it_is_said() -> None:
+def test_a_defence_is_reported_what_it_must_know_unless_it_is_said() -> None:
     """Two of ten are malicious: 3 and 6, so that client 0 may be trusted; 10 - 2 - 2 = 6 are selected."""
     scenario = load_scenario("digits", ["attack.fraction=0.2"])
     assert attackers(scenario, 10) == {3, 6}
@@ -129,7 +129,7 @@ def test_the_page_holds_the_numbers_and_escapes_names() -> None:
         ("sign-flip", ["0.100", "0.800"]),
         ("backdoor", ["0.880", "–"]),
     ]
-    assert shown["told"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
+    assert shown["success_table"] == [("none", ["0.010", "0.020"]), ("backdoor", ["0.970", "–"])]
     assert shown["backdoors"] == ["backdoor succeeds on 97% of the triggered rows with FedAvg."]
     more = [*ROWS[:5], replace(ROWS[5], error="", success=0.1)]
     assert view(AttackTable(table.scenario, 10, [], more))["backdoors"] == [

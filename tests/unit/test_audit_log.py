@@ -54,7 +54,7 @@ def test_each_kind_of_message_has_a_purpose_of_its_own() -> None:
     assert purpose("query.who", None) == "of a kind that shoal does not know"
 
 
-def test_an_entry_tells_who_when_what_and_why(tmp_path: Path) -> None:
+def test_an_entry_reports_who_when_what_and_why(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     log = AuditLog(path, SERVER)
     log.note(passed("received", b"weights", number=3))
@@ -255,7 +255,9 @@ def test_two_sides_are_compared(tmp_path: Path) -> None:
         assert (found.unsent, found.unreceived, found.agreeing) == ([], [], 4)
 
 
-def test_a_message_that_one_side_lacks_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_that_one_side_lacks_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server, client = pair(tmp_path)
     server.note(passed("received", b"never sent"))
     client.note(passed("sent", b"never received", peer="here:9443"))
@@ -299,7 +301,7 @@ def test_what_a_site_sent_in_other_runs_is_left_aside(tmp_path: Path) -> None:
     assert (found.unsent, found.unreceived, found.agreeing) == ([], [], 1)
 
 
-def test_the_command_tells_root_and_first_wrong_line(
+def test_the_command_reports_root_and_first_wrong_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.jsonl"

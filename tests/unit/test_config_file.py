@@ -68,7 +68,7 @@ def test_relative_data_path_of_an_override_is_relative_to_the_current_folder(
     assert scenario.data.path == str(elsewhere / "mine.csv")
 
 
-def test_all_problems_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_each_with_its_place(tmp_path: Path) -> None:
     text = """\
 name = "bad name"
 seed = "7"
@@ -265,7 +265,7 @@ def test_the_last_of_two_overrides_holds(scenario_file: Path) -> None:
         ("seed\nx=1", "--set seed\nx=1: ", "write it as key=value"),
     ],
 )
-def test_a_wrong_override_is_told_by_its_text(
+def test_a_wrong_override_is_reported_by_its_text(
     scenario_file: Path, override: str, place: str, part: str
 ) -> None:
     (problem,) = problems_of(scenario_file, override)

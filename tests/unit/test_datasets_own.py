@@ -142,7 +142,7 @@ def test_kinds_and_missing_texts_can_be_named(tmp_path: Path) -> None:
         ('x,y\n1,a\n2,"SECRET\n3,a\n4,b\n', 3),  # a quote without an end
     ],
 )
-def test_a_csv_line_that_cannot_be_read_is_told_by_number(tmp_path: Path, text: str, line: int) -> None:
+def test_a_csv_line_that_cannot_be_read_is_reported_by_number(tmp_path: Path, text: str, line: int) -> None:
     path = csv(tmp_path, text.replace("SECRET", SECRET))
     message = refused(UnreadableDataError, "csv", path, clients=2, label="y")
     assert f"rows.csv, line {line}:" in message
@@ -153,7 +153,7 @@ def test_a_quote_inside_a_text_is_no_open_quote(tmp_path: Path) -> None:
     assert sum(map(load("csv", path, clients=2, label="y").rows, range(2))) == 4
 
 
-def test_another_encoding_is_told_by_line_and_can_be_named(tmp_path: Path) -> None:
+def test_another_encoding_is_reported_by_line_and_can_be_named(tmp_path: Path) -> None:
     path = csv(tmp_path, ("词,y\n" + "好,a\n坏,b\n" * 4).encode("gbk"))
     assert "line 1: not valid UTF-8" in refused(UnreadableDataError, "csv", path, clients=2, label="y")
     population = load("csv", path, clients=2, label="y", args={"encoding": "gbk"})
@@ -184,7 +184,7 @@ def test_csv_that_cannot_be_used(tmp_path: Path, text: str, kind: type[ShoalErro
     assert told in refused(kind, "csv", csv(tmp_path, text), clients=2, label="y")
 
 
-def test_unknown_columns_are_told_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_columns_are_reported_with_the_nearest(tmp_path: Path) -> None:
     path = csv(tmp_path)
     message = refused(ConfigError, "csv", path, label="dyed", client_column="sight", text_column="agee")
     for near in ("died", "site", "age"):

@@ -33,7 +33,7 @@ def test_unknown_name_lists_all_known() -> None:
     assert unknown_name("model", "zzz", ["mlp"]) == 'unknown model "zzz". Known: mlp'
 
 
-def test_every_error_tells_how_to_go_on() -> None:
+def test_every_error_reports_how_to_go_on() -> None:
     for item in vars(errors).values():
         if isinstance(item, type) and issubclass(item, errors.ShoalError):
             assert item.help.endswith(".")

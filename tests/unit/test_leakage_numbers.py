@@ -55,7 +55,7 @@ def test_hits_count_members_above_the_allowed_false_alarms() -> None:
     assert (found.low, found.high) == clopper_pearson(30, 100)
 
 
-def test_a_rate_that_cannot_be_seen_is_not_told() -> None:
+def test_a_rate_that_cannot_be_seen_is_not_reported() -> None:
     found = hits_at(0.001, np.ones(500), np.zeros(999))
     assert found.tpr is None
     assert found.needs == 1000

@@ -37,7 +37,7 @@ def test_without_an_audit_there_is_no_section() -> None:
         (8.0, 0.4, 4.0, "too few canaries to refute the guarantee."),
     ],
 )
-def test_a_bound_is_held_against_the_promise(
+def test_a_bound_is_held_against_the_guarantee(
     promised: float | None, least: float, most: float, last: str
 ) -> None:
     sentences = bound(content(promised, least, most))
@@ -45,12 +45,12 @@ def test_a_bound_is_held_against_the_promise(
     assert sentences[-1].endswith(last)
 
 
-def test_the_promise_names_whom_it_is_about() -> None:
+def test_the_guarantee_names_whom_it_is_about() -> None:
     assert guarantee(content(None, 0)) == "The run has no privacy guarantee."
     assert guarantee(content(3.0, 0)) == "The run guarantees epsilon 3.000 at delta 1e-05 for each row."
 
 
-def test_a_rate_that_cannot_be_seen_is_told_as_what_it_needs() -> None:
+def test_a_rate_that_cannot_be_seen_is_reported_as_what_it_needs() -> None:
     assert share({"fpr": 0.001, "needs": 1000, "tpr": None}) == "needs 1,000 held out"
     found = {"value": 0.0014, "low": 0.0006, "high": 0.0027}
     assert share({"fpr": 0.001, "needs": 1000, "tpr": found}) == "0.14 % [0.06, 0.27]"
@@ -66,7 +66,7 @@ def test_attacks_that_were_not_led_say_why() -> None:
     assert section["roc"] is None
 
 
-def test_texts_are_told_by_their_tokens() -> None:
+def test_texts_are_reported_by_their_tokens() -> None:
     sizes = [
         {"batch": 1, "method": "tokens whose embedding changed", "tokens": {"attack": 0.978, "guess": 0.179}}
     ]

@@ -119,7 +119,7 @@ def test_clients_accounts_of_their_rows_are_heard() -> None:
     assert not found.affords()
 
 
-def test_without_a_promise_nothing_is_told_and_all_is_allowed() -> None:
+def test_without_a_guarantee_nothing_is_reported_and_all_is_allowed() -> None:
     assert math.isnan(NoLedger().epsilon)
     assert NoLedger().affords()
 

@@ -14,7 +14,7 @@ def problems(*given: str) -> list[str]:
 
 
 @pytest.mark.parametrize("unit", ["client", "local", "record"])
-def test_a_promise_with_noise_or_budget_alone_is_fine(unit: str) -> None:
+def test_a_guarantee_with_noise_or_budget_alone_is_fine(unit: str) -> None:
     assert problems(f"privacy.unit={unit}", "privacy.epsilon=3") == []
     assert problems(f"privacy.unit={unit}", "privacy.noise_multiplier=1") == []
 

@@ -110,14 +110,14 @@ def test_the_answer_comes_first(page: Page) -> None:
         assert section in words
 
 
-def test_each_site_and_the_failure_are_told(page: Page) -> None:
+def test_each_site_and_the_failure_are_reported(page: Page) -> None:
     assert all(name in page.text for name in example.SITES)
     assert "WorkerError: the worker process died twice" in page.text
     # 7 evaluations (rounds 0 to 6) and 6 trainings of 5 sites.
     assert "1 of 65 messages" in page.text
 
 
-def test_the_closed_form_is_told(page: Page) -> None:
+def test_the_closed_form_is_reported(page: Page) -> None:
     words = " ".join(page.text.split())
     assert "Learnt parameters and exact solution" in words
     assert "slope3.001230.0012" in words.replace(" ", "")
@@ -130,7 +130,7 @@ def test_figures_hold_numbers_or_null_and_known_colours(page: Page) -> None:
     assert used <= set(re.findall(r"(--[\w-]+):", CSS))
 
 
-def test_few_positives_are_not_told(tmp_path: Path) -> None:
+def test_few_positives_are_not_reported(tmp_path: Path) -> None:
     # 12 rows of which few are positive: 3 test rows can hold no 5 positives.
     run = make(tmp_path, sites={"large": (400, 0.4), "tiny": (12, 0.3)})
     page = Page(render(run))
@@ -185,7 +185,7 @@ def test_a_long_run_draws_lines_instead_of_bars() -> None:
         assert {trace["type"] for trace in draw(rows[:20])["data"]} == {"bar"}
 
 
-def test_labels_too_few_to_be_told_are_not_drawn() -> None:
+def test_labels_too_few_to_be_reported_are_not_drawn() -> None:
     clients = [
         {"name": "A", "rows": 40, "labels": {"healthy": 30, "sick": 10}},
         {"name": "B", "rows": 12, "labels": {"healthy": 12, "sick": None}},

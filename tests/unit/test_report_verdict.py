@@ -87,7 +87,7 @@ def test_lower_is_better_for_a_loss() -> None:
     assert "is within 5 % of it, or better, at 1 of 1 site" in text(rows, "mae")
 
 
-def test_a_harm_beyond_the_intervals_is_told() -> None:
+def test_a_harm_beyond_the_intervals_is_reported() -> None:
     rows = [site("A", 0.01, local=0.9, federated=0.6), site("B", 0.01, local=0.9, federated=0.7)]
     said = text(rows)
     assert "2 against it (A, B)" in said

@@ -94,13 +94,13 @@ def test_two_runs_of_the_same_second_get_two_folders(tmp_path: Path) -> None:
     assert {run.name for run in list_folders(tmp_path)} == {run.name for run in runs}
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot create the folder"):
         RunFolder.create(example.scenario(tmp_path / "file"))
 
 
-def test_rows_come_back_as_told(run: RunFolder) -> None:
+def test_rows_come_back_as_written(run: RunFolder) -> None:
     rows = [
         round_row(0, train_loss=math.nan, cohort=0, metrics={}),
         round_row(1, examples=np.int64(7), metrics={"auc": np.float32(0.5)}),
@@ -118,7 +118,7 @@ def test_rows_come_back_as_told(run: RunFolder) -> None:
     assert same(again.client_rows(), clients)
 
 
-def test_sites_come_back_as_told(run: RunFolder) -> None:
+def test_sites_come_back_as_written(run: RunFolder) -> None:
     interval = Interval(0.9, 0.8, math.nan)
     rows = [SiteRow(0, "SVI", 10, 4, -1, {"federated": {"auc": interval}, "local": {"auc": interval}})]
     run.on_sites(rows)
@@ -200,7 +200,7 @@ def test_a_damaged_line_in_the_middle_is_named(run: RunFolder) -> None:
         run.round_rows()
 
 
-def test_a_round_told_again_replaces_the_first_and_all_since(run: RunFolder) -> None:
+def test_a_round_written_again_replaces_the_first_and_all_since(run: RunFolder) -> None:
     for number, loss in ((1, 0.5), (2, 0.4), (3, 0.3), (2, 0.45)):
         run.on_round(round_row(number, train_loss=loss), [client_row(number, seconds=loss)])
     assert [(row.round, row.train_loss) for row in run.round_rows()] == [(1, 0.5), (2, 0.45)]
@@ -275,7 +275,7 @@ def test_a_damaged_summary_is_named(run: RunFolder) -> None:
         run.summary()
 
 
-def test_log_tells_rounds_and_failures(run: RunFolder) -> None:
+def test_log_reports_rounds_and_failures(run: RunFolder) -> None:
     run.on_message("statistics from 2 clients")
     run.on_round(round_row(1), [client_row(1, 1, error="worker died")])
     log = (run.path / "log.txt").read_text()
@@ -284,7 +284,7 @@ def test_log_tells_rounds_and_failures(run: RunFolder) -> None:
     assert "train failed at site 1: worker died" in log
 
 
-def test_an_atomic_write_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_an_atomic_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, "one")
     write_atomically(path, b"two")

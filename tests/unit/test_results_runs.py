@@ -62,7 +62,7 @@ def test_list_of_nothing(tmp_path: Path) -> None:
     assert "contains no runs" in said(screen)
 
 
-def test_show_tells_the_verdict_and_each_site(directory: Path) -> None:
+def test_show_reports_the_verdict_and_each_site(directory: Path) -> None:
     screen = console()
     runs.show_run("first", directory, screen)
     text = said(screen)
@@ -82,7 +82,7 @@ def test_show_says_why_a_run_failed(tmp_path: Path) -> None:
     assert "DataError: [no] rows" in said(screen)
 
 
-def test_compare_tells_what_differs(directory: Path) -> None:
+def test_compare_reports_what_differs(directory: Path) -> None:
     screen = console()
     runs.compare_runs("first", "second", directory, screen)
     text = said(screen)

@@ -39,7 +39,7 @@ def draws(*numbers: int):  # type: ignore[no-untyped-def]
     return lambda bound: left.pop(0)
 
 
-def test_fewer_shares_than_the_threshold_tell_nothing() -> None:
+def test_fewer_shares_than_the_threshold_reveal_nothing() -> None:
     """All of the field at once: whatever the secret, two of three shares take each pair of values once."""
     prime = 5
     for secret in range(prime):
@@ -222,13 +222,13 @@ def connected(clients: set[int], near: dict[int, list[int]]) -> bool:
     return found == clients
 
 
-def test_only_complete_graphs_withstand_a_server_that_tells_two_stories() -> None:
+def test_only_complete_graphs_withstand_a_server_that_reports_two_stories() -> None:
     """n = 10: a holder gives one share; 7 + 7 of 10 holders, of whom 3 give both, are 14 > 13."""
     assert graph.choose(10, 0.3, 0.3).resists_split_view
     assert not graph.choose(1000, 0.3, 0.3).resists_split_view
 
 
-def test_cohorts_whose_sum_tells_of_one_client_are_refused() -> None:
+def test_cohorts_whose_sum_reveals_one_client_are_refused() -> None:
     for clients, dropout, colluding in ((2, 0.0, 0.0), (3, 0.34, 0.34), (5, 0.49, 0.49)):
         with pytest.raises(ConfigError, match=f"of {clients} clients"):
             graph.choose(clients, dropout, colluding)

@@ -38,7 +38,7 @@ def test_strategies_of_means_are_fine(strategy: str) -> None:
     assert [p for p in validate(load_scenario("digits", settings), deep=False) if "secure" in p] == []
 
 
-def test_sites_that_only_the_data_tells_are_counted_too() -> None:
+def test_sites_that_only_the_data_reports_are_counted_too() -> None:
     """Thyroid data come from five sites: with two that may be lost and two that collude, none hides."""
     settings = ["secure.aggregation=true", "secure.max_dropout=0.4", "secure.max_colluding=0.4"]
     (problem,) = validate(load_scenario("medical-thyroid", settings), deep=True)

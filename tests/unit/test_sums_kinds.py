@@ -100,5 +100,5 @@ def test_the_largest_site_is_known_to_a_power_of_two(rows: tuple[int, ...], larg
     assert told.largest == largest
 
 
-def test_counts_that_were_not_told_show_as_a_dash() -> None:
+def test_counts_that_were_not_reported_show_as_a_dash() -> None:
     assert (count(-1), count(1234)) == (NONE, "1,234")

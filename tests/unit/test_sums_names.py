@@ -49,7 +49,7 @@ def test_a_name_of_one_site_is_in_no_vector_that_leaves() -> None:
     assert [table.read(vector) for vector in asked.answers["names"]] == [{"common": (1, 10)}] * 3
 
 
-def test_a_rare_name_is_told_as_rarely_as_stated() -> None:
+def test_a_rare_name_is_reported_as_rarely_as_stated() -> None:
     """h = 150 common names in m = 1,024 buckets: (h / m)⁴ = 4.6e-4 at most, so of 20,000 rare names 9 in the
     mean; more than 25 has a chance of 4e-6 (Poisson). With one row of buckets about 13.6 % would be."""
     buckets = bucket_count(128)
@@ -116,7 +116,7 @@ def test_a_client_does_not_answer_a_server_that_calls_everything_common() -> Non
 
 
 @pytest.mark.parametrize("name", ["", "a" * 129, "with\0zero", "字" * 43])
-def test_names_that_no_cell_holds_are_not_told(name: str) -> None:
+def test_names_that_no_cell_holds_are_not_reported(name: str) -> None:
     shape = SumsPlan.of(SCHEMA, STRICT).table("c", 20, 0)
     assert not shape.fits(name)
     assert shape.fits("字" * 42)

@@ -71,7 +71,7 @@ def test_a_server_without_credentials_is_refused() -> None:
         TransportServer("127.0.0.1:0", None, Policy(NAMES), "1.0")
 
 
-def test_a_port_that_is_taken_is_told(server: TransportServer, keys: Path) -> None:
+def test_a_port_that_is_taken_is_reported(server: TransportServer, keys: Path) -> None:
     with pytest.raises(TransportError, match="cannot listen on"):
         next(listening_at(f"127.0.0.1:{server.port}", keys))
 

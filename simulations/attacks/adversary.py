@@ -83,7 +83,8 @@ class PlayedAdversary:
         """Return colluders' honest updates; the last round's are kept, because all attackers need them."""
         if self._cached is None or self._cached.round != round_number:
             found = [flatten(one, np.float64) for one in honest(sorted(self.malicious)[: attack.colluders])]
-            self._cached = _ColluderUpdates(round_number, np.array(found, np.float64, ndmin=2))
+            updates = np.stack(found) if found else np.empty((0, 0))
+            self._cached = _ColluderUpdates(round_number, updates)
         return self._cached.updates
 
 

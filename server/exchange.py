@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from shoal.common.config import Scenario
@@ -290,11 +290,16 @@ def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
 
 
 def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
-    """Return the payload of a reply; a compressed update counts as it would travel."""
+    """Return the payload of a client's reply; where a mean was sent, of the one it would have sent alone.
+
+    That has its own encoded update in place of the mean, and no number that says how long it is.
+    """
     size = content_bytes(content)
     if UPDATE_BYTES not in numbers:
         return size
-    return size - record_bytes(content.array_records[ARRAYS]) + int(numbers[UPDATE_BYTES])
+    mean = record_bytes(content.array_records[ARRAYS])
+    length = record_bytes(MetricRecord({UPDATE_BYTES: 0}))
+    return size - mean - length + int(numbers[UPDATE_BYTES])
 
 
 def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, bytes_down: int) -> ClientRow:

@@ -51,7 +51,9 @@ class ScaffoldClient(ClientAlgorithm):
         """Return c_i⁺ − c_i to send, and c_i⁺ to keep; without a step size, nothing was learnt."""
         own = _own(states)
         if training.learning_rate == 0:
-            return AlgorithmResult([np.zeros_like(c_i) for c_i in own], states)
+            return AlgorithmResult(
+                [np.zeros_like(c_i) for c_i in own], {f"c{k}": c for k, c in enumerate(own)}
+            )
         changes = [
             -c + (x - y) / _beside(training.steps * training.learning_rate, y)
             for c, x, y in zip(_server(request, own), training.start, training.trained, strict=True)
@@ -62,7 +64,9 @@ class ScaffoldClient(ClientAlgorithm):
 
 
 def _own(states: States) -> list[NDArray[Any]]:
-    return [states[f"c{k}"] for k in range(len(states))]
+    """Return a stack's control variates; personal weights may stand beside them."""
+    count = sum(name.startswith("c") for name in states)
+    return [states[f"c{k}"] for k in range(count)]
 
 
 def _server(request: TrainRequest, own: Arrays) -> list[NDArray[Any]]:

@@ -148,7 +148,7 @@ INSTANTS = {
         "    if target.name == 'round-000005.zip': kill()\n"
         "Path.replace = f"
     ),
-    "in the final test": ("from shoal.server.app import _Server\n_Server.test = lambda *a: kill()"),
+    "in the final test": ("from shoal.server.final_test import FinalTest\nFinalTest.run = lambda *a: kill()"),
 }
 
 

@@ -33,9 +33,16 @@ test: check chromium ## check, then run all tests with coverage
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
 
-test-fast: install-dev ## a first look at a change: all but the slow tests and most whole runs, without Ray (minutes)
-	$(BIN)/python -m pytest -q -m "not slow" tests/meta tests/contract tests/property tests/unit \
-		tests/integration/test_run.py::test_what_a_run_leaves_behind
+# Two processes for two cores, of about the same length: compiling models takes half of the time.
+FAST := $(BIN)/python -m pytest -q -m "not slow"
+COMPILING := tests/unit/test_trainer.py tests/unit/test_private_sgd.py
+
+test-fast: install-dev ## a first look at a change: all but slow tests and, of whole runs, one; no Ray
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
+	$(FAST) $(COMPILING) tests/contract tests/meta > "$$log" 2>&1 & other=$$!; \
+	$(FAST) tests/unit tests/property tests/integration/test_run.py::test_what_a_run_leaves_behind \
+		$(addprefix --ignore=,$(COMPILING)) || status=$$?; \
+	wait "$$other" || status=$$?; cat "$$log"; exit "$$status"
 
 check: install-dev ## lint, formatting, types, import contracts and structure
 	$(BIN)/ruff check .

@@ -9,8 +9,9 @@ from shoal.common.audit.check import Chain
 from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
 from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences
+from shoal.simulations.report.data_view import column_cells
 from shoal.simulations.report.facts import Facts
-from shoal.simulations.results.text import NONE, count, number, size
+from shoal.simulations.results.text import NONE, count, size
 
 AUDIT_ROOT: Final = "AUDIT_ROOT.txt"
 _MOST_LABELS: Final = 20  # columns of the table of sites
@@ -36,7 +37,7 @@ def data_sheet(facts: Facts) -> str:
         lines += ["", f"{count(len(labels) - len(shown))} more classes are not in this table."]
     lines += ["", "## By column, over all sites", ""]
     lines += table(
-        ("column", "kind", "missing", "mean", "standard deviation", "categories"), map(_column, columns)
+        ("column", "kind", "missing", "mean", "standard deviation", "categories"), map(column_cells, columns)
     )
     # The overview's notes on sites that were left out are not exported: they count few rows.
     return "\n".join(lines) + "\n"
@@ -49,18 +50,6 @@ def _site(client: Mapping[str, Any], labels: Sequence[str], too_few: str) -> lis
         for name in labels
     ]
     return [str(client["name"]), count(client.get("rows")), count(client.get("train_rows")), *counts]
-
-
-def _column(column: Mapping[str, Any]) -> list[str]:
-    rate = column.get("missing_rate")
-    return [
-        str(column["name"]),
-        str(column.get("kind", "")),
-        NONE if rate is None else f"{rate:.1%}",
-        number(column.get("mean")),
-        number(column.get("std")),
-        count(column.get("categories")),
-    ]
 
 
 def privacy_statement(facts: Facts) -> str:

@@ -40,7 +40,7 @@ def data_section(overview: Mapping[str, Any], min_count: int) -> dict[str, Any] 
         "labels": labels,
         "table": [_client(client, labels, too_few) for client in clients[:MOST_ROWS]],
         "table_left_out": max(0, len(clients) - MOST_ROWS),
-        "columns": [_column(column, too_few) for column in columns[:MOST_ROWS]],
+        "columns": [column_cells(column) for column in columns[:MOST_ROWS]],
         "columns_left_out": max(0, len(columns) - MOST_ROWS),
         "notes": list(overview.get("notes") or []),
         "sizes": figures_sites.sizes(clients) if clients else None,
@@ -57,15 +57,14 @@ def _client(client: Mapping[str, Any], labels: Sequence[str], too_few: str) -> l
     return [str(client["name"]), *(count(client.get(key)) for key in ("rows", "train_rows")), *counts]
 
 
-def _column(column: Mapping[str, Any], too_few: str) -> list[str]:
+def column_cells(column: Mapping[str, Any]) -> list[str]:
+    """Return the cells of one column of overview.json: name, kind, missing, mean, deviation, categories."""
     rate = column.get("missing_rate")
-    categories = column.get("categories")
-    kinds = len(categories) if isinstance(categories, (list, tuple, dict)) else categories
     return [
         str(column["name"]),
         str(column.get("kind", "")),
         NONE if rate is None else f"{rate:.1%}",
         number(column.get("mean")),
         number(column.get("std")),
-        NONE if kinds is None else str(kinds),
+        count(column.get("categories")),
     ]

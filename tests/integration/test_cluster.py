@@ -83,16 +83,25 @@ class Nodes:
             node.wait(timeout=60)
 
 
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    """A head for the driver, without CPUs, and two nodes for workers."""
-    found = Nodes(tmp_path)
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """A head for the driver, without CPUs, and two nodes for workers; the last test loses one of them."""
+    found = Nodes(tmp_path_factory.mktemp("nodes"))
     try:
         found.add(cpus=1)
         found.add(cpus=1)
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run in one process."""
+    folder = tmp_path_factory.mktemp("serial")
+    assert "Report" in told(run(folder, "--backend", "serial", "--output", "runs", "--quiet"))
+    (found,) = (folder / "runs").iterdir()
+    return found
 
 
 def run(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -132,18 +141,37 @@ def rounds_done(folder: Path) -> int:
     return sum(path.read_text().count('"event": "round"') for path in folder.glob("*/events.jsonl"))
 
 
-def test_a_node_is_lost_and_the_result_is_the_same(nodes: Nodes, tmp_path: Path) -> None:
-    serial = run(tmp_path, "--backend", "serial", "--output", "serial", "--quiet")
-    assert "Report" in told(serial)
+def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
+    process = run(tmp_path, "--ray-address", "127.0.0.1:1", "--backend", "ray")
+    text = told(process)
+    assert process.returncode != 0
+    assert 'no Ray cluster at "127.0.0.1:1"' in text
+    assert "ray start --head" in text
 
+
+def test_clients_on_other_nodes_dial_in(nodes: Nodes, serial: Path, tmp_path: Path) -> None:
+    where = ["--ray-address", nodes.address, "--backend", "ray", "--set", "resources.transport=grpc"]
+    process = run(tmp_path, *where, "--output", "spread", "--quiet")
+    assert "Report" in told(process)
+    (other,) = (tmp_path / "spread").iterdir()
+    traffic = ("bytes_up",)  # each answers for itself here
+    for here, there in zip(results(serial), results(other), strict=True):
+        np.testing.assert_equal(without(there, traffic), without(here, traffic))
+
+
+def without(row: dict[str, object], keys: Sequence[str]) -> dict[str, object]:
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def test_a_node_is_lost_and_the_result_is_the_same(nodes: Nodes, serial: Path, tmp_path: Path) -> None:
     where = ["--ray-address", nodes.address, "--backend", "ray", "--workers", "2"]
     process = run(tmp_path, *where, "--output", "spread", "--quiet")
     until(lambda: rounds_done(tmp_path / "spread") >= 3 or process.poll() is not None)
     nodes.kill(nodes.running[-1])
     assert "Report" in told(process)
 
-    (one,), (other,) = (tmp_path / "serial").iterdir(), (tmp_path / "spread").iterdir()
-    np.testing.assert_equal(results(other), results(one))
+    (other,) = (tmp_path / "spread").iterdir()
+    np.testing.assert_equal(results(other), results(serial))
     loads = RunFolder(other).summary()["placement"]
     assert len(loads) == 2
     assert sum(load["lost"] for load in loads) == 1
@@ -154,27 +182,3 @@ def test_a_node_is_lost_and_the_result_is_the_same(nodes: Nodes, tmp_path: Path)
     # Workers had shoal from what the driver sent, and so had the user's modules.
     sources = {path.read_text() for path in (tmp_path / "notes").iterdir()}
     assert any("working_dir_files" in source for source in sources), sources
-
-
-def test_clients_on_other_nodes_dial_in(nodes: Nodes, tmp_path: Path) -> None:
-    serial = run(tmp_path, "--backend", "serial", "--output", "serial", "--quiet")
-    where = ["--ray-address", nodes.address, "--backend", "ray", "--set", "resources.transport=grpc"]
-    process = run(tmp_path, *where, "--output", "spread", "--quiet")
-    assert "Report" in told(process)
-    assert "Report" in told(serial)
-    (one,), (other,) = (tmp_path / "serial").iterdir(), (tmp_path / "spread").iterdir()
-    traffic = ("bytes_up",)  # each answers for itself here
-    for here, there in zip(results(one), results(other), strict=True):
-        np.testing.assert_equal(without(there, traffic), without(here, traffic))
-
-
-def without(row: dict[str, object], keys: Sequence[str]) -> dict[str, object]:
-    return {key: value for key, value in row.items() if key not in keys}
-
-
-def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
-    process = run(tmp_path, "--ray-address", "127.0.0.1:1", "--backend", "ray")
-    text = told(process)
-    assert process.returncode != 0
-    assert 'no Ray cluster at "127.0.0.1:1"' in text
-    assert "ray start --head" in text

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from rounds import untimed
 from waiting import until
 
+from shoal.common.config.file import load_scenario
 from shoal.simulations.results import RunFolder
+from shoal.simulations.run import run_scenario
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,6 +30,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[3]
 MARK = "SHOAL_TEST"  # a variable that all processes of a run inherit
 ROUNDS = 30
+SETTINGS = ("partition.clients=24", "output.bootstrap=10")
 
 
 class Run:
@@ -35,7 +39,7 @@ class Run:
     def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
-        settings = ["--set", "partition.clients=24", "--set", "output.bootstrap=10"]
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
         where = ["--backend", "ray", "--workers", "2", "--output", str(folder / "runs"), "--quiet"]
         command = [sys.executable, "-m", "shoal", "run", "linear", "--rounds", str(ROUNDS)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: self.mark}
@@ -72,6 +76,22 @@ class Run:
         return [pid for pid, text in self.processes().items() if text.startswith("ray::Worker")]
 
 
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Start a run with further arguments; if the test fails on the way, the run is ended."""
+    runs: list[Run] = []
+
+    def started(*more: str) -> Run:
+        runs.append(Run(tmp_path, *more))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.terminate()
+            run.process.wait(60)
+
+
 def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
     # Agents of a Ray whose driver was killed take up to a minute to notice.
     until(lambda: not run.processes(), 120, run.processes)
@@ -80,22 +100,24 @@ def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The rounds of a run in which nothing happens."""
-    shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path_factory.mktemp("calm"), "--set", "resources.execution_mode=sequential")
-    assert run.process.wait(200) == 0, run.said()
-    assert_nothing_left(run, shared)
-    return untimed(run.results().path)
+    """The rounds of a run in which nothing happens, in this process: its bits are those of any workers."""
+    directory = tmp_path_factory.mktemp("calm")
+    given = [
+        f"training.rounds={ROUNDS}",
+        "resources.execution_mode=sequential",
+        f"output.directory={directory}",
+    ]
+    return untimed(run_scenario(load_scenario("linear", [*SETTINGS, *given])))
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_workers_killed_at_random_instants_change_no_bit(
-    tmp_path: Path, calm: list[dict[str, Any]], seed: int
+    start: Callable[..., Run], calm: list[dict[str, Any]], seed: int
 ) -> None:
     """Each kill costs a chunk one of its tries, so four kills with four tries more lose no client."""
     draw = random.Random(seed)
     shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path, "--set", "resources.execution_mode=sequential", "--set", "resources.max_retries=4")
+    run = start("--set", "resources.execution_mode=sequential", "--set", "resources.max_retries=4")
     killed = 0
     for at in sorted(draw.sample(range(1, ROUNDS - 2), 4)):
         until(lambda at=at: run.rounds() >= at and bool(run.workers()), 120, run.said)  # type: ignore[misc]
@@ -113,10 +135,10 @@ def test_workers_killed_at_random_instants_change_no_bit(
     ("number", "status"), [(signal.SIGKILL, "killed"), (signal.SIGTERM, "interrupted")], ids=["KILL", "TERM"]
 )
 def test_a_driver_that_is_ended_leaves_nothing_running(
-    tmp_path: Path, number: signal.Signals, status: str
+    start: Callable[..., Run], number: signal.Signals, status: str
 ) -> None:
     shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path)
+    run = start()
     until(lambda: run.rounds() >= 3, 120, run.said)
     run.process.send_signal(number)
     run.process.wait(60)
@@ -124,9 +146,9 @@ def test_a_driver_that_is_ended_leaves_nothing_running(
     assert_nothing_left(run, shared)
 
 
-def test_a_run_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_run_that_fails_leaves_nothing_running(start: Callable[..., Run]) -> None:
     shared = set(os.listdir("/dev/shm"))
-    run = Run(tmp_path, "--set", "training.learning_rate=1e30")
+    run = start("--set", "training.learning_rate=1e30")
     assert run.process.wait(200) == 11, run.said()  # NonFiniteError
     assert run.results().status() == "failed"
     assert_nothing_left(run, shared)

@@ -381,7 +381,7 @@ def test_every_strategy_of_flower_that_takes_weights_is_there() -> None:
 def test_which_strategies_need_every_update() -> None:
     """Those whose aggregate is not a function of the mean by examples."""
     means = {n for n in NAMES if not needs_every_update(StrategyConfig(name=n))}
-    assert means == {"FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"}
+    assert means == {"FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad", "SCAFFOLD"}
     assert needs_every_update(StrategyConfig(name="somebody:Else"))
 
 
@@ -497,10 +497,10 @@ def test_a_class_of_ones_own(own: str) -> None:
         (":X", {}, "cannot be loaded"),
         ("{own}:NotOne", {}, "is not a flwr.serverapp.strategy.Strategy"),
         ("{own}:Unfinished", {}, "lacks the methods aggregate_evaluate"),
-        ("{own}:Strict", {}, "strategy.args.needed: {own}:Strict needs it"),
+        ("{own}:Strict", {}, "strategy.args.needed: {own}:Strict requires this argument"),
         ("{own}:Strict", {"needed": 1, "neded": 2}, 'Did you mean "needed"?'),
         ("{own}:Half", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
-        ("{own}:Picky", {"share": 2}, "refuses them: share is above 1"),
+        ("{own}:Picky", {"share": 2}, "rejected them: share is above 1"),
     ],
 )
 def test_what_is_wrong_with_ones_own_class_is_said(

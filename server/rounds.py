@@ -224,7 +224,7 @@ class RoundLoop:
                 self.scenario,
                 what,
                 say=self.say,
-                usable=lambda content: self.reader.check(content, start),
+                usable=lambda content: self.reader.check(content, start, self.algorithm.beside()),
             )
         return self._arrived(state, dispatch, exchange)
 

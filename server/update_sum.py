@@ -57,8 +57,11 @@ class UpdateReader:
         self._codec = codec
         self._sites = sites
 
-    def check(self, content: RecordDict, start: ArrayRecord) -> None:
-        """Refuse arrays that are no update of these weights.
+    def check(self, content: RecordDict, start: ArrayRecord, beside: Sequence[NDArray[Any]] = ()) -> None:
+        """Refuse arrays that are no update of these weights, or not what the algorithm sends beside it.
+
+        Args:
+            content: of a reply; start: the weights; beside: shaped as what clients send beside an update.
 
         Raises:
             DisclosureError: they have other shapes or types.
@@ -70,6 +73,10 @@ class UpdateReader:
             fits = self._codec.fits(arrays, like)
         if not fits:
             raise DisclosureError("the arrays in a reply are not an update of the model that was sent")
+        extra = content.get(EXTRA)
+        sent = record_to_weights(extra) if isinstance(extra, ArrayRecord) else []
+        if [(a.shape, a.dtype) for a in sent] != [(b.shape, b.dtype) for b in beside]:
+            raise DisclosureError("the arrays beside the update in a reply are not those of the algorithm")
 
     def decode(self, content: RecordDict, like: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the update of one client, or the mean update of the clients of one process."""

@@ -28,6 +28,10 @@ class ServerAlgorithm:
         """Return the arrays that every client is sent beside the model; `None` for none."""
         return None
 
+    def beside(self) -> Sequence[NDArray[Any]]:
+        """Return arrays shaped and typed as what every client sends beside its update; none for nothing."""
+        return ()
+
     def aggregate(self, extra: Sequence[NDArray[Any]], share: float) -> None:
         """Take what clients have sent beside their updates.
 

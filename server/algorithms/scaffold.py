@@ -43,6 +43,10 @@ class ScaffoldServer(ServerAlgorithm):
         """Return c."""
         return weights_to_record(self._c)
 
+    def beside(self) -> Sequence[NDArray[Any]]:
+        """Return c: clients send the changes of theirs."""
+        return self._c
+
     def aggregate(self, extra: Sequence[NDArray[Any]], share: float) -> None:
         """Add |S|/N times the mean change of the clients' control variates.
 

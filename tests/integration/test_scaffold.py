@@ -158,8 +158,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stacks_give_the_same_as_one_by_one(whole: Path, tmp_path: Path) -> None:
-    stacked = finished(tmp_path, "resources.execution_mode=stacked")
-    start = weights(finished(tmp_path, "training.learning_rate=0.0"))
+    stacked = finished(tmp_path / "stacked", "resources.execution_mode=stacked")
+    start = weights(finished(tmp_path / "start", "training.learning_rate=1e-12"))
     for a, b, before in zip(weights(stacked), weights(whole), start, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
         assert np.abs(b - before).max() > 1e-3  # something was learnt

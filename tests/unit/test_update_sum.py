@@ -167,3 +167,19 @@ def test_a_group_s_mean_travels_decoded_and_is_held_to_the_model_s_own_shapes() 
     encoded[CLIENTS] = client_table([0, 1], [{EXAMPLES: 1.0}, {EXAMPLES: 1.0}])
     with pytest.raises(DisclosureError, match="not an update of the model"):
         reader("int8").check(encoded, START)
+
+
+def test_what_is_sent_beside_an_update_is_what_the_algorithm_asks_for() -> None:
+    """Of other shapes, or of one client alone, it could not be added up."""
+    like = [np.zeros(3, np.float32), np.zeros((), np.float32)]
+    good = reply(0, [0.0, 0.0]).content
+    reader().check(good, START)
+    good[EXTRA] = weights_to_record([np.ones(3, np.float32), np.array(1.0, np.float32)])
+    reader().check(good, START, like)
+    for bad in ([], [like[0]], [like[0].astype(np.float64), like[1]], [np.zeros(4, np.float32), like[1]]):
+        good[EXTRA] = weights_to_record(bad)
+        with pytest.raises(DisclosureError, match="beside the update"):
+            reader().check(good, START, like)
+    del good[EXTRA]
+    with pytest.raises(DisclosureError, match="beside the update"):
+        reader().check(good, START, like)

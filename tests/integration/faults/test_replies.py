@@ -127,19 +127,20 @@ def having(name: str, record: Any) -> Fault:
     return lambda reply: answer(reply, RecordDict({**reply.content, name: record}))
 
 
+NO_UPDATE = "not an update of the model that was sent"
 UNUSABLE: dict[str, tuple[Fault, str]] = {
     "lost": (lambda reply: [], "no reply before the deadline"),
     "an error": (failed, "honest"),
     "NaN": (weights(lambda w: [w[0] * np.float32(np.nan), *w[1:]]), "NonFiniteError"),
     "infinity": (weights(lambda w: [*w[:-1], w[-1] + np.float32(np.inf)]), "NonFiniteError"),
-    "other shape": (weights(lambda w: [w[0].T, *w[1:], w[0]]), "not shaped as the model's weights"),
-    "too few arrays": (weights(lambda w: w[:1]), "not shaped as the model's weights"),
-    "oversize": (weights(lambda w: [np.zeros(1 << 20, np.float32), *w[1:]]), "not shaped"),
-    "other dtype": (weights(lambda w: [a.astype(np.float64) for a in w]), "not shaped"),
-    "integers": (weights(lambda w: [a.astype(np.int32) for a in w]), "not shaped"),
-    "no weights": (without("arrays"), "holds no weights"),
+    "other shape": (weights(lambda w: [w[0].T, *w[1:], w[0]]), NO_UPDATE),
+    "too few arrays": (weights(lambda w: w[:1]), NO_UPDATE),
+    "oversize": (weights(lambda w: [np.zeros(1 << 20, np.float32), *w[1:]]), NO_UPDATE),
+    "other dtype": (weights(lambda w: [a.astype(np.float64) for a in w]), NO_UPDATE),
+    "integers": (weights(lambda w: [a.astype(np.int32) for a in w]), NO_UPDATE),
+    "no update": (without("arrays"), "holds no update"),
     "no metrics": (without("metrics"), '"num-examples"'),
-    "empty": (lambda reply: answer(reply, RecordDict()), "holds no weights"),
+    "empty": (lambda reply: answer(reply, RecordDict()), "holds no update"),
     "NaN examples": (numbers(num_examples=float("nan")), '"num-examples"'),
     "negative examples": (numbers(num_examples=-80), '"num-examples"'),
     "infinite examples": (numbers(num_examples=float("inf")), '"num-examples"'),
@@ -149,6 +150,7 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
         having("rows", ArrayRecord([np.ones(3)])),
         'may not carry the record "rows"',
     ),
+    "arrays that no algorithm asked for": (having("extra", ArrayRecord([np.ones(3)])), "beside the update"),
     "config for metrics": (having("metrics", ConfigRecord({"num-examples": 80})), '"metrics"'),
     "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "speaks for clients"),
     "for another unevenly": (

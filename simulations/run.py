@@ -279,7 +279,11 @@ def _grid(
         from shoal.simulations.engine.grpc_fleet import over_grpc  # Ray takes a second to import
 
         engine.release()  # the clients that are started here need the room
-        keeps = ClientStateFolder(state_folder) if keeps_states(scenario) else None
+        keeps = (
+            ClientStateFolder(state_folder, scenario.output.checkpoint_every)
+            if keeps_states(scenario)
+            else None
+        )
         pooled = scenario.output.compare
         with over_grpc(make_app, worker, resources, sites, pooled=pooled, keeps=keeps) as found:
             yield found

@@ -143,7 +143,7 @@ def test_stacked_equals_one_by_one_and_summed_equals_single_updates() -> None:
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
 
-def test_every_client_is_told_of_also_where_their_mean_was_sent() -> None:
+def test_every_client_is_reported_also_where_their_mean_was_sent() -> None:
     summed, single = Notes(), Notes()
     run(scenario(), summed)
     run(scenario(f"strategy.name={__name__}:EveryUpdate"), single)
@@ -198,12 +198,12 @@ def test_graphs_are_traced_once_a_phase_whatever_the_sizes_of_clients() -> None:
     run(scenario(), notes)
     run(scenario("resources.execution_mode=sequential"), notes)
     trained = [row.metrics["traces"] for row in notes.clients if row.phase == "train"]
-    # the training of each path (the trial takes both); of evaluation, the forward pass with the loss for
+    # the training of each mode (autotune takes both); of evaluation, the forward pass with the loss for
     # one client, and without it and the losses for several
     assert max(trained) <= 5
 
 
-def test_the_path_that_a_trial_chose_is_in_the_run_s_config(tmp_path: Path) -> None:
+def test_the_mode_that_autotune_chose_is_in_the_run_s_config(tmp_path: Path) -> None:
     config = scenario("resources.execution_mode=auto", f"output.directory={tmp_path}", "training.rounds=1")
     folder = run_scenario(config)
     resolved = load_scenario(folder / "config.toml")
@@ -213,13 +213,13 @@ def test_the_path_that_a_trial_chose_is_in_the_run_s_config(tmp_path: Path) -> N
     assert "execution mode: stacked" in (folder / "log.txt").read_text()
 
 
-def test_a_small_cohort_trains_one_by_one_without_a_trial() -> None:
+def test_a_small_cohort_trains_one_by_one_without_autotune() -> None:
     notes = Notes()
     run(scenario("resources.execution_mode=auto", "strategy.clients_per_round=4", "training.rounds=1"), notes)
     assert not [text for text in notes.texts if text.startswith("execution mode")]
 
 
-def test_a_stack_that_cannot_be_had_is_refused_with_the_reason() -> None:
+def test_a_stack_that_is_not_supported_is_refused_with_the_reason() -> None:
     with pytest.raises(
         ConfigError, match=r'resources\.execution_mode: "stacked" is not supported here: RMSprop'
     ):

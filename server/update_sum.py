@@ -1,6 +1,6 @@
-"""Replies to a round of training become one sum, in an order that does not depend on who sent what.
+"""Adds up the replies to a training dispatch, in an order that does not depend on who sent what.
 
-Here, and only here, an update is decoded and meets the weights that it started from.
+Only here are updates decoded and combined with the weights that they started from.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from shoal.common.weights import record_to_weights
 
 @dataclass(frozen=True, slots=True)
 class UpdateSum:
-    """What the clients of a round have learnt, added up.
+    """The sum of the updates of a cohort.
 
     Attributes:
-        updates: Σ weight · update, an array for each shared weight.
-        weight: Σ weight; within: sum over clients of 1/2 for an update within the clipping norm, and -1/2 for
-            one that was cut (adaptive clipping only).
-        loss: mean training loss by weight, NaN without clients; no privacy guarantee covers it.
+        updates: Σ weight · update, one array for each shared weight.
+        weight: Σ weight.
+        within: sum over clients of +1/2 for an update within the clipping norm and -1/2 for one that was
+            clipped (adaptive clipping only).
+        loss: mean training loss by weight; NaN without clients; not covered by the privacy guarantee.
         examples: rows trained on.
-        extra: weighted mean of what clients sent beside their updates; empty for nothing.
+        extra: weighted mean of the algorithm's arrays that clients sent with their updates; empty if none.
     """
 
     updates: list[NDArray[np.float64]]
@@ -47,10 +48,10 @@ class UpdateSum:
 
 
 class UpdateReader:
-    """Decodes updates of a run.
+    """Decodes the updates of a run.
 
     Args:
-        codec: how single updates travel; sites: the clients.
+        codec: encoding of single updates; sites: the clients.
     """
 
     def __init__(self, codec: Codec, sites: Sites) -> None:
@@ -58,10 +59,10 @@ class UpdateReader:
         self._sites = sites
 
     def check(self, content: RecordDict, start: ArrayRecord) -> None:
-        """Refuse arrays that are no update of these weights.
+        """Refuse arrays that are not an update of these weights.
 
         Raises:
-            DisclosureError: they have other shapes or types.
+            DisclosureError: their shapes or types differ.
         """
         arrays, like = self._arrays(content), record_to_weights(start)
         if CLIENTS in content:
@@ -77,7 +78,7 @@ class UpdateReader:
         return arrays if CLIENTS in content else self._codec.decode(arrays, like)
 
     def as_weights(self, reply: Message, start: ArrayRecord) -> Message:
-        """Return a reply as a stock strategy expects it: with the weights that the update leads to."""
+        """Return a reply as a stock strategy expects it: the start weights plus the update."""
         like, meta = record_to_weights(start), reply.metadata
         moved = ArrayRecord()
         for name, w, u in zip(start, like, self.decode(reply.content, like), strict=True):
@@ -89,11 +90,11 @@ class UpdateReader:
     def total(
         self, replies: Sequence[Message], start: ArrayRecord, cohort: Sequence[int], group: int
     ) -> UpdateSum:
-        """Add up the replies of a cohort, within groups and then over groups.
+        """Add up the replies of a cohort, first within groups and then over groups.
 
         Args:
-            replies: without an error, in any order; start: the weights that these clients started from.
-            cohort: indices of the clients that were asked, ascending; group: clients in a group
+            replies: without errors, in any order; start: the weights that these clients started from.
+            cohort: indices of the clients in the cohort, ascending; group: clients in a group
                 (`group_size`).
         """
         like = record_to_weights(start)

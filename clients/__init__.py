@@ -1,4 +1,4 @@
-"""What runs at a site: its shard, local preprocessing and local training."""
+"""The client side: local data, preprocessing and training."""
 
-if __name__ != "shoal.clients":  # under a second name all of it would load twice
+if __name__ != "shoal.clients":  # under a second name, every module would load twice
     raise ImportError("the package is shoal.clients")

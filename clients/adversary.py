@@ -1,6 +1,6 @@
-"""The seam at which a simulation plays malicious clients; a real site has nobody behind it.
+"""The interface through which a simulation plays malicious clients; a real site has no implementation.
 
-What attacks do is in `simulations/attacks`. Nothing that a site runs imports it.
+The attacks are in `simulations/attacks`. Nothing that a site runs imports them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from shoal.common.origin import Origin
 from shoal.common.schema import InputSpec
 
 Arrays = Sequence[NDArray[Any]]  # one for each shared weight
-# client indices → the updates that those would send if they were honest; who cannot train is left out
+# client indices → the honest updates of those clients; clients that cannot train are left out
 Honest = Callable[[Sequence[int]], Sequence[Arrays]]
 
 
 class Adversary(Protocol):
-    """Plays the malicious clients of one process."""
+    """Plays the malicious clients of a process."""
 
     def poisoned(
         self, x: NDArray[Any], y: NDArray[Any], spec: InputSpec, origin: Origin
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows that a client trains on, which `spec` describes: its own, unless it attacks."""
+        """Return the rows that a client trains on, described by `spec`: its own, unless it attacks."""
         ...
 
     def altered(self, update: Arrays, origin: Origin, honest: Honest) -> list[NDArray[Any]]:
-        """Return the update that a client sends: what it has learnt, unless it is malicious.
+        """Return the update that a client sends: the honest one, unless the client is malicious.
 
         Args:
-            update: what an honest client would send, before it is encoded; origin: who sends it.
-            honest: returns what other malicious clients would send.
+            update: the honest update, before it is encoded; origin: its client and dispatch.
+            honest: returns the honest updates of other malicious clients.
         """
         ...

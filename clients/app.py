@@ -1,7 +1,7 @@
-"""The Flower `ClientApp`: answers what the server asks, from rows that stay with the client.
+"""The Flower `ClientApp`: handles the server's requests, using rows that never leave the client.
 
-`common/messages/table.py` lists the message types. Each request is read as its type's closed class before
-anything is done, and each reply is held to its type's schema before it leaves.
+`common/messages/table.py` lists the message types. Each request is parsed as its type's closed class before
+any work is done, and each reply is checked against its type's schema before it is sent.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from shoal.common.preprocessing.statistics_records import pack
 from shoal.common.weights import weights_to_record
 
 State = RecordDict  # a client's `Context.state`
-# (client index, request, state) → (the reply's content, the new state); nothing is changed in place
+# (client index, request, state) → (content of the reply, new state); arguments are not modified
 Handler = Callable[[int, Any, State], tuple[RecordDict, State]]
 
 
@@ -73,11 +73,11 @@ class RuntimeClientApp(ClientApp):
         """Answer one request on behalf of several clients.
 
         Args:
-            name: type of the message; content: what each client was sent.
-            clients: indices, ascending; states: of those that have one.
+            name: message type; content: shared by all clients.
+            clients: indices, ascending; states: of those clients that have one.
 
         Returns:
-            Replies that together hold each client once; `None` where they have to be asked one by one.
+            Replies that together cover each client once; `None` if the clients must be called one at a time.
         """
         kind = message_type(name)
         if kind is table.TRAIN:
@@ -98,8 +98,8 @@ def make_client_app(runtime: ClientRuntime, *, pooled: bool = False) -> RuntimeC
 
     Args:
         runtime: the data and the model of this process.
-        pooled: also answer `train.pooled`, which returns a model trained alone; only a simulation
-            may, where no real site stands behind the data.
+        pooled: also answer `train.pooled`, which returns a model trained on all rows; only for
+            simulations, where the data are not those of real sites.
     """
     client = _Client(runtime)
     app = RuntimeClientApp(client)
@@ -121,7 +121,7 @@ def make_client_app(runtime: ClientRuntime, *, pooled: bool = False) -> RuntimeC
 
 
 def secure_handlers(client: SecureClient) -> dict[MessageType, Handler]:
-    """Return the handlers of the stages of secure aggregation."""
+    """Return the handlers for the stages of secure aggregation."""
     return {
         table.SECURE_KEYS: client.keys,
         table.SECURE_SHARES: client.shares,
@@ -132,7 +132,7 @@ def secure_handlers(client: SecureClient) -> dict[MessageType, Handler]:
 
 
 def register(app: ClientApp, handlers: dict[MessageType, Handler]) -> None:
-    """Let an app answer types of messages."""
+    """Register handlers with an app, by message type."""
     for kind, handler in handlers.items():
         category, _, action = kind.name.partition(".")
         decorate = getattr(app, category)  # query, train or evaluate
@@ -140,7 +140,7 @@ def register(app: ClientApp, handlers: dict[MessageType, Handler]) -> None:
 
 
 def _checked(kind: MessageType, answer: Handler) -> Callable[[Message, Context], Message]:
-    """Wrap a handler: read the request, time the answer, check what leaves."""
+    """Wrap a handler: parse the request, time the handler, check the reply."""
 
     def handle(message: Message, context: Context) -> Message:
         started = time.perf_counter()
@@ -155,7 +155,7 @@ def _checked(kind: MessageType, answer: Handler) -> Callable[[Message, Context],
 
 
 def _stateless(answer: Callable[[int, Any], RecordDict]) -> Handler:
-    """Wrap a handler that needs no state."""
+    """Wrap a handler that does not use the state."""
     return lambda client, request, state: (answer(client, request), state)
 
 
@@ -163,7 +163,7 @@ def _with_state(reply: CohortReply, state: State) -> tuple[RecordDict, State]:
     """Return a single client's reply and new state.
 
     Raises:
-        Exception: why there is no reply.
+        Exception: the reason why there is no reply.
     """
     if reply.content is None:
         raise reply.error or RuntimeError("the client has no result")
@@ -173,14 +173,14 @@ def _with_state(reply: CohortReply, state: State) -> tuple[RecordDict, State]:
 
 
 class _Client:
-    """The handlers; each serves whichever client of the process is asked."""
+    """The handlers; each can serve any client of the process."""
 
     def __init__(self, runtime: ClientRuntime) -> None:
         self.runtime = runtime
         self.evaluation = ClientEvaluation(runtime)
 
     def statistics(self, client: int, request: StatisticsRequest) -> RecordDict:
-        """Aggregates of the training rows, under the disclosure rule."""
+        """Return aggregates of the training rows, under the disclosure rule."""
         self.refuse_in_clear()
         splits, scenario = self.runtime.raw(client), self.runtime.scenario
         reply = pack(local_statistics(splits["train"], self.runtime.schema, scenario.preprocessing))
@@ -189,26 +189,26 @@ class _Client:
         return reply
 
     def sums(self, client: int, request: SumsRequest) -> RecordDict:
-        """What this client adds to a sum of statistics; how many rows it has does not leave."""
+        """Return this client's part of a sum of statistics, without its number of rows."""
         self.refuse_in_clear()
         vector = summand_of(self.runtime, client, question(request))
         return RecordDict({METRICS_RECORD: metric_record({}), SUMMAND: weights_to_record([vector])})
 
     def autotune(self, client: int, request: AutotuneRequest) -> RecordDict:
-        """Measure both execution modes on this client's rows; seconds leave."""
+        """Measure both execution modes on this client's rows; the reply holds seconds only."""
         return autotune(self.runtime, request, client)
 
     def train(self, client: int, request: TrainRequest, state: State) -> tuple[RecordDict, State]:
-        """Train from the server's weights for one round; the update leaves."""
+        """Train from the server's weights for one round; the reply holds the update."""
         self.refuse_in_clear()
         replies = train_cohort(self.runtime, request, [client], batch_of(client, state))
         return _with_state(replies[0], state)
 
     def refuse_in_clear(self) -> None:
-        """Refuse what would leave by itself where only sums may.
+        """Refuse replies in the clear where secure aggregation is on.
 
         Raises:
-            DisclosureError: they may.
+            DisclosureError: secure aggregation is on.
         """
         if self.runtime.scenario.secure.aggregation:
             raise DisclosureError(
@@ -216,22 +216,22 @@ class _Client:
             )
 
     def evaluate(self, client: int, request: Any, state: State) -> tuple[RecordDict, State]:
-        """Measure the server's weights on the validation rows."""
+        """Evaluate the server's weights on the validation rows."""
         replies = self.evaluation.validate(request, [client], batch_of(client, state))
         return _with_state(replies[0], state)
 
     def test(self, client: int, request: TestRequest, state: State) -> tuple[RecordDict, State]:
-        """Measure the server's weights on the test rows, with bootstrap intervals."""
+        """Evaluate the server's weights on the test rows, with bootstrap intervals."""
         return self.evaluation.test(client, request, batch_of(client, state)), state
 
     def train_local(self, client: int, request: AloneRequest) -> RecordDict:
-        """Train as if there were no federation; only test metrics leave."""
+        """Train without a federation; the reply holds test metrics only."""
         trained, steps = train_alone(self.runtime, client, request)
         numbers = self.evaluation.tested(client, self.runtime.rows(client)["test"], trained)
         return RecordDict({METRICS_RECORD: metric_record({**numbers, STEPS: steps})})
 
     def train_pooled(self, client: int, request: AloneRequest) -> RecordDict:
-        """Train on the pooled rows of all clients; the shared weights leave (simulation only)."""
+        """Train on the pooled rows of all clients; the reply holds the weights (simulation only)."""
         trained, steps = train_alone(self.runtime, client, request)
         numbers = {EXAMPLES: len(self.runtime.rows(client)["train"].y), STEPS: steps}
         shared = self.runtime.weight_spec.take_shared(trained)

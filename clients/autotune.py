@@ -1,4 +1,4 @@
-"""Measures what a round costs a client in each execution mode."""
+"""Measures the time of a client's round in each execution mode."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shoal.common.messages.names import AUTOTUNE, EXAMPLES, METRICS_RECORD
 from shoal.common.messages.replies import metric_record
 from shoal.common.messages.requests import AutotuneRequest, TrainRequest
 
-_STACK = 16  # clients of the stack that is measured
-_ROUND = 1  # whose draws the measurement uses; nothing of it is kept
+_STACK = 16  # clients in the measured stack
+_ROUND = 1  # keys the random draws of the measurement, whose results are discarded
 
 
 def autotune(runtime: ClientRuntime, request: AutotuneRequest, client: int) -> RecordDict:
-    """Return the seconds that a client's round takes alone and in a stack, on this client's rows."""
+    """Return the seconds that a client's round takes alone and in a stack, measured on this client's rows."""
     from shoal.clients.training.stacked import why_not  # TensorFlow takes seconds to import
 
     runtime.use_preprocessing(request.preprocessing)
@@ -39,7 +39,7 @@ def autotune(runtime: ClientRuntime, request: AutotuneRequest, client: int) -> R
 
 
 def _training(request: AutotuneRequest) -> TrainRequest:
-    """Return the request for a round that is measured and thrown away."""
+    """Return the request for a round that is measured and discarded."""
     return TrainRequest(
         weights=request.weights,
         frozen=request.frozen,
@@ -53,7 +53,7 @@ def _training(request: AutotuneRequest) -> TrainRequest:
 
 
 def _seconds(work: Callable[[], Iterable[LocalResult]]) -> float:
-    """Return the seconds of the better of two goes, after one that compiles."""
+    """Return the seconds of the faster of two runs, after one that compiles."""
     taken = []
     for _ in range(3):
         started = time.perf_counter()

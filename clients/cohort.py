@@ -1,6 +1,6 @@
-"""Several clients of one process trained together: what each answers, or one answer for all of them.
+"""Trains several clients of one process: a reply for each, or one reply for all of them.
 
-Where the server only wants the mean of their updates, it is summed here instead of sent one by one.
+Where the server only needs the mean of their updates, the mean is computed here instead of sending each.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def train_cohort(
     """Train clients from the server's weights for one round.
 
     Args:
-        runtime: data and model of this process; request: the server's.
+        runtime: data and model of this process; request: from the server.
         clients: indices, ascending.
         states: of those clients that have one.
 
     Returns:
-        A reply for each client; with `request.reduce` one for all that succeeded, first, and one for each
+        A reply for each client; with `request.reduce`, one for all that succeeded first, then one for each
         that failed.
     """
     failed: list[CohortReply] = []
@@ -60,19 +60,19 @@ _Encoded = Iterator[tuple[LocalResult, list[NDArray[Any]]]]
 def _reduced(
     round_: LocalRound, runtime: ClientRuntime, encoded: _Encoded, failed: list[CohortReply]
 ) -> list[CohortReply]:
-    """Return one reply for all clients with a result; the mean is over what the server would have decoded."""
+    """Return one reply for all clients with a result; its mean is over updates as the server decodes them."""
     mean, codec, size = GroupMean(), round_.pipeline.codec, 0
     for one, arrays in encoded:
         with span("reduce"):
             mean.add(one, codec.decode(arrays, round_.shared_start))
-        size = size or count_bytes(weights_to_record(arrays))  # the same for all: shapes are
+        size = size or count_bytes(weights_to_record(arrays))  # the same for all clients, as shapes are
     if not mean.results:
         return failed
     return [mean.reply({TRACES: runtime.traces, UPDATE_BYTES: size}), *failed]
 
 
 def _encoded(round_: LocalRound, results: Iterator[LocalResult], fail: Fail) -> _Encoded:
-    """Encode each update as it travels; one that the encoding cannot hold is refused."""
+    """Encode each update for sending; an update that the codec cannot represent is an error."""
     for one in results:
         with span("reduce"):
             arrays = round_.pipeline.encode(one.update, one.origin)
@@ -86,7 +86,7 @@ def _encoded(round_: LocalRound, results: Iterator[LocalResult], fail: Fail) -> 
 def _altered(
     round_: LocalRound, adversary: Adversary, results: Iterator[LocalResult], fail: Any
 ) -> Iterator[LocalResult]:
-    """Let malicious clients change what they send, after all that an honest client does to it."""
+    """Let malicious clients change their updates, after every step that an honest client applies."""
 
     def honest(clients: Sequence[int]) -> list[list[NDArray[Any]]]:
         ready = round_.open(clients, None, lambda client, error: None)

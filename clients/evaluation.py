@@ -1,4 +1,4 @@
-"""Evaluates the server's weights on a client's validation and test rows; metrics of few rows stay here."""
+"""Evaluates the server's weights on a client's rows; metrics of too few rows are withheld."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Found = tuple[NDArray[Any], float]  # predictions (rows, outputs), mean loss
 
 
 class ClientEvaluation:
-    """Evaluates for whichever client of a process is asked."""
+    """Evaluates for any client of a process."""
 
     def __init__(self, runtime: ClientRuntime) -> None:
         self._runtime = runtime
@@ -37,15 +37,15 @@ class ClientEvaluation:
     def validate(
         self, request: EvaluateRequest, clients: Sequence[int], states: StateBatch | None
     ) -> list[CohortReply]:
-        """Measure weights on the validation rows of clients.
+        """Evaluate weights on the validation rows of clients.
 
         Returns:
-            A reply for each client; with `request.reduce` one for all that could be measured.
+            A reply for each client; with `request.reduce`, one for all that could be evaluated.
         """
         self._runtime.use_preprocessing(request.preprocessing)
         started = time.perf_counter()
         found: dict[int, dict[str, float]] = {}
-        asked: list[tuple[int, Rows]] = []
+        evaluated: list[tuple[int, Rows]] = []
         failed = []
         for client in clients:
             try:
@@ -54,11 +54,11 @@ class ClientEvaluation:
                 failed.append(CohortReply([client], None, error))
                 continue
             if self._enough(rows):
-                asked.append((client, rows))
+                evaluated.append((client, rows))
             else:
                 found[client] = {EXAMPLES: len(rows.y), **dict.fromkeys(self._names, math.nan)}
         for (client, rows), (predicted, loss) in zip(
-            asked, self._predictions(request, asked, states), strict=True
+            evaluated, self._predictions(request, evaluated, states), strict=True
         ):
             measured = metrics.measure(self._task, rows.y, predicted, self._names, loss)
             found[client] = {EXAMPLES: len(rows.y), **measured}
@@ -70,13 +70,13 @@ class ClientEvaluation:
         return sorted([*alone, *failed], key=lambda reply: reply.clients[0])
 
     def test(self, client: int, request: TestRequest, states: StateBatch | None) -> RecordDict:
-        """Measure weights on a client's test rows, with bootstrap intervals."""
+        """Evaluate weights on a client's test rows, with bootstrap intervals."""
         self._runtime.use_preprocessing(request.preprocessing)
         weights = self._weights_of(self._runtime.weights(request), client, states)
         return _reply(self.tested(client, self._runtime.rows(client)["test"], weights))
 
     def tested(self, client: int, rows: Rows, weights: Arrays) -> dict[str, float]:
-        """Return the metrics of all weights of a model on test rows; only counts of too few rows."""
+        """Return the metrics of a model with these weights on test rows; only counts if rows are too few."""
         numbers: dict[str, float] = {EXAMPLES: len(rows.y), "positives": self._positives(rows)}
         if not self._enough(rows):
             return numbers
@@ -90,34 +90,34 @@ class ClientEvaluation:
         return numbers | {"loss": loss}
 
     def _predictions(
-        self, request: ModelRequest, asked: Sequence[tuple[int, Rows]], states: StateBatch | None
+        self, request: ModelRequest, evaluated: Sequence[tuple[int, Rows]], states: StateBatch | None
     ) -> list[Found]:
-        """Return what the model predicts for each client's rows, in one pass if all share their weights."""
-        if not asked:
+        """Return the predictions for each client's rows, in one pass if all clients share their weights."""
+        if not evaluated:
             return []
         trainer, weights = self._runtime.trainer, self._runtime.weights(request)
         if not self._runtime.weight_spec.personal:
-            return trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in asked])
+            return trainer.evaluate_many(weights, [(rows.x, rows.y) for _, rows in evaluated])
         return [
             trainer.evaluate(self._weights_of(weights, client, states), rows.x, rows.y)
-            for client, rows in asked
+            for client, rows in evaluated
         ]
 
     def _weights_of(self, weights: Arrays, client: int, states: StateBatch | None) -> Arrays:
-        """Return all weights of a client's model: with its own personal ones, where it has any."""
+        """Return all weights of a client's model, with its own personal weights if it has any."""
         positions = self._runtime.weight_spec.personal
         if not positions or states is None or client not in states.clients:
             return weights
-        row = int(np.searchsorted(states.clients, client))  # they are ascending
+        row = int(np.searchsorted(states.clients, client))  # clients are ascending
         own = personal_weights(positions, {name: values[row] for name, values in states.arrays.items()})
         return weights if own is None else replaced(weights, positions, own)
 
     def _enough(self, rows: Rows) -> bool:
-        """Tell whether a metric of these rows may leave: one of a few rows tells of single rows."""
+        """Return whether a metric of these rows may be sent: with too few, it would reveal single rows."""
         return len(rows.y) >= self._runtime.scenario.preprocessing.min_count
 
     def _positives(self, rows: Rows) -> int:
-        """Count rows of the positive class; -1 where the count, or its complement, is too small."""
+        """Count rows of the positive class; -1 if the count, or its complement, is too small to disclose."""
         if self._task != "binary":
             return -1
         positives, least = int(rows.y.sum()), self._runtime.scenario.preprocessing.min_count
@@ -129,7 +129,7 @@ def _reply(numbers: Mapping[str, float]) -> RecordDict:
 
 
 def _together(by_client: Mapping[int, Mapping[str, float]]) -> RecordDict:
-    """Return one reply for several clients: the mean by examples of each metric, and each client's own."""
+    """Return one reply for several clients: the mean of each metric by examples, and each client's own."""
     rows = list(by_client.values())
     numbers = {EXAMPLES: sum(row[EXAMPLES] for row in rows)}
     for name in rows[0]:

@@ -1,8 +1,8 @@
-"""One round of local training for the clients of one process: alone or in stacks, with the same steps after.
+"""One round of local training for the clients of one process, alone or in stacks.
 
-Start weights and states → local training → update → steps of the pipeline → `LocalResult`. Which clients
-share a stack follows from the request and their rows alone, so that the bits of a result do not depend on who
-computed it.
+Start weights and states → local training → update → pipeline steps → `LocalResult`. The request and the
+clients' rows alone determine which clients share a stack, so the bits of a result do not depend on the
+worker that computed it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from shoal.common.seeds import generator
 from shoal.common.update.codecs import CODECS
 from shoal.common.update.spec import replaced
 
-Fail = Callable[[int, Exception], None]  # (client, why it gives no result)
+Fail = Callable[[int, Exception], None]  # (client, why it has no result)
 State = Mapping[str, NDArray[Any]]
 _PERSONAL = "personal."  # names of personal weights in a client's state, by position
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyClient:
-    """A client that is about to train: its rows and settings, whose update it will be, and its state."""
+    """A client ready to train: its rows and settings, the origin of its update, and its state."""
 
     task: LocalTask
     origin: Origin
@@ -47,11 +47,11 @@ class ReadyClient:
 
 
 class LocalRound:
-    """What is the same for all clients of a process in one round.
+    """The parts of a round that are the same for all clients of a process.
 
     Args:
-        runtime: data and model; request: the server's.
-        algorithm: of the clients; `None` for the one that the scenario names.
+        runtime: data and model; request: from the server.
+        algorithm: the client half; `None` for the one that the scenario names.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LocalRound:
         return self.spec.take_shared(self._start)
 
     def open(self, clients: Sequence[int], states: StateBatch | None, fail: Fail) -> list[ReadyClient]:
-        """Load clients' rows, settings and states; those that cannot be loaded have failed."""
+        """Load clients' rows, settings and states; clients that cannot be loaded fail."""
         runtime, number = self._runtime, self._request.round_number
         seed, known = runtime.scenario.seed, _rows_of(states)
         ready = []
@@ -97,7 +97,7 @@ class LocalRound:
         return ready
 
     def train(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[LocalResult]:
-        """Train clients as the request's execution mode says."""
+        """Train clients in the request's execution mode."""
         stacked = self._request.execution_mode == "stacked"
         return (self.stacked if stacked else self.one_by_one)(ready, fail)
 
@@ -123,7 +123,7 @@ class LocalRound:
             yield from self._finish([one], start, new, np.array([loss]), np.array([steps]), started, fail)
 
     def stacked(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[LocalResult]:
-        """Train stacks of clients."""
+        """Train clients in stacks."""
         for stack in _stacks(ready, self._runtime.stack_limit(self._start)):
             started = time.perf_counter()
             start = self._starts(stack)
@@ -142,7 +142,7 @@ class LocalRound:
                 yield from self._finish(done, kept, weights, losses, steps, started, fail)
 
     def _starts(self, stack: Sequence[ReadyClient]) -> list[NDArray[Any]]:
-        """Return the weights that a stack starts from; personal ones have a client axis."""
+        """Return the start weights of a stack; personal weights have a client axis."""
         positions = self.spec.personal
         own = [np.stack([one.state[f"{_PERSONAL}{k}"] for one in stack]) for k in positions]
         return replaced(self._start, positions, own)
@@ -230,7 +230,7 @@ def _stacked_states(stack: Sequence[ReadyClient]) -> dict[str, NDArray[Any]]:
 
 
 def _of_single(objective: LocalObjective | None) -> LocalObjective | None:
-    """Return the objective of a stack of one as that of a single client."""
+    """Return the objective of a stack of one as an objective of a single client."""
     if objective is None:
         return None
     linear = None if objective.linear is None else [part[0] for part in objective.linear]
@@ -239,9 +239,9 @@ def _of_single(objective: LocalObjective | None) -> LocalObjective | None:
 
 
 def _stacks(ready: Sequence[ReadyClient], limit: int) -> Iterator[list[ReadyClient]]:
-    """Cut clients into stacks of at most `limit`, whose steps differ by at most a factor of two.
+    """Divide clients into stacks of at most `limit`, whose step counts differ by at most a factor of two.
 
-    A client of a stack that has done its steps is computed on, in vain, until the last one is done.
+    A stack runs until its last client is done, so that shorter clients waste computation.
     """
     stack: list[ReadyClient] = []
     for one in sorted(ready, key=lambda one: (-len(one.task.y), one.origin.client)):

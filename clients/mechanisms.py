@@ -1,4 +1,4 @@
-"""What a mechanism of differential privacy does at the client: to training, updates and the account.
+"""The client side of each mechanism of differential privacy: training, updates and accounting.
 
 Everything that the guarantee depends on is computed here, from the client's own scenario.
 """
@@ -28,10 +28,10 @@ Trained = tuple[list[NDArray[Any]], float, int]  # all weights of the model, mea
 
 
 class ClientMechanism:
-    """No guarantee, and the base of the others: updates are clipped and noised as `[update]` says.
+    """No guarantee, and the base class: updates are clipped and noised as `[update]` says.
 
     Args:
-        runtime: of the client's process; request: the round that is asked for.
+        runtime: of the client's process; request: the requested round.
     """
 
     unit: ClassVar[str] = "none"
@@ -41,12 +41,12 @@ class ClientMechanism:
         self.request = request
 
     def steps(self) -> list[Step]:
-        """Return what is done to updates before they are encoded."""
+        """Return the steps applied to updates before they are encoded."""
         update = self.runtime.scenario.update
         return _steps(update.clip_norm, update.noise_stddev, self.runtime)
 
     def weight(self, rows: int) -> float:
-        """Return how much an update counts in a mean; `rows`: that the client trained on."""
+        """Return the weight of an update in a mean; `rows`: training rows of the client."""
         return float(rows)
 
     def charge(self, origin: Origin, rows: int) -> None:
@@ -59,25 +59,25 @@ class ClientMechanism:
     def train(
         self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
     ) -> Trained:
-        """Train one client from all weights of the model."""
+        """Train one client, starting from all weights of the model."""
         return self.runtime.trainer.train(
             weights, task.x, task.y, task.settings, task.rng, objective=objective
         )
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
-        """Return 1/2 for each update within the clipping norm, -1/2 for others; `None` where not asked."""
+        """Return +1/2 for each update within the clipping norm, -1/2 for others; `None` if not requested."""
         return [None] * len(updates[0])
 
     def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
-        """Return what is reported beside the usual numbers."""
+        """Return the metrics reported in addition to the usual ones."""
         return {}
 
 
 class CentralMechanism(ClientMechanism):
-    """Unit "client": the update is clipped here; the server adds noise to the sum of all.
+    """Unit "client": the update is clipped here; the server adds noise to the sum.
 
-    The clipping norm may move from round to round, so the server sends it. Under secure aggregation each
-    client adds its share of the noise under its mask (`clients/secure`) and keeps an account of its own.
+    The clipping norm may change between rounds, so the server sends it. Under secure aggregation each
+    client adds its share of the noise under its mask (`clients/secure`) and keeps its own account.
     """
 
     unit: ClassVar[str] = "client"
@@ -87,23 +87,23 @@ class CentralMechanism(ClientMechanism):
         return [Clip(self._norm)]
 
     def weight(self, rows: int) -> float:
-        """Return a weight in [0, 1]: rows bounded by privacy.full_weight_rows, or 1 for all."""
+        """Return a weight in [0, 1]: rows / privacy.full_weight_rows, at most 1, or 1 for all."""
         privacy = self.runtime.scenario.privacy
         return min(rows / privacy.full_weight_rows, 1.0) if privacy.weights == "bounded" else 1.0
 
     def charge(self, origin: Origin, rows: int) -> None:
-        """Charge the client's account where the client adds noise itself."""
+        """Charge the client's account if the client adds noise itself."""
         if self.runtime.scenario.secure.aggregation:
             self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
-        """Compare norms with the round's, for adaptive clipping."""
+        """Compare norms with the clipping norm of the round, for adaptive clipping."""
         if self.runtime.scenario.privacy.clipping == "fixed":
             return super().clipped(updates)
         return [0.5 if norm <= self._norm else -0.5 for norm in norms(updates)]
 
     def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
-        """Return the weight, and the bit of adaptive clipping."""
+        """Return the weight, and the bit for adaptive clipping."""
         found = {WEIGHT: self.weight(rows)}
         return found if within is None else {**found, WITHIN: within}
 
@@ -114,7 +114,7 @@ class CentralMechanism(ClientMechanism):
 
 
 class LocalMechanism(ClientMechanism):
-    """Unit "local": clipped and noised here, against the server too, which can change neither."""
+    """Unit "local": clipped and noised here; protects against the server too, which can change neither."""
 
     unit: ClassVar[str] = "local"
 
@@ -130,18 +130,18 @@ class LocalMechanism(ClientMechanism):
 
 
 class RecordMechanism(ClientMechanism):
-    """Unit "record": DP-SGD, in which no single row can be told from its absence."""
+    """Unit "record": DP-SGD, which hides the presence of any single row."""
 
     unit: ClassVar[str] = "record"
 
     def charge(self, origin: Origin, rows: int) -> None:
-        """Charge the client's account by the plan of its number of rows."""
+        """Charge the client's account by the plan for its number of rows."""
         require_budget(self.runtime.record_plan(rows), self.runtime.charge(origin.dispatch))
 
     def train(
         self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
     ) -> Trained:
-        """Train with DP-SGD; the loss is NaN, since the true one would tell of rows without noise."""
+        """Train with DP-SGD; the loss is NaN, since the true one would reveal rows without noise."""
         plan = self.runtime.record_plan(len(task.y))
         noise, batches = (
             origin.draws(purpose, self.runtime.source) for purpose in ("gradient-noise", "batches")
@@ -152,7 +152,7 @@ class RecordMechanism(ClientMechanism):
         return new, math.nan, steps
 
     def extra_metrics(self, origin: Origin, rows: int, within: float | None) -> Mapping[str, float]:
-        """Return the epsilon spent; nothing under secure aggregation: it follows from the number of rows."""
+        """Return the epsilon spent; nothing under secure aggregation, as it reveals the number of rows."""
         if self.runtime.scenario.secure.aggregation:
             return {}
         plan, rounds = self.runtime.record_plan(rows), self.runtime.charged(origin.dispatch)

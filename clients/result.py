@@ -1,4 +1,4 @@
-"""What clients have learnt, on its way into a reply: of one, or the mean of several."""
+"""Results of local training, on their way into a reply: of one client, or the mean of several."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from shoal.common.origin import Origin
 from shoal.common.update.mean import UpdateMean
 from shoal.common.weights import weights_to_record
 
-_NO_SUM: Final = (TRAIN_LOSS, EPSILON, EPSILON_NEXT)  # numbers of single clients that are not added up
+_NO_SUM: Final = (TRAIN_LOSS, EPSILON, EPSILON_NEXT)  # metrics of single clients that have no sum
 
 
 @dataclass(frozen=True, slots=True)
 class CohortReply:
-    """The reply of clients of one process; several are answered for with one content.
+    """The reply of one client, or one reply for several clients of a process.
 
     Attributes:
         clients: indices, ascending; content: the reply, or `None` with the reason in `error`.
-        states: the new states of those clients that have one; `None` where nothing changed.
+        states: the new states of those clients that have one; `None` if nothing changed.
     """
 
     clients: Sequence[int]
@@ -49,14 +49,16 @@ class CohortReply:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """What one client has learnt.
+    """The result of one client's local training.
 
     Attributes:
-        origin: whose it is; examples: training rows; loss: mean over them, NaN where it is not told.
+        origin: client and dispatch; examples: training rows; loss: mean over them, NaN if not reported.
         steps: optimisation steps; seconds: of local training and the steps after it.
-        update: arrays of the shared weights, after clipping and noise; weight: how much it counts in a mean.
-        extra: arrays of the algorithm beside the update; state: the client's new state, empty for none.
-        extra_metrics: numbers that are reported beside the usual ones.
+        update: arrays of the shared weights, after clipping and noise.
+        weight: weight of the update in a mean.
+        extra: arrays that the algorithm sends with the update.
+        state: the client's new state, empty for none.
+        extra_metrics: metrics reported in addition to the usual ones.
     """
 
     origin: Origin
@@ -76,7 +78,7 @@ class LocalResult:
         return self.origin.client
 
     def numbers(self) -> dict[str, float]:
-        """Return what is reported of the client beside its update."""
+        """Return the metrics reported for the client."""
         return {
             EXAMPLES: self.examples,
             TRAIN_LOSS: self.loss,
@@ -92,8 +94,8 @@ def reply_of_one(
     """Return the reply of one client.
 
     Args:
-        result: what it has learnt; encoded: its update, as it travels.
-        shared: numbers that are the same for all clients of the process.
+        result: of its training; encoded: its update, encoded for sending.
+        shared: metrics that are the same for all clients of the process.
     """
     content = RecordDict({ARRAYS: weights_to_record(encoded)})
     if result.extra:
@@ -103,21 +105,21 @@ def reply_of_one(
 
 
 class GroupMean:
-    """The weighted mean of a group's updates, for one reply in the name of all its clients."""
+    """The weighted mean of a group's updates, for one reply on behalf of all its clients."""
 
     def __init__(self) -> None:
         self._updates, self._extra = UpdateMean(), UpdateMean()
         self.results: list[LocalResult] = []  # without their arrays
 
     def add(self, result: LocalResult, update: Sequence[NDArray[Any]]) -> None:
-        """Add what a client has learnt, with its update as the receiver decodes it."""
+        """Add a client's result, with its update as the receiver will decode it."""
         self._updates.add(update, result.weight)
         if result.extra:
             self._extra.add(result.extra, result.weight)
         self.results.append(replace(result, update=[], extra=[]))
 
     def reply(self, shared: Mapping[str, float]) -> CohortReply:
-        """Return the mean update, its numbers, and a table of each client's."""
+        """Return the mean update, its metrics, and a table with a row for each client."""
         rows = sorted(self.results, key=lambda row: row.client)
         clients = [row.client for row in rows]
         content = RecordDict({ARRAYS: weights_to_record(self._updates.mean())})
@@ -137,7 +139,7 @@ class GroupMean:
 
 
 def states_of(results: Sequence[LocalResult]) -> StateBatch | None:
-    """Return the new states of clients, by ascending index; `None` where they have none."""
+    """Return the new states of clients, by ascending index; `None` if they have none."""
     if not results or not results[0].state:
         return None
     rows = sorted(results, key=lambda row: row.client)

@@ -1,7 +1,7 @@
 """What a client process keeps between messages: encoded shards, the encoder and the trainer.
 
-A process may serve many clients in turn (a Ray worker) or one (a hospital). Nothing here depends on
-the order in which it does: every entry is rebuilt from the shard and the messages if it is missing.
+A process may serve many clients in turn (a Ray worker) or one (a hospital). Nothing here depends on the
+order of calls: every entry can be rebuilt from the shard and the messages.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from shoal.clients.training.stacked import StackedTrainer
     from shoal.clients.training.trainer import Trainer
 
-_MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and copies in flight, in models' sizes
-_CONTRIBUTIONS = 16  # clients of whom the words are kept between questions about statistics
+_MODELS_A_CLIENT = 8  # weights, gradients, optimizer state and temporary copies, in model sizes
+_CONTRIBUTIONS = 16  # clients whose words are kept between passes of statistics
 _CACHE_BYTES = 1 << 30  # encoded rows kept by a process; more are encoded again when needed
 
 
@@ -57,7 +57,7 @@ class ClientRuntime:
     """The data, encoder and trainer that one process works with.
 
     Attributes:
-        adversary: plays the malicious clients; `None` wherever real sites stand behind the data.
+        adversary: plays the malicious clients; `None` for real sites.
     """
 
     adversary: Adversary | None = None
@@ -69,12 +69,11 @@ class ClientRuntime:
         source: Source = "seeded",
         account: Account | None = None,
     ) -> None:
-        """Prepare; nothing is loaded yet.
+        """Prepare; loads no data yet.
 
-        Args:
-            scenario, population: of the run; source: of noise and of what it depends on.
-            account: of the one client of this process, whose noise never comes again; `None` in a
-                simulation, where a round that is done again is the same again.
+        scenario, population: of the run; source: of noise and of what depends on it.
+            account: of the single client of this process, whose noise is never repeated; `None` in a
+                simulation, where a repeated round is identical.
         """
         self.scenario = scenario
         self.source = source
@@ -86,7 +85,7 @@ class ClientRuntime:
         self._stacked: StackedTrainer | None = None
         self._private: PrivateTrainer | None = None
         self._weight_spec: WeightSpec | None = None
-        self._initial: list[NDArray[Any]] = []  # all weights of the model, as the seed makes them
+        self._initial: list[NDArray[Any]] = []  # all weights of the model, as initialised by the seed
         self._frozen_hash: bytes | None = None
         self._received: dict[bytes, list[NDArray[Any]]] = {}  # frozen weights by their hash
         self._spec_json = ""
@@ -105,7 +104,7 @@ class ClientRuntime:
         return split_indices(shard.labels, self.scenario.data, self.scenario.seed, client)
 
     def use_preprocessing(self, spec_json: str) -> None:
-        """Take the preprocessing that the server fitted; a new one drops what was encoded before."""
+        """Use the preprocessing that the server fitted; a new one drops all encoded rows."""
         if spec_json != self._spec_json:
             self._encoder = Encoder(PreprocessingSpec.from_json(spec_json))
             self._trainer = self._stacked = self._private = self._weight_spec = None
@@ -118,18 +117,16 @@ class ClientRuntime:
     def encoder(self) -> Encoder:
         """The encoder of the preprocessing in use."""
         if self._encoder is None:
-            raise RuntimeError("use_preprocessing comes first")
+            raise RuntimeError("use_preprocessing must be called first")
         return self._encoder
 
     def rows(self, client: int) -> dict[Split, Rows]:
-        """Return a client's encoded rows, from the cache where they are there."""
+        """Return a client's encoded rows, from the cache if present."""
         if client not in self._cache:
             with span("load"):
                 shard = self.population.shard(client)
                 indices = self._splits(client, shard)
-            with span(
-                "preprocess"
-            ):  # the whole shard at once, and then divided, is one pass instead of three
+            with span("preprocess"):  # encoding the whole shard before splitting is one pass instead of three
                 x = self.encoder.encode(shard.columns)
                 encoded = {name: Rows(x[rows], shard.labels[rows]) for name, rows in indices.items()}
             self._cache[client] = encoded
@@ -141,7 +138,7 @@ class ClientRuntime:
         return found
 
     def training_rows(self, origin: Origin) -> Rows:
-        """Return the rows that a client trains on in a round: its own, or what an attack makes of them."""
+        """Return the rows that a client trains on in a round: its own, or as altered by an attack."""
         rows = self.rows(origin.client)["train"]
         if self.adversary is None:
             return rows
@@ -149,14 +146,14 @@ class ClientRuntime:
 
     @property
     def trainer(self) -> Trainer:
-        """The trainer, with the model built and compiled on first use."""
+        """The trainer; builds and compiles the model on first use."""
         if self._trainer is None:
             self._trainer = self._make_trainer()
         return self._trainer
 
     @property
     def weight_spec(self) -> WeightSpec:
-        """Which of the model's weights travel, are personal, or never change."""
+        """Which of the model's weights are sent, personal, or frozen."""
         if self._weight_spec is None:
             self._trainer = self._make_trainer()
         if self._weight_spec is None:
@@ -164,9 +161,9 @@ class ClientRuntime:
         return self._weight_spec
 
     def adopt_model(self, other: ClientRuntime) -> None:
-        """Take the compiled model of another runtime of the same model, if its initial weights do not matter.
+        """Take over the compiled model of another runtime, if its initial weights do not matter.
 
-        They do where weights are frozen or personal: then only a runtime of the same seed has the same.
+        They matter where weights are frozen or personal: these are equal only in runtimes with the same seed.
         """
         spec = other._weight_spec
         if spec is None or (other.scenario.seed != self.scenario.seed and (spec.frozen or spec.personal)):
@@ -175,40 +172,40 @@ class ClientRuntime:
         self._weight_spec, self._initial, self._frozen_hash = spec, other._initial, other._frozen_hash
 
     def weights(self, request: ModelRequest) -> list[NDArray[Any]]:
-        """Return all weights of the model that a request sends: shared ones are the server's.
+        """Return all weights of the model for a request; shared ones come from the server.
 
-        Personal ones are as the seed makes them. Frozen ones are this process' own where they have the hash
-        that the request names, or else those that were sent for it.
+        Personal weights are as the seed initialises them. Frozen weights are this process's own if they have
+        the hash in the request, and otherwise those that the server sent for it.
 
         Raises:
-            MessageError: the shared weights are shaped otherwise than this client's model.
-            FrozenWeightsError: there are no frozen weights of that hash here yet.
+            MessageError: the shared weights do not have the shapes of this client's model.
+            FrozenWeightsError: no frozen weights with that hash have been received yet.
         """
         spec, shared = self.weight_spec, record_to_weights(request.weights)
         own = spec.take_shared(self._initial)
         if [(w.shape, w.dtype) for w in shared] != [(w.shape, w.dtype) for w in own]:
-            raise MessageError("the weights in the request are not shaped as this client's model")
+            raise MessageError("the weights in the request do not have the shapes of this client's model")
         return replaced(spec.with_shared(self._initial, shared), spec.frozen, self._frozen(request))
 
     def full_weights(self, shared: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return all weights of the model: the given shared ones, others as the seed makes them."""
+        """Return all weights of the model: the given shared ones, the others as initialised by the seed."""
         return self.weight_spec.with_shared(self._initial, shared)
 
     def _frozen(self, request: ModelRequest) -> list[NDArray[Any]]:
-        spec, asked = self.weight_spec, request.frozen_hash
+        spec, wanted_hash = self.weight_spec, request.frozen_hash
         own = [self._initial[k] for k in spec.frozen]
-        if asked == self._frozen_hash:
+        if wanted_hash == self._frozen_hash:
             return own
-        if asked is None or not own:
+        if wanted_hash is None or not own:
             raise MessageError("the request and this client disagree on which weights are frozen")
         if request.frozen is not None:
             sent = record_to_weights(request.frozen)
-            if content_hash(sent) != asked or [w.shape for w in sent] != [w.shape for w in own]:
-                raise MessageError("the frozen weights in the request are not those of its hash")
-            self._received = {asked: [np.array(w) for w in sent]}
-        if asked not in self._received:
-            raise FrozenWeightsError("this client has no frozen weights of the hash that the request names")
-        return self._received[asked]
+            if content_hash(sent) != wanted_hash or [w.shape for w in sent] != [w.shape for w in own]:
+                raise MessageError("the frozen weights in the request do not match its hash")
+            self._received = {wanted_hash: [np.array(w) for w in sent]}
+        if wanted_hash not in self._received:
+            raise FrozenWeightsError("this client has no frozen weights with the hash in the request")
+        return self._received[wanted_hash]
 
     @property
     def stacked(self) -> StackedTrainer:
@@ -231,11 +228,11 @@ class ClientRuntime:
 
     @property
     def traces(self) -> int:
-        """Graphs that this process has made: more than one a model and phase would be a waste of seconds."""
+        """Graphs that this process has traced: more than one per model and phase would waste seconds."""
         return sum(t.traces for t in (self._trainer, self._stacked, self._private) if t is not None)
 
     def contribution(self, client: int) -> Contribution:
-        """Return what a client adds to sums of statistics; texts are cut into words once for all passes."""
+        """Return a client's part of sums of statistics; texts are split into words once for all passes."""
         if client not in self._contributions:
             self._contributions[client] = Contribution(self.raw(client)["train"], self.statistics_plan)
         self._contributions.move_to_end(client)
@@ -244,26 +241,26 @@ class ClientRuntime:
         return self._contributions[client]
 
     def record_plan(self, rows: int) -> RecordPlan:
-        """Return how a client with so many training rows keeps the promise to each of them."""
+        """Return the plan of record-level privacy for a client with this many training rows."""
         before = self._statistics_charges
         return record_plan(self.scenario.privacy, self.scenario.training, rows, before)
 
     @property
     def client_plan(self) -> ClientPrivacyPlan:
-        """How the promise to whole clients is kept, by this client's own scenario."""
+        """The plan of client-level privacy, from this client's own scenario."""
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
 
     def charge(self, number: int) -> int:
-        """Charge a round of training to the client; return for how many its rows have been used, with it."""
+        """Charge a round of training to the client; return its number of charged rounds with this one."""
         return number if self.account is None else self.account.charge(number)
 
     def charged(self, number: int) -> int:
-        """Return for how many rounds a client's rows have been used, in round `number`."""
+        """Return the number of rounds that a client has been charged for, up to round `number`."""
         return number if self.account is None else self.account.rounds
 
     @cached_property
     def statistics_plan(self) -> SumsPlan:
-        """How statistics are told as sums, by this client's own scenario."""
+        """The plan for sending statistics as sums, from this client's own scenario."""
         return SumsPlan.of(self.schema, self.scenario)
 
     @property
@@ -277,7 +274,7 @@ class ClientRuntime:
 
     @span("build")
     def _make_trainer(self) -> Trainer:
-        # TensorFlow takes seconds to import: only a client that trains pays for it.
+        # TensorFlow takes seconds to import: only clients that train should pay for it.
         load_keras()
         from shoal.clients.training.trainer import Trainer
         from shoal.common.models import build, compile_model

@@ -1,4 +1,4 @@
-"""How a client divides its rows into training, validation and test."""
+"""Splits a client's rows into training, validation and test rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from shoal.common.seeds import generator
 def split_indices(
     labels: NDArray[Any], config: DataConfig, seed: int, client: int
 ) -> dict[Split, NDArray[np.int64]]:
-    """Divide a client's rows, stratified by label and seeded.
+    """Split a client's rows, stratified by label and seeded.
 
-    Rows are put in label order (random among equals) and every 1/fraction-th is held out, from a
-    random start. So each class, or each range of a regression target, is held out in proportion to
-    within one row, and the number of held-out rows is the fraction of all to within one row.
+    Rows are sorted by label (random among equals) and every 1/fraction-th is held out, from a random start.
+    So each class, or each range of a regression target, is held out in proportion to within one row, and the
+    number of held-out rows is that fraction of all rows to within one row.
 
     Args:
         labels: class indices or regression targets, (rows,).
@@ -32,7 +32,7 @@ def split_indices(
         split → row indices in ascending order; disjoint, together all rows.
 
     Raises:
-        EmptyClientError: if nothing would be left to train on, or to test on.
+        EmptyClientError: if no rows would be left for training, or for testing.
     """
     rng = generator(seed, "split", client=client)
     rows = len(labels)
@@ -49,14 +49,14 @@ def split_indices(
     for name in ("train", "test"):
         if not len(splits[name]):
             raise EmptyClientError(
-                f"client {client} holds {rows} rows, which leaves none to {name}",
-                hint="raise partition.min_rows to leave out such clients, or use fewer clients",
+                f"client {client} holds {rows} rows, which leaves none for {name}",
+                hint="raise partition.min_rows to exclude such clients, or use fewer clients",
             )
     return splits
 
 
 def split(shard: Shard, config: DataConfig, seed: int, client: int) -> dict[Split, Shard]:
-    """Divide a client's shard as `split_indices` says."""
+    """Split a client's shard as `split_indices` does."""
     indices = split_indices(shard.labels, config, seed, client)
     return {name: shard.take(rows) for name, rows in indices.items()}
 

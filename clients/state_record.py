@@ -1,4 +1,4 @@
-"""A client's state as a record of its `Context.state`, in which Flower's own deployment keeps it."""
+"""A client's state as a record of its `Context.state`, where Flower's deployment keeps it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shoal.common.messages.names import CLIENT_STATE
 
 
 def record_of(states: StateBatch, row: int) -> ArrayRecord:
-    """Return one client's state as a record of arrays; `row`: its place in the batch."""
+    """Return one client's state as a record of arrays; `row`: its row in the batch."""
     record = ArrayRecord()
     for name, values in states.arrays.items():
         record[name] = NumpyArray(values[row])
@@ -19,7 +19,7 @@ def record_of(states: StateBatch, row: int) -> ArrayRecord:
 
 
 def batch_of(client: int, state: RecordDict) -> StateBatch | None:
-    """Return the state that a client's `Context.state` holds; `None` if there is none."""
+    """Return the state stored in a client's `Context.state`; `None` if there is none."""
     record = state.get(CLIENT_STATE)
     if not isinstance(record, ArrayRecord):
         return None

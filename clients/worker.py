@@ -1,4 +1,4 @@
-"""What runs a ClientApp: one `Worker`, in this process or as a Ray actor."""
+"""Runs a ClientApp: one `Worker`, in this process or as a Ray actor."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from shoal.common.messages.names import CLIENT_STATE
 AppFactory = Callable[[], ClientApp]
 
 
-class Job(NamedTuple):  # a tuple, because a round pickles one for every client
+class Job(NamedTuple):  # a tuple, because one is pickled for every client of a round
     """One message to one client, without its content, which the jobs of a chunk share.
 
     Attributes:
         node_id: the destination; client: its index, given to the app as "partition-id".
         message_type, group_id: as in the Flower message.
-        state: the client's `Context.state` from its last message; `None` while it has put nothing there. What
-            an algorithm of ours remembers is not in it: that travels as one batch for a chunk.
+        state: the client's `Context.state` after its last message; `None` if it is still empty. Algorithm
+            states are not in it: they are sent as one batch for a chunk.
     """
 
     node_id: int
@@ -46,13 +46,13 @@ class Job(NamedTuple):  # a tuple, because a round pickles one for every client
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What clients answered.
+    """The answer of one client, or of several together.
 
     Attributes:
-        content: the reply, or `None` if there is none; error: why.
-        state: the new `Context.state`; `None` if it has not been touched, or there is no reply.
-        nodes: whose answer it is; several where they were answered for together, with one content.
-        states: what our algorithms remember of these clients from now on; `None` where nothing changed.
+        content: the reply, or `None` if there is none; error: the reason.
+        state: the new `Context.state`; `None` if it is unchanged, or there is no reply.
+        nodes: the clients that it is from; several if one content answers for them together.
+        states: new algorithm states of these clients; `None` if nothing changed.
     """
 
     content: RecordDict | None
@@ -64,14 +64,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What an app is told of the federation it runs in.
+    """What an app knows about the federation it runs in.
 
     Attributes:
         run_id: Flower's id of the run; run_config: the app's own configuration.
         clients: number of clients.
-        show_errors: whether an error reply holds the text of a foreign exception, which may quote
-            data; true only where driver and client are one process.
-        trace: whether a worker keeps the single spans of its time, beside their sums.
+        show_errors: whether an error reply contains the text of a foreign exception, which may quote data;
+            true only if driver and client are one process.
+        trace: whether a worker records single spans of time, in addition to their sums.
     """
 
     run_id: int
@@ -83,12 +83,12 @@ class WorkerContext:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A chunk that a worker in another process is done with.
+    """A chunk completed by a worker in another process.
 
     Attributes:
-        answers: of its clients; seconds: by phase; spans: behind them, if a trace is wanted.
-        ended: when, on the worker's clock.
-        memory: bytes that the worker holds now, 0 where the system does not tell.
+        answers: of its clients; seconds: by phase; spans: the single spans, if traced.
+        ended: end time on the worker's clock.
+        memory: bytes that the worker uses now; 0 if the system does not report it.
     """
 
     answers: Sequence[Answer]
@@ -99,7 +99,7 @@ class Finished:
 
 
 class Worker:
-    """Runs one ClientApp for any client; keeps nothing of a client but what the app itself caches."""
+    """Runs one ClientApp for any client; keeps no client data except what the app itself caches."""
 
     def __init__(self, make_app: AppFactory, federation: WorkerContext) -> None:
         identify_process(federation.run_id)
@@ -108,16 +108,16 @@ class Worker:
 
     @property
     def app(self) -> ClientApp:
-        """The app that answers."""
+        """The app that handles messages."""
         return self._app
 
     def run(self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None = None) -> list[Answer]:
-        """Run the app for all jobs; a client's failure is that client's only.
+        """Run the app for all jobs; a client's failure affects only that client.
 
         Args:
             content: the content that all jobs' messages share.
-            jobs: which clients, and what kind of message.
-            states: of those clients of which an algorithm of ours remembers something.
+            jobs: clients and message types.
+            states: of those clients that have an algorithm state.
         """
         together = self._run_together(content, jobs, states)
         return together or [self._run_one(content, job, states) for job in jobs]
@@ -125,7 +125,7 @@ class Worker:
     def run_measured(
         self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None = None
     ) -> Finished:
-        """Run as `run` does, and measure what it took."""
+        """Run as `run` does, and measure time and memory."""
         profiling.keep_spans(self._federation.trace)
         profiling.take()
         answers = self.run(content, jobs, states)
@@ -135,7 +135,7 @@ class Worker:
     def _run_together(
         self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None
     ) -> list[Answer] | None:
-        """Let an app that can answer for several clients at once do so, where nothing else is asked."""
+        """Let an app that can answer for several clients at once do so, if the jobs allow it."""
         many = getattr(self._app, "many", None)
         if many is None or any(job.state for job in jobs) or len({job.message_type for job in jobs}) > 1:
             return None
@@ -158,7 +158,7 @@ class Worker:
         ]
 
     def _run_one(self, content: RecordDict, job: Job, states: StateBatch | None) -> Answer:
-        # Each client gets its own containers over the shared arrays: a mod may replace records.
+        # Each client gets its own containers for the shared arrays: a mod may replace records.
         own = RecordDict({name: copy.copy(record) for name, record in content.items()})
         message = Message(own, job.node_id, job.message_type, group_id=job.group_id)
         number_message(message)
@@ -182,7 +182,7 @@ class Worker:
         return Answer(reply.content, "", kept, [job.node_id], remembered)
 
     def _reason(self, error: Exception) -> str:
-        """Say what failed and where. Foreign exceptions may quote data: only their type leaves."""
+        """Return what failed and where. Foreign exceptions may quote data: only their type is sent."""
         name = type(error).__name__
         if isinstance(error, ShoalError) or self._federation.show_errors:
             if not isinstance(error, ShoalError):
@@ -194,8 +194,8 @@ class Worker:
 
 
 def _with_state(state: RecordDict, client: int, states: StateBatch | None) -> RecordDict:
-    """Return a client's `Context.state` with what an algorithm of ours remembers of it."""
+    """Return a client's `Context.state`, including its algorithm state."""
     if states is None or client not in states.clients:
         return state
-    row = int(np.searchsorted(states.clients, client))  # they are ascending
+    row = int(np.searchsorted(states.clients, client))  # clients are ascending
     return RecordDict({**state, CLIENT_STATE: record_of(states, row)})

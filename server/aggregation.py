@@ -1,8 +1,8 @@
-"""What becomes of the sum of clients' updates before the strategy sees it.
+"""Turns the sum of clients' updates into the reply that the strategy sees.
 
-A strategy that takes the mean of updates sees one reply: the start plus that mean, whatever carried the
-updates. With privacy.unit = "client" it is the private mean, so whatever the strategy makes of it costs no
-more privacy. A strategy that looks at single updates sees every reply.
+A strategy that takes the mean of updates sees one reply, the start weights plus that mean, whatever the
+transport. With privacy.unit = "client" it is the private mean, so whatever the strategy does with it costs
+no further privacy. A strategy that needs single updates sees every reply.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from shoal.common.sites import FIRST_NODE_ID
 from shoal.common.weights import weights_to_record
 from shoal.server.update_sum import UpdateSum
 
-_CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value that its paper uses throughout
+_CLIP_RATE: Final = 0.2  # learning rate of adaptive clipping; the value used throughout its paper
 
 
 class Aggregation(Protocol):
-    """Turns a sum of updates into what the strategy sees."""
+    """Turns a sum of updates into the reply that the strategy sees."""
 
     def clip_norm(self) -> float | None:
-        """Return what clients are asked to clip to; `None` for what their scenario says."""
+        """Return the norm that clients shall clip to; `None` to use the scenario's."""
         ...
 
-    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
-        """Add the server's noise to a sum in clear; `number`: of the dispatch."""
+    def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
+        """Add the server's noise to a sum in the clear; `dispatch`: number that keys the noise."""
         ...
 
     def noise(self) -> SumNoise:
-        """Return the noise that a secure sum must have when the server gets it."""
+        """Return the noise that a secure sum must contain on arrival at the server."""
         ...
 
     def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
-        """Return the reply that the strategy sees, of a sum with its noise."""
+        """Return the reply that the strategy sees, from a sum that contains its noise."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint has to hold."""
+        """Return the state to store in a checkpoint."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` returned."""
+        """Restore what `state` returned."""
         ...
 
 
@@ -66,11 +66,11 @@ class PlainAggregation:
     """The weighted mean."""
 
     def clip_norm(self) -> float | None:
-        """Nothing."""
+        """Return `None`: the scenario's norm holds."""
         return None
 
-    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
-        """Return the sum as it is."""
+    def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
+        """Return the sum unchanged."""
         return total
 
     def noise(self) -> SumNoise:
@@ -81,14 +81,14 @@ class PlainAggregation:
         """Return the start plus the weighted mean.
 
         Raises:
-            TrainingError: the weights of all clients together are not positive.
+            TrainingError: the clients' weights sum to zero or less.
         """
         if total.weight <= 0:
-            raise TrainingError("the clients' weights add up to nothing, so their updates have no mean")
+            raise TrainingError("the clients' weights sum to zero, so their updates have no mean")
         return _as_reply(_moved(start, total.updates, total.weight), total)
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -96,23 +96,23 @@ class PlainAggregation:
 
 
 class PrivateMean:
-    """Central differential privacy: a clipped sum with noise, over a number that is known beforehand.
+    """Central differential privacy: a clipped sum with noise, divided by a constant fixed in advance.
 
-    Each update is cut to L2 norm C at the client and weighs w in [0, 1]. The server releases
-    (Σ w u + N(0, (z C)² I)) / cohort, cohort being the expected number of clients. One client more or less
-    changes the sum by at most C, and the denominator not at all, whatever the clients' sizes and however
-    many failed to answer: "fixed-denominator estimator", McMahan, Ramage, Talwar, Zhang: Learning
+    Each update is clipped to L2 norm C at the client and has a weight w in [0, 1]. The server releases
+    (Σ w u + N(0, (z C)² I)) / cohort, where cohort is the expected number of clients. Adding or removing one
+    client changes the sum by at most C, and the denominator not at all, whatever the clients' sizes and
+    however many failed to answer: "fixed-denominator estimator", McMahan, Ramage, Talwar, Zhang: Learning
     Differentially Private Recurrent Language Models, ICLR 2018, section 3.
 
-    With adaptive clipping C follows a quantile of the norms by a noisy count of the updates within C:
+    With adaptive clipping, C tracks a quantile of the norms, from a noisy count of the updates within C:
     Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021.
 
-    Deviations: weights are rows / full_weight_rows up to 1, or 1 for all; the sum of weights is not
-    estimated, so with unequal clients a step is shorter by their mean weight.
+    Deviations: weights are rows / full_weight_rows, at most 1, or 1 for all; the sum of weights is not
+    estimated, so with unequal clients a step is smaller by the factor of their mean weight.
     """
 
     def __init__(self, scenario: Scenario, plan: ClientPrivacyPlan, clients: int, source: Source) -> None:
-        """Prepare for a run.
+        """Set the clipping norm and the noise of a run.
 
         Args:
             scenario, plan: of the run; clients: in the federation; source: of the noise.
@@ -128,12 +128,12 @@ class PrivateMean:
             self._noise, self._count_noise = split.update, split.count
 
     def clip_norm(self) -> float | None:
-        """Return the round's clipping norm."""
+        """Return the clipping norm of the round."""
         return self._clip_norm
 
-    def noised(self, number: int, total: UpdateSum) -> UpdateSum:
-        """Add Gaussian noise to every number of the sum, and to the count of updates within the norm."""
-        draws = randomness(self._source, self._seed, "server-noise", dispatch=number)
+    def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
+        """Add Gaussian noise to every value of the sum, and to the count of updates within the norm."""
+        draws = randomness(self._source, self._seed, "server-noise", dispatch=dispatch)
         stddev = self.noise().update
         noisy = [
             with_noise(update.reshape(-1), stddev, draws).reshape(update.shape) for update in total.updates
@@ -142,11 +142,11 @@ class PrivateMean:
         return replace(total, updates=noisy, within=within)
 
     def noise(self) -> SumNoise:
-        """Return the noise of a sum; a secure sum has it from the clients, in shares."""
+        """Return the noise of a sum; in a secure sum, the clients add it in shares."""
         return SumNoise(self._noise * self._clip_norm * SLACK, self._count_noise)
 
     def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
-        """Return the start plus the noisy sum over the cohort; the clipping norm may move."""
+        """Return the start plus the noisy sum over the cohort; adapts the clipping norm."""
         moved = _moved(start, total.updates, self._cohort)
         if self._privacy.clipping == "adaptive":
             self._adapt(total.within)
@@ -162,14 +162,14 @@ class PrivateMean:
         return {"clip_norm": self._clip_norm}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take the clipping norm."""
+        """Restore the clipping norm."""
         self._clip_norm = float(state["clip_norm"])
 
 
 def make_aggregation(
     scenario: Scenario, plan: ClientPrivacyPlan | None, clients: int, source: Source
 ) -> Aggregation:
-    """Return what stands between replies and the strategy.
+    """Return the aggregation of a scenario.
 
     Args:
         scenario: of the run; plan: for units "client" and "local"; clients: in the federation.
@@ -181,7 +181,7 @@ def make_aggregation(
 
 
 def _moved(start: ArrayRecord, updates: Sequence[NDArray[np.float64]], divisor: float) -> list[NDArray[Any]]:
-    """Return the start plus updates / divisor; integers have no update to speak of and stay."""
+    """Return the start plus updates / divisor; integer weights have no meaningful update and stay."""
     before = [view(array) for array in start.values()]
     return [
         (w + u / divisor).astype(w.dtype) if np.issubdtype(w.dtype, np.floating) else w
@@ -190,7 +190,7 @@ def _moved(start: ArrayRecord, updates: Sequence[NDArray[np.float64]], divisor: 
 
 
 def _as_reply(weights: Sequence[NDArray[Any]], total: UpdateSum) -> Message:
-    """Return a reply as a client would have sent it that holds what all did."""
+    """Return the weights as one reply, with the totals of all clients."""
     asked = Message(RecordDict(), FIRST_NODE_ID, table.TRAIN.name)
     number_message(asked)
     numbers = {EXAMPLES: max(total.examples, 1.0), TRAIN_LOSS: total.loss}

@@ -1,4 +1,4 @@
-"""The Flower `ServerApp`: preprocessing statistics, the initial model, rounds, the final test.
+"""The Flower `ServerApp`: preprocessing, the initial model, rounds, the final test.
 
 The same app runs over any Grid: in process, on Ray workers, or over a network.
 """
@@ -45,30 +45,30 @@ from shoal.server.update_sum import UpdateReader
 
 
 class KeepsClientStates(Protocol):
-    """Where clients' states are kept for them: a checkpoint refers to a moment of it."""
+    """A store of client states on the clients' behalf; checkpoints refer to a moment in its history."""
 
     def mark(self) -> Mapping[str, Any]:
-        """Make all states durable; return what `restore` takes to come back to them, for a checkpoint."""
+        """Make all states durable; return a reference for `restore`, to be stored in a checkpoint."""
         ...
 
     def restore(self, mark: Mapping[str, Any]) -> None:
-        """Go back to the states of a mark."""
+        """Return to the states of a mark."""
         ...
 
     def release(self, mark: Mapping[str, Any]) -> None:
-        """Say that marks before this one will not be restored."""
+        """Allow the states of earlier marks to be discarded."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """What the server knows of the federation before it asks anything.
+    """What the server knows about the federation before its first request.
 
     Attributes:
-        scenario: the configuration; schema: what a row looks like.
+        scenario: the configuration; schema: the columns of a row.
         sites: the clients.
-        pooled_node: node that answers `train.pooled`, in a simulation that compares; else `None`.
-        source: of noise and cohorts: "system" where clients are elsewhere, so that nobody can foretell them.
+        pooled_node: node that answers `train.pooled`, in a simulation with `--compare`; else `None`.
+        source: of noise and cohorts; "system" where clients are real, so that nobody can predict them.
     """
 
     scenario: Scenario
@@ -80,11 +80,11 @@ class Federation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
-        start: what its rounds started from; progress: where they ended; sites: the final test.
-        privacy: what is guaranteed, `None` if nothing is.
+        start: what training started from; progress: the final state of the loop; sites: the final test.
+        privacy: the guarantee; `None` without one.
     """
 
     start: RunStart
@@ -94,22 +94,22 @@ class Outcome:
 
     @property
     def fitted(self) -> FittedPreprocessing:
-        """The preprocessing."""
+        """The fitted preprocessing."""
         return self.start.fitted
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is given what while the server works.
+    """Callbacks of the server.
 
     Attributes:
-        observers: get every round, message and final test.
-        on_fitted: gets the preprocessing, before the first round.
-        on_execution_mode: gets the mode in which clients train, where the scenario leaves it to measurement.
-        checkpoints: take the state after rounds, and give it back; `None` for none.
+        observers: receive every round, message and final test.
+        on_fitted: called with the preprocessing, before the first round.
+        on_execution_mode: called with the execution mode, where the scenario leaves it to autotune.
+        checkpoints: store the state after rounds, for resuming; `None` for none.
         ledger: file of the privacy ledger; `None` keeps it in memory.
-        stop: asked after each round whether the run shall end there; is given whether more would follow.
-        enough: asked after each round whether it was the last one that is wanted; the run then ends as if
+        stop: called after each round with whether more rounds follow; returns whether to interrupt the run.
+        enough: called after each round; returns whether it was the last one wanted. The run then ends as if
             patience had run out, with the final test and the models.
     """
 
@@ -132,12 +132,11 @@ def make_server_app(
     """Return the ServerApp of a run.
 
     Args:
-        federation: who takes part; hooks: who is given what.
-        deliver: is given the outcome.
-        contexts: node id → `Context.state`, where the Grid keeps it for the clients: it is part of a
-            checkpoint.
-        states: where the Grid keeps what algorithms remember of clients; `None` where they keep it
-            themselves.
+        federation: the clients and the scenario; hooks: callbacks.
+        deliver: called with the outcome.
+        contexts: node id → `Context.state`, where the Grid keeps it for the clients; part of a checkpoint.
+        states: the store of algorithm states, where the Grid keeps them for the clients; `None` where clients
+            keep their own.
     """
     app = ServerApp()
 
@@ -150,7 +149,7 @@ def make_server_app(
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What has a state of its own between rounds."""
+    """The parts that have state between rounds."""
 
     strategy: Strategy
     aggregation: Aggregation
@@ -173,7 +172,7 @@ class _Server:
         self.grid = grid
         self.contexts = contexts
         self.states = states
-        self.marks: deque[Mapping[str, Any]] = deque(maxlen=KEPT)  # of the checkpoints that are kept
+        self.marks: deque[Mapping[str, Any]] = deque(maxlen=KEPT)  # of the checkpoints kept
 
     def run(self) -> Outcome:
         federation, plan = self.federation, self.plan()
@@ -211,7 +210,7 @@ class _Server:
         return Outcome(start, progress, tested, guarantee)
 
     def plan(self) -> ClientPrivacyPlan | None:
-        """Return how clients' privacy is kept; `None` where nothing is guaranteed to whole clients."""
+        """Return the plan of client-level privacy; `None` where whole clients have no guarantee."""
         if not mechanism_of(self.scenario.privacy).whole_clients:
             return None
         charges = protection(self.federation.schema, self.scenario).charges
@@ -233,7 +232,7 @@ class _Server:
         )
 
     def prepare(self) -> RunStart:
-        """Do what comes before the first round."""
+        """Do all work before the first round."""
         return StartMaker(
             self.grid,
             self.sites,
@@ -252,12 +251,12 @@ class _Server:
         left_out = left_out_of(strategy)
         if left_out:
             self.say(
-                f"checkpoints leave out {', '.join(left_out)} of {self.scenario.strategy.name}; if these "
-                "change from round to round, give it state_dict() and load_state_dict()"
+                f"checkpoints omit {', '.join(left_out)} of {self.scenario.strategy.name}; if these "
+                "change between rounds, give the strategy state_dict() and load_state_dict()"
             )
 
     def checkpoint(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-        """Return the newest checkpoint; `None` where there is none."""
+        """Return the newest checkpoint; `None` if there is none."""
         checkpoints = self.hooks.checkpoints
         found = None if checkpoints is None else checkpoints.load()
         if checkpoints is not None and found is not None:
@@ -266,7 +265,7 @@ class _Server:
         return found
 
     def resume(self, parts: _Parts, state: Mapping[str, Any]) -> LoopState:
-        """Return where a checkpoint stands, and give every part what it had there."""
+        """Restore every part from a checkpoint, and return its loop state."""
         restore(parts.strategy, state["strategy"])
         parts.aggregation.restore(state["aggregation"])
         parts.algorithm.restore(state["algorithm"])
@@ -279,7 +278,7 @@ class _Server:
         return progress
 
     def after_round(self, progress: LoopState, parts: _Parts) -> None:
-        """Save a checkpoint where one is due, and leave if asked to."""
+        """Save a checkpoint if one is due, and stop if asked to."""
         checkpoints, every = self.hooks.checkpoints, self.scenario.output.checkpoint_every
         progress.stopped_early = progress.stopped_early or self.hooks.enough()
         over = progress.stopped_early or progress.round == self.scenario.training.rounds
@@ -311,5 +310,5 @@ class _Server:
 
 
 def _without_secrets(state: RecordDict) -> RecordDict:
-    """Return a client's state without an open session: secrets of a lost client shall not reach a disk."""
+    """Return a client's state without an open session: its secrets must not be written to disk."""
     return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})

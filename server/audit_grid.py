@@ -1,4 +1,4 @@
-"""A Grid that logs each message which goes through it, where the transport does not do so itself."""
+"""A Grid that logs each message passing through it, for transports that do not log themselves."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from shoal.server.exchange import POOLED_NAME
 
 
 class AuditGrid(CohortGrid):
-    """Passes everything on, and logs it in between.
+    """Delegates to another Grid, and logs the messages.
 
-    Hashes are of contents as they would be packed for the wire, without compression; a content that many
+    Hashes are of contents as they would be packed for the wire, without compression; a content that several
     clients share is packed once.
     """
 
     def __init__(self, grid: Grid, sites: Sites, log: AuditLog) -> None:
-        """Watch a Grid; `sites` names the clients behind it."""
+        """Wrap a Grid; `sites` names the clients behind it."""
         super().__init__(grid, sites.node_ids)
         self._sites = sites
         self._log = log
@@ -50,7 +50,7 @@ class AuditGrid(CohortGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Fetch the replies that are there, and log them."""
+        """Fetch the replies received so far, and log them."""
         replies = list(self._grid.pull_messages(message_ids))
         for reply in replies:
             self._received(reply, self._rounds.pop(reply.metadata.reply_to_message_id, None))
@@ -58,7 +58,7 @@ class AuditGrid(CohortGrid):
         return replies
 
     def _sent(self, messages: list[Message]) -> None:
-        contents = {id(message.content): message.content for message in messages}  # mostly one for all
+        contents = {id(message.content): message.content for message in messages}  # usually one for all
         headers = {key: pack(content).header for key, content in contents.items()}
         for message in messages:
             header, meta = headers[id(message.content)], message.metadata

@@ -1,11 +1,11 @@
-"""What a run needs to go on after a round, in files that are there whole or not at all.
+"""Checkpoints: everything a run needs to resume after a round, in files that are complete or absent.
 
 A checkpoint is a zip archive without compression: `checkpoint.json`, and each array as `N.npy`, which
-numpy reads without pickle. zip's own check sums tell a damaged file. It is written beside its name, made
-durable, and renamed, so a process that is killed at any instant leaves the old files or the new one.
+numpy reads without pickle. zip's own checksums detect a damaged file. It is written under a temporary name,
+synced, and renamed, so a process killed at any instant leaves either the old files or the new one.
 
-Generators have no position to save: every draw has a generator of its own, made from seed, purpose, round
-and client (`common/seeds.py`).
+Random generators have no position to save: every draw has its own generator, derived from seed, purpose,
+dispatch and client (`common/seeds.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from shoal.common.journal import make_folder, replacing
 FORMAT: Final = 2
 KEPT: Final = 2  # the newest, and one more in case it is damaged
 _START: Final = "start.zip"
-# What may differ between a run and its going on: where it runs, not what it computes.
+# Keys that may differ between a run and its resumption: they decide where it runs, not what it computes.
 _FREE: Final = {
     "resources": (
         "backend",
@@ -57,38 +57,38 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: that holds them; made when the first is written.
-        scenario: as resolved; checkpoints of another one are refused.
+        folder: where they are; created when the first is written.
+        scenario: as resolved; checkpoints of another scenario are refused.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
         self._folder = folder
         self._scenario = scenario
-        self.refused: list[str] = []  # files that could not be used, and why
+        self.refused: list[str] = []  # unusable files, and why
 
     def save_start(self, state: Mapping[str, Any]) -> None:
-        """Save what stays the same over all rounds."""
+        """Save what is constant over all rounds."""
         self._write(self._folder / _START, state)
 
     def save(self, number: int, state: Mapping[str, Any]) -> None:
         """Save the state after a round, and remove old ones.
 
         Args:
-            number: the round; state: anything that `encode` takes.
+            number: the round; state: any value that `encode` accepts.
 
         Raises:
-            CheckpointError: it cannot be written; what was there before stays.
+            CheckpointError: it cannot be written; earlier files are unchanged.
         """
         self._write(self._folder / f"round-{number:06}.zip", state)
-        # The second: half files of a process that was killed while it wrote.
+        # The second pattern: partial files of a process that was killed while writing.
         for path in (*self._rounds()[KEPT:], *self._folder.glob(".*.part")):
             path.unlink(missing_ok=True)
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-        """Return what `save_start` saved, and the newest round that can be used; `None` if none was saved.
+        """Return what `save_start` saved, and the newest usable round; `None` if nothing was saved.
 
         Raises:
-            CheckpointError: there are checkpoints, and none can be used.
+            CheckpointError: there are checkpoints, but none is usable.
         """
         rounds = self._rounds()
         if not rounds:
@@ -98,13 +98,13 @@ class Checkpoints:
             found = self._try(path)
             if start is not None and found is not None:
                 return start, found
-        raise CheckpointError("no checkpoint can be used:\n  " + "\n  ".join(self.refused))
+        raise CheckpointError("no usable checkpoint:\n  " + "\n  ".join(self.refused))
 
     def _rounds(self) -> list[Path]:
         return sorted(self._folder.glob("round-*.zip"), reverse=True)
 
     def _try(self, path: Path) -> Mapping[str, Any] | None:
-        """Read a checkpoint; `None`, with the reason in `refused`, if it cannot be used."""
+        """Read a checkpoint; `None`, with the reason in `refused`, if it is unusable."""
         try:
             content = _read(path)
         except CheckpointError as error:
@@ -112,7 +112,9 @@ class Checkpoints:
             return None
         changed = _changed_keys(content["config"], dump_toml(self._scenario))
         if changed:
-            self.refused.append(f"{path}: it is of another config: {', '.join(changed)} differ")
+            self.refused.append(
+                f"{path}: it belongs to another config; these keys differ: {', '.join(changed)}"
+            )
             return None
         state: Mapping[str, Any] = content["state"]
         return state
@@ -131,19 +133,19 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(
                 f"cannot write the checkpoint {path}: {error.strerror or error}",
-                hint="make room or mend the folder, then go on with `shoal resume`; what was saved is kept",
+                hint="free disk space or fix the folder, then run `shoal resume`; checkpoints are kept",
             ) from error
 
 
 @dataclass(slots=True)
 class _Arrays:
-    """Arrays that were met, each object once."""
+    """The arrays met so far, each object once."""
 
     found: list[NDArray[Any]] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
 
     def add(self, array: NDArray[Any]) -> int:
-        # Two records may show the same memory: the best weights are often the last ones.
+        # Two records may share memory: the best weights are often the last ones.
         key = array.__array_interface__["data"][0] if array.nbytes else id(array)
         number = self.numbers.get(key)
         if number is None or not _same(self.found[number], array):
@@ -157,15 +159,15 @@ def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def encode(value: Any, arrays: _Arrays) -> Any:
-    """Turn a value into JSON, putting its arrays aside.
+    """Turn a value into JSON, collecting its arrays.
 
-    Takes None, bool, int, float, str, bytes, numpy arrays and numbers, Flower's records, and lists, tuples
+    Accepts None, bool, int, float, str, bytes, numpy arrays and scalars, Flower's records, and lists, tuples
     and mappings of these with keys of type str or int.
 
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(value, np.ndarray | np.generic):  # before float, which numpy's float64 is too
+    if isinstance(value, np.ndarray | np.generic):  # before float: numpy's float64 is one
         if value.dtype.hasobject:
             raise TypeError("an array of Python objects")
         kind = "array" if isinstance(value, np.ndarray) else "number"
@@ -193,7 +195,7 @@ def encode(value: Any, arrays: _Arrays) -> Any:
 
 
 def can_encode(value: Any) -> bool:
-    """Tell whether `encode` takes a value."""
+    """Return whether `encode` accepts a value."""
     try:
         encode(value, _Arrays())
     except TypeError:
@@ -202,10 +204,10 @@ def can_encode(value: Any) -> bool:
 
 
 def decode(value: Any, arrays: Callable[[int], NDArray[Any]]) -> Any:
-    """Return what `encode` was given.
+    """Return the value that `encode` was given.
 
     Args:
-        value: JSON; arrays: number → array.
+        value: JSON; arrays: index → array.
     """
     if isinstance(value, list):
         return [decode(item, arrays) for item in value]
@@ -234,7 +236,7 @@ def decode(value: Any, arrays: Callable[[int], NDArray[Any]]) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint whole.
+    """Read a complete checkpoint.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another format.
@@ -251,7 +253,7 @@ def _read(path: Path) -> dict[str, Any]:
                     arrays[int(name.removesuffix(".npy"))] = np.lib.format.read_array(
                         member, allow_pickle=False
                     )
-                    member.read()  # to its end, where the check sum is compared
+                    member.read()  # to its end, where zip compares the checksum
             state = decode(content["state"], arrays.__getitem__)
     except FileNotFoundError as error:
         raise CheckpointError("it is missing") from error
@@ -261,7 +263,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _changed_keys(before: str, now: str) -> list[str]:
-    """Return the keys that differ between two configs and matter."""
+    """Return the keys that differ between two configs and affect results."""
     old, new = dotted(tomllib.loads(before)), dotted(tomllib.loads(now))
     free = {f"{section}.{key}" for section, keys in _FREE.items() for key in keys}
     return sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))

@@ -1,4 +1,4 @@
-"""The time that a scheduler works by: real, or one that a simulation moves on."""
+"""The scheduler's source of time: the real time, or a simulation's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time; only differences mean anything."""
+    """A source of time; only differences are meaningful."""
 
     def now(self) -> float:
         """Return the time in seconds."""
@@ -15,8 +15,8 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The real time."""
+    """Real time."""
 
     def now(self) -> float:
-        """Return seconds of a clock that never goes back."""
+        """Return seconds of a monotonic clock."""
         return time.monotonic()

@@ -1,8 +1,8 @@
-"""A view of a Grid that holds one round's cohort only.
+"""A view of a Grid that contains only one round's cohort.
 
-Stock strategies list every node several times a round and draw from Python's global generator. The
-round loop draws the cohort itself, by seed, and shows the strategy this view with fraction 1: so the
-draw is reproducible and a population of a million costs a strategy nothing.
+Stock strategies list every node several times a round and sample from Python's global generator. The
+round loop samples the cohort itself, by seed, and gives the strategy this view with fraction 1, so that
+sampling is reproducible and a population of a million costs the strategy nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shoal.common.flower_shim import Run
 
 
 class CohortGrid(Grid):
-    """Delegates everything to another Grid, except which nodes there are."""
+    """Delegates everything to another Grid, except the list of nodes."""
 
     def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
         self._grid = grid
@@ -43,7 +43,7 @@ class CohortGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Create a message; kept because Flower's interface has it."""
+        """Create a message; part of Flower's interface."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -51,7 +51,7 @@ class CohortGrid(Grid):
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch the replies that are there."""
+        """Fetch the replies received so far."""
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(

@@ -1,4 +1,4 @@
-"""One exchange with clients: send, wait, put replies in order, refuse what cannot be used."""
+"""One exchange with clients: send, wait, order the replies, reject unusable ones."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from shoal.common.messages.table import message_type
 from shoal.common.record_size import content_bytes, record_bytes
 from shoal.common.sites import Sites
 
-_MOST_REASONS = 5  # failures that an error text lists
-POOLED_NAME = "(pooled)"  # the simulation's client that holds everybody's rows
+_MOST_REASONS = 5  # failures listed in an error text
+POOLED_NAME = "(pooled)"  # the simulated client that holds all clients' rows
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came back from one phase.
+    """The replies to one phase.
 
     Attributes:
-        replies: of the clients that answered, by ascending node id, errors included. One may stand for
-            several clients of one process: their mean by examples.
-        rows: one for each client that was asked, in the same order.
-        bytes_moved: payload of all replies, one that stands for several clients counted once.
+        replies: ordered by ascending node id, errors included. One may stand for several clients of one
+            process: their mean by examples.
+        rows: one for each client that was sent a message, in the same order.
+        bytes_moved: payload of all replies; one that stands for several clients counts once.
     """
 
     replies: Sequence[Message]
@@ -47,16 +47,16 @@ class Exchange:
 
     @property
     def answered(self) -> int:
-        """Number of clients without an error."""
+        """Number of clients that replied without an error."""
         return sum(not row.error for row in self.rows)
 
     def is_enough(self, min_success: float) -> bool:
-        """Tell whether the given share of clients answered, and at least one."""
+        """Return whether the given share of clients replied, and at least one."""
         good = self.answered
         return good > 0 and good >= min_success * len(self.rows)
 
     def merged(self, again: Exchange) -> Exchange:
-        """Return this with what came of asking those without an answer again."""
+        """Return this exchange, with the results of a retry for the clients without a reply."""
         rows = {row.client: row for row in self.rows}
         for row in again.rows:
             before = rows[row.client]
@@ -66,7 +66,7 @@ class Exchange:
         return Exchange(ordered, list(rows.values()), self.bytes_moved + again.bytes_moved)
 
     def joined(self, other: Exchange) -> Exchange:
-        """Return this with another exchange, of other clients or another dispatch, behind it."""
+        """Return this exchange followed by another one, of other clients or another dispatch."""
         moved = self.bytes_moved + other.bytes_moved
         return Exchange([*self.replies, *other.replies], [*self.rows, *other.rows], moved)
 
@@ -96,12 +96,12 @@ def ask_enough(
     say: Callable[[str], None] = lambda text: None,
     usable: Callable[[RecordDict], None] = lambda content: None,
 ) -> Exchange:
-    """Ask as `ask` does, and ask those without an answer again while there are too few.
+    """Ask as `ask` does, and retry clients without a reply while there are too few.
 
     Args:
         grid, sites, messages, phase, round_number, usable: as for `ask`.
-        scenario: says how many have to answer, how often to try again, and how long to wait.
-        what: names the phase in the error; say: is told of each new try.
+        scenario: gives the required share, the number of retries, and the timeout.
+        what: names the phase in the error; say: called with a line of progress for each retry.
 
     Raises:
         TooFewRepliesError, NonFiniteError: as `require_replies` does.
@@ -132,22 +132,22 @@ def ask(
 ) -> Exchange:
     """Send messages and return the replies.
 
-    The order of replies does not depend on who answered first, so neither do the bits of a sum over
-    them. A reply that cannot be used becomes an error reply, which is counted as a failure and never
-    averaged: one that lacks something or holds more than its type allows, an update of other shapes than
-    what was sent, a number that is not finite, an answer for clients that were not asked.
+    The order of replies does not depend on who answered first, so the bits of a sum over them do not either.
+    An unusable reply becomes an error reply, which counts as a failure and is never averaged: one that
+    lacks a field or holds more than its type allows, an update whose shapes do not match the model, a number
+    that is not finite, an answer for clients that were not asked.
 
     Args:
         grid: carries the messages.
         sites: names the clients behind node ids.
-        messages: at most one a node.
-        phase: what they ask for.
+        messages: at most one per node.
+        phase: their phase.
         round_number: the round, 0 before the first.
         timeout_s: seconds to wait for all replies.
-        usable: raises a `ShoalError` for the content of a reply that cannot be used for other reasons.
+        usable: raises a `ShoalError` for the content of a reply that is unusable for other reasons.
     """
     asked = sorted(messages, key=lambda message: message.metadata.dst_node_id)
-    contents = {id(message.content): message.content for message in asked}  # mostly one for all
+    contents = {id(message.content): message.content for message in asked}  # usually one, shared by all
     sizes = {key: content_bytes(content) for key, content in contents.items()}
     down = {m.metadata.dst_node_id: sizes[id(m.content)] for m in asked}
     found = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=timeout_s)}
@@ -158,20 +158,21 @@ def ask(
         if message.metadata.dst_node_id in found
         for r in _refuse_unusable(sites, found[message.metadata.dst_node_id], message, silent, usable)
     ]
-    told = {node: entry for reply in replies for node, entry in _told(sites, reply).items()}
-    nothing = _Told(error="no reply before the deadline")
+    replied = {node: entry for reply in replies for node, entry in _client_replies(sites, reply).items()}
+    nothing = _ClientReply(error="no reply before the deadline")
     rows = [
-        _row(sites, node, told.get(node, nothing), phase, round_number, size) for node, size in down.items()
+        _row(sites, node, replied.get(node, nothing), phase, round_number, size)
+        for node, size in down.items()
     ]
     moved = sum(content_bytes(reply.content) for reply in found.values() if reply.has_content())
     return Exchange(replies, rows, moved)
 
 
 def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
-    """Raise unless the given share of clients answered without an error.
+    """Raise unless the given share of clients replied without an error.
 
     Raises:
-        NonFiniteError: if all failures are numbers that are not finite.
+        NonFiniteError: if all failures are non-finite numbers.
         BudgetError: if all failures are clients whose privacy budget is spent.
         TooFewRepliesError: otherwise, with the first reasons.
     """
@@ -183,7 +184,7 @@ def require_replies(exchange: Exchange, min_success: float, what: str) -> None:
     listed = "\n  ".join([*reasons, f"and {more} more"] if more else reasons)
     text = (
         f"{what}: {exchange.answered} of {asked} clients answered, server.min_success = {min_success:g} "
-        f"wants {math.ceil(min_success * asked)}. Failures:\n  {listed}"
+        f"requires {math.ceil(min_success * asked)}. Failures:\n  {listed}"
     )
     for kind in (NonFiniteError, BudgetError):
         if failed and all(row.error.startswith(kind.__name__) for row in failed):
@@ -198,7 +199,7 @@ def _refuse_unusable(
     silent: AbstractSet[int],
     usable: Callable[[RecordDict], None],
 ) -> list[Message]:
-    """Return a reply, or an error reply for each client behind it if it cannot be used."""
+    """Return a reply, or an error reply for each client behind it if it is unusable."""
     if reply.has_error():
         return [reply]
     nodes = [reply.metadata.src_node_id]
@@ -213,26 +214,26 @@ def _refuse_unusable(
 
 
 def _nodes(sites: Sites, reply: Message, silent: AbstractSet[int]) -> list[int]:
-    """Return the nodes that a reply is of: its sender's, or those of a process that serves several.
+    """Return the nodes that a reply stands for: its sender, or all clients of a process that it answers for.
 
     Args:
         sites: the clients; reply: of one or several of them.
-        silent: nodes that were asked and have sent no reply of their own.
+        silent: nodes that were sent a message and have not replied themselves.
 
     Raises:
-        DisclosureError: the table of clients is malformed, or names one that it cannot speak for.
+        DisclosureError: the table of clients is malformed, or names one that the sender may not answer for.
     """
     sender, table = reply.metadata.src_node_id, reply.content.get(CLIENTS)
     if table is None:
         return [sender]
     clients = table.get("client") if isinstance(table, ConfigRecord) else None
     if not isinstance(clients, list) or not all(isinstance(c, int) and 0 <= c < sites.count for c in clients):
-        raise DisclosureError("the table of clients in a reply has no list of clients")
+        raise DisclosureError("the client table in a reply lists no clients")
     if not all(_is_column(values, len(clients)) for values in table.values()):
-        raise DisclosureError("the table of clients in a reply has no number for each of them")
+        raise DisclosureError("the client table in a reply lacks a number for some client")
     nodes = sites.nodes(cast("list[int]", clients))
     if sender not in nodes or len(set(nodes)) < len(nodes) or not {*nodes} - {sender} <= silent:
-        raise DisclosureError("a reply speaks for clients that were not asked together with its sender")
+        raise DisclosureError("a reply answers for clients that were not asked together with its sender")
     return nodes
 
 
@@ -243,12 +244,12 @@ def _is_column(values: object, rows: int) -> bool:
 
 
 def _check(content: RecordDict, request: Message) -> None:
-    """Refuse a reply that lacks something, or holds what it may not or what cannot be averaged.
+    """Reject a reply that lacks a field, holds a field it may not, or cannot be averaged.
 
-    Clients hold themselves to the same schema; the server does not count on it.
+    Clients enforce the same schema; the server does not rely on it.
 
     Raises:
-        DisclosureError, NonFiniteError: what is wrong with it, without its numbers.
+        DisclosureError, NonFiniteError: what is wrong, without the values.
     """
     kind = message_type(request.metadata.message_type)
     kind.reply.check(kind.name, content)
@@ -262,37 +263,37 @@ def _as_error(reply: Message, node: int, reason: str) -> Message:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What one client told: an error, or numbers and how many bytes it took to send them."""
+class _ClientReply:
+    """One client's part of a reply: an error, or its numbers and the bytes it took to send them."""
 
     error: str = ""
     bytes_up: int = 0
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-def _told(sites: Sites, reply: Message) -> dict[int, _Told]:
-    """Return what each client behind a reply told, by node id."""
+def _client_replies(sites: Sites, reply: Message) -> dict[int, _ClientReply]:
+    """Return each client's part of a reply, by node id."""
     node = reply.metadata.src_node_id
     if reply.has_error():
-        return {node: _Told(error=reply.error.reason or "no reason given")}
+        return {node: _ClientReply(error=reply.error.reason or "no reason given")}
     content = reply.content
     table = content.get(CLIENTS)
     if not isinstance(table, ConfigRecord):
         numbers: dict[str, float] = {}
         for record in content.metric_records.values():
             numbers |= {k: float(v) for k, v in record.items() if not isinstance(v, list)}
-        return {node: _Told("", _bytes_up(content, numbers), numbers)}
+        return {node: _ClientReply("", _bytes_up(content, numbers), numbers)}
     rows = client_rows(table)
-    # What each would have sent: weights of its own, and its row of the table.
+    # What each would have sent: its own update and its row of the table.
     alone = RecordDict({name: record for name, record in content.items() if name != CLIENTS})
     size = _bytes_up(alone, next(iter(rows.values())))
-    return {sites.node(client): _Told("", size, numbers) for client, numbers in rows.items()}
+    return {sites.node(client): _ClientReply("", size, numbers) for client, numbers in rows.items()}
 
 
 def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
-    """Return the payload of a client's reply; where a mean was sent, of the one it would have sent alone.
+    """Return the payload of a client's reply; for a mean, of the reply that it would have sent alone.
 
-    That has its own encoded update in place of the mean, and no number that says how long it is.
+    That reply holds the client's own encoded update instead of the mean, and no `UPDATE_BYTES`.
     """
     size = content_bytes(content)
     if UPDATE_BYTES not in numbers:
@@ -302,9 +303,11 @@ def _bytes_up(content: RecordDict, numbers: Mapping[str, float]) -> int:
     return size - mean - length + int(numbers[UPDATE_BYTES])
 
 
-def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, bytes_down: int) -> ClientRow:
-    client, numbers = sites.client(node), dict(told.numbers)
-    numbers.pop(UPDATE_BYTES, None)  # it is in bytes_up
+def _row(
+    sites: Sites, node: int, reply: _ClientReply, phase: Phase, round_number: int, bytes_down: int
+) -> ClientRow:
+    client, numbers = sites.client(node), dict(reply.numbers)
+    numbers.pop(UPDATE_BYTES, None)  # counted in bytes_up
     return ClientRow(
         round=round_number,
         client=client,
@@ -312,8 +315,8 @@ def _row(sites: Sites, node: int, told: _Told, phase: Phase, round_number: int, 
         phase=phase,
         examples=int(numbers.pop(EXAMPLES, 0)),
         seconds=numbers.pop("seconds", 0.0),
-        bytes_up=told.bytes_up,
+        bytes_up=reply.bytes_up,
         bytes_down=bytes_down,
         metrics=numbers,
-        error=told.error,
+        error=reply.error,
     )

@@ -1,4 +1,4 @@
-"""The final test: the federated model at every client, beside one trained alone and one on pooled rows."""
+"""The final test: the federated model at every client, compared with local and centralised models."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from shoal.server.start import RunStart
 
 @dataclass(frozen=True, slots=True)
 class FinalTest:
-    """Tests at the clients what a run has trained.
+    """Tests the trained models at the clients.
 
     Attributes:
-        grid, sites: reach the clients; scenario: of the run; start: what its rounds started from.
-        pooled_node: node that answers `train.pooled`, in a simulation that compares; else `None`.
-        say: is given each step.
+        grid, sites: reach the clients; scenario: of the run; start: what training started from.
+        pooled_node: node that answers `train.pooled`, in a simulation with `--compare`; else `None`.
+        say: called with a line for each step.
     """
 
     grid: Grid
@@ -45,7 +45,7 @@ class FinalTest:
     say: Callable[[str], None]
 
     def run(self, best: ArrayRecord) -> list[SiteRow]:
-        """Test the best federated model, and the baselines if asked for, at every client."""
+        """Test the best federated model, and the baselines if requested, at every client."""
         size = self.scenario.strategy.evaluate_clients
         clients = [int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")]
         which = "last" if mechanism_of(self.scenario.privacy).guarantees else "best"
@@ -56,7 +56,7 @@ class FinalTest:
         return site_rows(self.sites, clients, self.start.fitted, tests)
 
     def _baselines(self, clients: Sequence[int]) -> dict[Model, Exchange]:
-        """Train each client alone, and all rows pooled where the simulation can, at once."""
+        """Train each client alone, and all rows pooled where the simulation can, in one exchange."""
         training, base = self.scenario.training, self.start.base
         rates = tuple(learning_rate(training, r) for r in range(1, training.rounds + 1))
         request = AloneRequest(
@@ -86,7 +86,7 @@ class FinalTest:
     def _usable(self, content: RecordDict) -> None:
         arrays = content.get(ARRAYS)
         if isinstance(arrays, ArrayRecord) and not same_shapes(arrays, self.start.initial):
-            raise DisclosureError("the arrays in a reply are not shaped as the model's weights")
+            raise DisclosureError("the arrays in a reply do not have the shapes of the model's weights")
 
     def _tested(self, arrays: ArrayRecord, clients: Sequence[int]) -> Exchange:
         base = self.start.base
@@ -108,11 +108,11 @@ class FinalTest:
 def site_rows(
     sites: Sites, clients: Sequence[int], fitted: FittedPreprocessing, tests: Mapping[Model, Exchange]
 ) -> list[SiteRow]:
-    """Return what the final test found at each client, in one pass over what came back.
+    """Return the final test of each client, in one pass over the replies.
 
     Args:
         sites: names the clients; clients: indices, each tested in every exchange.
-        fitted: knows how many rows they have; tests: by model, the federated one among them.
+        fitted: gives the clients' row counts; tests: by model, the federated one among them.
     """
     rows = {model: {row.client: row for row in one.rows} for model, one in tests.items()}
     return [

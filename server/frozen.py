@@ -1,4 +1,4 @@
-"""Sends weights that no training changes to the clients that lack them, and to nobody else.
+"""Sends weights that training never changes to the clients that lack them, and to no other client.
 
 Requests name frozen weights by their hash. A client that has them, mostly because it builds the same model
 from the same seed, answers at once; one that has not says so, and is asked again with the weights in the
@@ -18,7 +18,7 @@ from shoal.server.cohort_grid import CohortGrid
 
 
 class FrozenWeightsGrid(CohortGrid):
-    """A Grid that answers a client's lack of frozen weights with a second request.
+    """A Grid that resends a request with the frozen weights to each client that lacks them.
 
     Args:
         grid: carries the messages; frozen: the weights.
@@ -29,7 +29,7 @@ class FrozenWeightsGrid(CohortGrid):
         self._frozen = frozen
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send messages, once more with frozen weights where they were missing; return the last replies."""
+        """Send messages, again with frozen weights to clients that lack them; return the final replies."""
         asked = {message.metadata.dst_node_id: message for message in messages}
         replies = {
             r.metadata.src_node_id: r for r in self._grid.send_and_receive(asked.values(), timeout=timeout)
@@ -42,7 +42,7 @@ class FrozenWeightsGrid(CohortGrid):
         return [replies[node] for node in sorted(replies)]
 
     def _with_frozen(self, messages: Iterable[Message]) -> list[Message]:
-        """Return the same requests with the weights; messages that share a content still do."""
+        """Return the same requests with the weights; requests that share a content still share it."""
         contents: dict[int, RecordDict] = {}
         found = []
         for message in messages:

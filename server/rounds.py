@@ -1,7 +1,7 @@
-"""The round loop: sends what the scheduler says, aggregates what it says, evaluates, and knows when to stop.
+"""The round loop: dispatches work as the scheduler decides, aggregates, evaluates, and stops when due.
 
-Flower's `Strategy.start` always runs all rounds and keeps all replies to itself; this loop calls the
-same public methods of the strategy one by one, so that every stock strategy runs unmodified.
+Flower's `Strategy.start` always runs all rounds and does not return the replies; this loop calls the
+same public methods of the strategy one at a time, so that every stock strategy runs unmodified.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ OnRound = Callable[[RoundRow, Sequence[ClientRow]], None]
 
 @dataclass(slots=True)
 class LoopState:
-    """Where the loop stands.
+    """The state of the loop between rounds.
 
     Attributes:
         arrays: the shared weights after `round`; best_arrays: those of `best_round`.
-        round: the last one that is done; 0 once the initial weights are evaluated, -1 before.
+        round: the last round completed; 0 once the initial weights are evaluated, -1 before.
         score: the monitored metric at `best_round`, NaN before the first evaluation.
         stale: evaluations since the best one.
         stopped_early: whether patience or the privacy budget ran out.
-        epsilon: spent so far; NaN where nothing is guaranteed.
+        epsilon: spent so far; NaN without a guarantee.
     """
 
     arrays: ArrayRecord
@@ -69,19 +69,20 @@ class LoopState:
 
     @classmethod
     def at_start(cls, initial: ArrayRecord) -> LoopState:
-        """Return where a loop stands before anything was measured."""
+        """Return the state before anything is evaluated."""
         return cls(arrays=initial, best_arrays=initial)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBase:
-    """What requests of all rounds have in common.
+    """The fields that the requests of all rounds share.
 
     Attributes:
-        preprocessing: the fitted one, as JSON; frozen_hash: of the weights that never change, `None` for
-            none.
-        execution_mode: how clients of one process train; class_weights: of the loss, `None` for equal ones.
-        full_weight_rows: rows from which a client counts fully, under secure aggregation.
+        preprocessing: fitted preprocessing, as JSON.
+        frozen_hash: hash of the weights that never change; `None` if there are none.
+        execution_mode: how the clients of one process train.
+        class_weights: of the loss; `None` for equal ones.
+        full_weight_rows: rows from which a client has full weight, under secure aggregation.
     """
 
     preprocessing: str
@@ -93,18 +94,18 @@ class RequestBase:
 
 @dataclass(frozen=True, slots=True)
 class RoundLoop:
-    """Everything that stays the same over the rounds of a run.
+    """The parts of a run that stay the same over its rounds.
 
     Attributes:
-        grid: carries the messages; sites: the clients behind it.
-        strategy: aggregates; algorithm: what works beside it.
-        scenario: says how many rounds, which monitor; task: decides the monitored metric.
-        base: of every request; reader: decodes updates.
-        scheduler: says what is sent and aggregated when, by the clock.
-        on_round: is given every finished round; say: is told of a new try.
-        aggregation: stands between the sum of updates and the strategy; ledger: allows rounds and charges
-            them.
-        after_round: is given where the loop stands after a round, and may end it by an exception.
+        grid: carries the messages; sites: the clients.
+        strategy: aggregates updates; algorithm: the server half of the algorithm used with it.
+        scenario: gives the number of rounds and the monitor; task: gives the monitored metric.
+        base: fields of every request; reader: decodes updates.
+        scheduler: decides what is dispatched and aggregated; clock: its source of time.
+        on_round: called with each completed round; say: called with a line of progress.
+        aggregation: turns the sum of updates into the reply that the strategy sees.
+        ledger: allows rounds and charges them.
+        after_round: called with the state after each round; may end the run by raising.
     """
 
     grid: Grid
@@ -125,10 +126,10 @@ class RoundLoop:
     after_round: Callable[[LoopState], None] = lambda state: None
 
     def run(self, state: LoopState) -> LoopState:
-        """Run all rounds that are left, or fewer if patience runs out, and return where the loop ended.
+        """Run the remaining rounds, or fewer if patience runs out, and return the final state.
 
         Args:
-            state: where to start; it is changed.
+            state: where to start; updated in place.
         """
         with frozen_heap():  # Bulyan and QFedAvg collect garbage for every update
             return self._run_all(state)
@@ -147,7 +148,7 @@ class RoundLoop:
             state.stopped_early = 0 < patience <= state.stale
             self.after_round(state)
         unjudged = state.best_round == 0 and math.isnan(state.score)
-        if unjudged or self._guarantees:  # then nothing is chosen
+        if unjudged or self._guarantees:  # no choice of best weights: the last ones are kept
             state.best_arrays, state.best_round = state.arrays, state.round
         return state
 
@@ -175,28 +176,31 @@ class RoundLoop:
         row = self._row(state, 0, NOTHING, evaluated, {TRAIN_LOSS: math.nan}, measured)
         self.on_round(row, evaluated.rows)
 
-    def _round(self, state: LoopState, number: int) -> None:
-        trained, train_metrics = self._train(state, number)
-        due = number % self.scenario.server.evaluate_every == 0 or number == self.scenario.training.rounds
-        measured, evaluated = self._evaluate(state, number) if due else ({}, NOTHING)
-        state.round = number
+    def _round(self, state: LoopState, round_number: int) -> None:
+        trained, train_metrics = self._train(state, round_number)
+        due = (
+            round_number % self.scenario.server.evaluate_every == 0
+            or round_number == self.scenario.training.rounds
+        )
+        measured, evaluated = self._evaluate(state, round_number) if due else ({}, NOTHING)
+        state.round = round_number
         if measured:
-            self._judge(state, measured, number)
-        row = self._row(state, number, trained, evaluated, train_metrics, measured)
+            self._judge(state, measured, round_number)
+        row = self._row(state, round_number, trained, evaluated, train_metrics, measured)
         self.on_round(row, [*trained.rows, *evaluated.rows])
 
-    def _train(self, state: LoopState, number: int) -> tuple[Exchange, Mapping[str, float]]:
-        """Send what the scheduler says until something is to be aggregated, and aggregate it.
+    def _train(self, state: LoopState, round_number: int) -> tuple[Exchange, Mapping[str, float]]:
+        """Dispatch until the scheduler has replies to aggregate, and aggregate them.
 
         Returns:
-            what was exchanged in the dispatches that were aggregated, and the aggregated metrics.
+            the exchanges of the dispatches that were aggregated, and the aggregated metrics.
         """
         buffer: list[Arrival] = []
         due: Sequence[Arrival] = ()
         while not due:
-            dispatch = self.scheduler.next(self.clock, number - 1, len(buffer))
+            dispatch = self.scheduler.next(self.clock, round_number - 1, len(buffer))
             if dispatch is None:
-                raise TrainingError("the scheduler neither sends nor aggregates anything")
+                raise TrainingError("the scheduler neither dispatches nor aggregates anything")
             buffer.append(self._dispatch(state, dispatch))
             due = self.scheduler.ready(buffer)
         merged, measured = NOTHING, dict[str, float]()
@@ -206,7 +210,7 @@ class RoundLoop:
         return merged, measured
 
     def _dispatch(self, state: LoopState, dispatch: Dispatch) -> Arrival:
-        """Charge a dispatch, send it, and return what comes back."""
+        """Charge a dispatch, send it, and return its replies."""
         self.ledger.charge(dispatch.number, dispatch.clients)
         messages = self._requests(state, dispatch)
         if self.scenario.secure.aggregation:
@@ -224,7 +228,7 @@ class RoundLoop:
                 self.scenario,
                 what,
                 say=self.say,
-                usable=lambda content: self.reader.check(content, start, self.algorithm.beside()),
+                usable=lambda content: self.reader.check(content, start, self.algorithm.extra_like()),
             )
         return self._arrived(state, dispatch, exchange)
 
@@ -237,7 +241,7 @@ class RoundLoop:
             self.scenario,
             dispatch.clients,
             dispatch.number,
-            messages[0].content,  # the same for all, as no strategy of single updates is let in
+            messages[0].content,  # the same for all: strategies that need single updates are refused
             range=self.aggregation.clip_norm(),
             noise=self.aggregation.noise(),
         )
@@ -249,7 +253,7 @@ class RoundLoop:
         return Arrival(dispatch, state.arrays, exchange, self.clock.now())
 
     def _requests(self, state: LoopState, dispatch: Dispatch) -> list[Message]:
-        """Return what the strategy asks of a cohort."""
+        """Return the strategy's requests to a cohort."""
         if not dispatch.clients:
             return []
         view = CohortGrid(self.grid, self.sites.nodes(dispatch.clients))
@@ -265,31 +269,32 @@ class RoundLoop:
             clip_norm=self.aggregation.clip_norm(),
             full_weight_rows=self.base.full_weight_rows,
         )
-        # A copy: some strategies (QFedAvg) take the record apart that they were given.
+        # A copy: some strategies (QFedAvg) modify the record that they are given.
         messages = self.strategy.configure_train(
             dispatch.number, state.arrays.copy(), to_config(request), view
         )
         return _with_server_state(list(messages), self.algorithm.request())
 
     def _aggregate(self, state: LoopState, arrival: Arrival) -> Mapping[str, float]:
-        """Let the strategy make the next model of what came back; return its metrics."""
-        number, replies, total = arrival.dispatch.number, [], arrival.total
+        """Let the strategy make the next model from the replies; return its metrics."""
+        round_number, replies, total = arrival.dispatch.number, [], arrival.total
         with span("aggregate"):
             if total is None and self._takes_mean:
                 total = self._sum(arrival)
-                total = None if total is None else self.aggregation.noised(number, total)
+                total = None if total is None else self.aggregation.noised(round_number, total)
             if total is not None:
                 replies = [self.aggregation.reply(total, arrival.start)]
                 share = arrival.exchange.answered / self.sites.count
                 self.algorithm.aggregate(total.extra, share)
             elif not self._takes_mean:
                 replies = [self.reader.as_weights(r, arrival.start) for r in arrival.exchange.accepted]
-            if not replies:  # nobody was drawn
+            if not replies:  # no clients were sampled
                 return {}
-            arrays, aggregated = self.strategy.aggregate_train(number, replies)
+            arrays, aggregated = self.strategy.aggregate_train(round_number, replies)
         if arrays is None:
             raise TrainingError(
-                f"round {number}: {self.scenario.strategy.name} returned no weights; updates: {len(replies)}",
+                f"round {round_number}: {self.scenario.strategy.name} returned no weights; "
+                f"updates: {len(replies)}",
                 hint="some strategies need more clients in a round; see run.log",
             )
         state.arrays = with_types_of(arrays, state.arrays)
@@ -297,7 +302,7 @@ class RoundLoop:
         return {**_numbers(aggregated), EXAMPLES: rows if total is None else total.examples}
 
     def _sum(self, arrival: Arrival) -> UpdateSum | None:
-        """Add the replies up; `None` where nobody was drawn and nothing is to be hidden."""
+        """Add the replies up; `None` if no clients were sampled and the sum needs no noise."""
         accepted, clients = arrival.exchange.accepted, arrival.dispatch.clients
         if not accepted and not mechanism_of(self.scenario.privacy).server_noise:
             return None
@@ -305,28 +310,32 @@ class RoundLoop:
         size = self.scenario.resources.clients_per_chunk or group_size(max(1, len(clients)), stacked=stacked)
         return self.reader.total(accepted, arrival.start, clients, size)
 
-    def _evaluate(self, state: LoopState, number: int) -> tuple[Mapping[str, float], Exchange]:
+    def _evaluate(self, state: LoopState, round_number: int) -> tuple[Mapping[str, float], Exchange]:
         scenario = self.scenario
         if scenario.data.validation_fraction == 0:
             return {}, NOTHING
         size = scenario.strategy.evaluate_clients
-        clients = cohort(scenario.seed, number, self.sites.count, size, "evaluation")
+        clients = cohort(scenario.seed, round_number, self.sites.count, size, "evaluation")
         view = CohortGrid(self.grid, self.sites.nodes(clients))
         request = EvaluateRequest(
             weights=state.arrays,
             frozen_hash=self.base.frozen_hash,
             preprocessing=self.base.preprocessing,
-            round_number=number,
+            round_number=round_number,
             reduce=self._takes_mean,
         )
-        messages = self.strategy.configure_evaluate(number, state.arrays.copy(), to_config(request), view)
-        exchange = self._ask(messages, "evaluate", number, f"round {number}, evaluation")
-        measured = _numbers(self.strategy.aggregate_evaluate(number, exchange.accepted))
+        messages = self.strategy.configure_evaluate(
+            round_number, state.arrays.copy(), to_config(request), view
+        )
+        exchange = self._ask(messages, "evaluate", round_number, f"round {round_number}, evaluation")
+        measured = _numbers(self.strategy.aggregate_evaluate(round_number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)
         return {name: measured[name] for name in names if name in measured}, exchange
 
-    def _ask(self, messages: Iterable[Message], phase: Phase, number: int, what: str) -> Exchange:
-        return ask_enough(self.grid, self.sites, messages, phase, number, self.scenario, what, say=self.say)
+    def _ask(self, messages: Iterable[Message], phase: Phase, round_number: int, what: str) -> Exchange:
+        return ask_enough(
+            self.grid, self.sites, messages, phase, round_number, self.scenario, what, say=self.say
+        )
 
     @property
     def _takes_mean(self) -> bool:
@@ -338,21 +347,21 @@ class RoundLoop:
         resources = self.scenario.resources
         return resources.backend == "serial" and resources.transport == "direct"
 
-    def _judge(self, state: LoopState, measured: Mapping[str, float], number: int) -> None:
-        """Keep the weights if they are the best so far; count how long none were better.
+    def _judge(self, state: LoopState, measured: Mapping[str, float], round_number: int) -> None:
+        """Keep the weights if they are the best so far; count evaluations without improvement.
 
-        Under a privacy guarantee the last ones are kept: choosing by what rows say would cost more of it.
+        Under a privacy guarantee the last weights are kept: choosing by metrics would cost extra privacy.
         """
         monitor = metrics.monitored(self.scenario.training, self.task)
         score = measured.get(monitor, math.nan)
         if self._guarantees:
-            state.best_arrays, state.best_round, state.score = state.arrays, number, score
+            state.best_arrays, state.best_round, state.score = state.arrays, round_number, score
             return
         delta = self.scenario.training.early_stopping.min_delta
         if math.isnan(score):
             return
         if math.isnan(state.score) or metrics.is_better(monitor, score, state.score, delta):
-            state.best_arrays, state.best_round, state.score = state.arrays, number, score
+            state.best_arrays, state.best_round, state.score = state.arrays, round_number, score
             state.stale = 0
         else:
             state.stale += 1
@@ -360,7 +369,7 @@ class RoundLoop:
     def _row(
         self,
         state: LoopState,
-        number: int,
+        round_number: int,
         trained: Exchange,
         evaluated: Exchange,
         train_metrics: Mapping[str, float],
@@ -369,14 +378,14 @@ class RoundLoop:
         succeeded = [row for row in trained.rows if not row.error]
         phases = profiling.take()
         return RoundRow(
-            round=number,
+            round=round_number,
             cohort=len(trained.rows),
             succeeded=len(succeeded),
             examples=int(train_metrics.get(EXAMPLES, 0)),
-            learning_rate=learning_rate(self.scenario.training, max(1, number)),
+            learning_rate=learning_rate(self.scenario.training, max(1, round_number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,
-            best=bool(measured) and state.best_round == number,
+            best=bool(measured) and state.best_round == round_number,
             bytes_up=trained.bytes_up + evaluated.bytes_up,
             bytes_down=trained.bytes_down + evaluated.bytes_down,
             bytes_moved=0 if self._one_process else trained.bytes_moved + evaluated.bytes_moved,
@@ -387,7 +396,7 @@ class RoundLoop:
 
 
 def _with_server_state(messages: list[Message], state: ArrayRecord | None) -> list[Message]:
-    """Add the algorithm's arrays to what a strategy asks; messages that share a content still do."""
+    """Add the algorithm's arrays to the strategy's requests; requests that share a content still share it."""
     if state is not None:
         for message in messages:
             message.content[SERVER_STATE] = state

@@ -1,4 +1,4 @@
-"""Draws the clients of a round."""
+"""Samples the clients of a round."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from shoal.common.seeds import Purpose, generator
 def train_cohort(
     strategy: StrategyConfig, seed: int, round: int, population: int, source: Source
 ) -> Sequence[int]:
-    """Draw the clients that train in a round, as strategy.sampling says.
+    """Sample the clients that train in a round, as strategy.sampling says.
 
     Args:
         strategy: gives sampling and clients_per_round; seed: the run's seed.
         round: starting at 1; population: number of clients, at least 1.
-        source: of the draw. With "system" nobody can tell who took part, which privacy by sampling needs.
+        source: of randomness. With "system" nobody can tell who took part, as privacy amplification by
+            sampling requires.
 
     Returns:
-        Client indices in ascending order; with "poisson" perhaps none.
+        Client indices in ascending order; with "poisson" possibly none.
     """
     size = strategy.clients_per_round
     if size == 0 or size >= population:
@@ -41,7 +42,7 @@ def train_cohort(
 
 
 def cohort(seed: int, round: int, population: int, size: int, purpose: Purpose) -> Sequence[int]:
-    """Draw clients without replacement, every set of `size` clients being equally likely.
+    """Sample clients without replacement, every set of `size` clients being equally likely.
 
     Time and memory grow with the cohort, not with the population: Floyd's algorithm (Bentley, Floyd:
     Programming Pearls, CACM 30(9), 1987).
@@ -49,8 +50,8 @@ def cohort(seed: int, round: int, population: int, size: int, purpose: Purpose) 
     Args:
         seed: the run's seed; round: starting at 1, 0 for draws outside rounds.
         population: number of clients, at least 1.
-        size: clients to draw; 0, or as many as there are, gives all of them.
-        purpose: "sampling" or "evaluation", which draw independently.
+        size: clients to sample; 0, or at least the population, takes all of them.
+        purpose: "sampling" or "evaluation", which are sampled independently.
 
     Returns:
         Client indices in ascending order; a `range` where all are taken.

@@ -1,4 +1,4 @@
-"""How the clients' learning rate goes down over rounds."""
+"""The schedule of the clients' learning rate over rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def learning_rate(training: TrainingConfig, round_number: int) -> float:
     """Return the learning rate of a round.
 
     Args:
-        training: gives the first rate, the schedule and its numbers.
+        training: gives the initial rate, the schedule and its parameters.
         round_number: in [1, training.rounds]; round 1 always has `training.learning_rate`.
     """
     return training.learning_rate * _FACTORS[training.schedule](training, round_number - 1)

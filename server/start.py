@@ -1,4 +1,4 @@
-"""Before the first round: the preprocessing is fitted, the model built, the execution mode chosen."""
+"""Before the first round: fit the preprocessing, build the model, choose the execution mode."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from shoal.server.exchange import ask, require_replies
 from shoal.server.preprocessing.collect import FittedPreprocessing, PreprocessingFitter, class_weights
 from shoal.server.rounds import RequestBase
 
-_LEAST_COHORT = 32  # fewer clients are spread over workers one by one rather than stacked in one
+_LEAST_COHORT = 32  # smaller cohorts are spread over workers rather than stacked in one
 
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """What stays the same over all rounds.
+    """What training starts from; constant over all rounds.
 
     Attributes:
-        fitted: from the clients' statistics; base: of every request.
-        spec: which weights are shared; initial: the shared ones; frozen: those that never change.
+        fitted: fitted preprocessing; base: fields of every request.
+        spec: the roles of the weights; initial: the shared weights; frozen: those that never change.
     """
 
     fitted: FittedPreprocessing
@@ -45,7 +45,7 @@ class RunStart:
     frozen: ArrayRecord
 
     def state(self) -> dict[str, Any]:
-        """Return it for a checkpoint, without the statistics, which have done their work."""
+        """Return the start for a checkpoint, without the statistics, which are no longer needed."""
         return {
             "rows": {client: dict(counts) for client, counts in self.fitted.rows.items()},
             "base": asdict(self.base),
@@ -56,7 +56,7 @@ class RunStart:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> RunStart:
-        """Return what `state` was made of."""
+        """Return the start that `state` describes."""
         base = RequestBase(**state["base"])
         preprocessing = PreprocessingSpec.from_json(base.preprocessing)
         fitted = FittedPreprocessing(preprocessing, Statistics(), {}, state["rows"])
@@ -69,8 +69,8 @@ class StartMaker:
 
     Attributes:
         grid, sites: reach the clients; scenario, schema: of the run; source: of noise on statistics.
-        say: is given each step; on_fitted: is given the preprocessing.
-        on_execution_mode: is given the mode, where the scenario leaves it to measurement.
+        say: called with a line for each step; on_fitted: called with the preprocessing.
+        on_execution_mode: called with the mode, where the scenario leaves it to autotune.
     """
 
     grid: Grid
@@ -94,7 +94,7 @@ class StartMaker:
             preprocessing=fitted.spec.to_json(),
             frozen_hash=spec.frozen_hash(weights),
             class_weights=class_weights(self.scenario, self.schema, fitted),
-            # No client has more rows: so weights by rows are at most 1, and as unequal as without.
+            # No client has more rows, so weights by rows are at most 1 and keep their proportions.
             full_weight_rows=float(fitted.largest) if self.scenario.secure.aggregation else None,
         )
         mode = self._execution_mode(base, initial)
@@ -103,7 +103,7 @@ class StartMaker:
         )
 
     def _model(self, fitted: FittedPreprocessing) -> tuple[WeightSpec, list[Any]]:
-        """Build the model once; return the roles of its weights, and their seeded initial values."""
+        """Build the model once; return the roles of its weights, and their initial values by seed."""
         from shoal.common.models import build, compile_model  # TensorFlow takes seconds to import
 
         spec, config = fitted.spec.input_spec, self.scenario.model
@@ -114,13 +114,13 @@ class StartMaker:
         return roles, model.get_weights()
 
     def _execution_mode(self, base: RequestBase, initial: ArrayRecord) -> ExecutionMode:
-        """Say whether clients train in stacks or one by one, after measuring both at the first client."""
+        """Return whether clients train in stacks or one by one; measures both at the first client."""
         wanted = self.scenario.resources.execution_mode
         cohort = self.scenario.strategy.clients_per_round or self.sites.count
         alone = (
             self.scenario.resources.transport == "grpc"
             or self.scenario.secure.aggregation  # each client masks its own update
-            # DP-SGD makes a gradient of each row: a stack of clients would hold those of all at once.
+            # DP-SGD computes a gradient for each row: a stack would hold those of all its clients at once.
             or mechanism_of(self.scenario.privacy).per_row
             or cohort < _LEAST_COHORT
         )
@@ -148,6 +148,6 @@ class StartMaker:
         seconds = (taken[f"{name}-seconds"] * 1e3 for name in ("stacked", "sequential"))
         self.say(
             f"execution mode: {mode}, "
-            + (reason or "{:.2g} ms a client stacked, {:.2g} one by one".format(*seconds))
+            + (reason or "{:.2g} ms per client stacked, {:.2g} one by one".format(*seconds))
         )
         return mode

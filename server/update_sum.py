@@ -1,6 +1,6 @@
-"""Replies to a round of training become one sum, in an order that does not depend on who sent what.
+"""Adds up the replies to a training dispatch, in an order that does not depend on who sent what.
 
-Here, and only here, an update is decoded and meets the weights that it started from.
+Only here are updates decoded and combined with the weights that they started from.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from shoal.common.weights import record_to_weights
 
 @dataclass(frozen=True, slots=True)
 class UpdateSum:
-    """What the clients of a round have learnt, added up.
+    """The sum of the updates of a cohort.
 
     Attributes:
-        updates: Σ weight · update, an array for each shared weight.
-        weight: Σ weight; within: sum over clients of 1/2 for an update within the clipping norm, and -1/2 for
-            one that was cut (adaptive clipping only).
-        loss: mean training loss by weight, NaN without clients; no privacy guarantee covers it.
+        updates: Σ weight · update, one array for each shared weight.
+        weight: Σ weight.
+        within: sum over clients of +1/2 for an update within the clipping norm and -1/2 for one that was
+            clipped (adaptive clipping only).
+        loss: mean training loss by weight; NaN without clients; not covered by the privacy guarantee.
         examples: rows trained on.
-        extra: weighted mean of what clients sent beside their updates; empty for nothing.
+        extra: weighted mean of the algorithm's arrays that clients sent with their updates; empty if none.
     """
 
     updates: list[NDArray[np.float64]]
@@ -47,24 +48,25 @@ class UpdateSum:
 
 
 class UpdateReader:
-    """Decodes updates of a run.
+    """Decodes the updates of a run.
 
     Args:
-        codec: how single updates travel; sites: the clients.
+        codec: encoding of single updates; sites: the clients.
     """
 
     def __init__(self, codec: Codec, sites: Sites) -> None:
         self._codec = codec
         self._sites = sites
 
-    def check(self, content: RecordDict, start: ArrayRecord, beside: Sequence[NDArray[Any]] = ()) -> None:
-        """Refuse arrays that are no update of these weights, or not what the algorithm sends beside it.
+    def check(self, content: RecordDict, start: ArrayRecord, extra_like: Sequence[NDArray[Any]] = ()) -> None:
+        """Refuse arrays that are not an update of these weights, or not what the algorithm sends with it.
 
         Args:
-            content: of a reply; start: the weights; beside: shaped as what clients send beside an update.
+            content: of a reply; start: the weights.
+            extra_like: arrays shaped and typed as what each client sends with its update.
 
         Raises:
-            DisclosureError: they have other shapes or types.
+            DisclosureError: their shapes or types differ.
         """
         arrays, like = self._arrays(content), record_to_weights(start)
         if CLIENTS in content:
@@ -75,8 +77,8 @@ class UpdateReader:
             raise DisclosureError("the arrays in a reply are not an update of the model that was sent")
         extra = content.get(EXTRA)
         sent = record_to_weights(extra) if isinstance(extra, ArrayRecord) else []
-        if [(a.shape, a.dtype) for a in sent] != [(b.shape, b.dtype) for b in beside]:
-            raise DisclosureError("the arrays beside the update in a reply are not those of the algorithm")
+        if [(a.shape, a.dtype) for a in sent] != [(b.shape, b.dtype) for b in extra_like]:
+            raise DisclosureError("the arrays with the update in a reply are not those of the algorithm")
 
     def decode(self, content: RecordDict, like: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the update of one client, or the mean update of the clients of one process."""
@@ -84,7 +86,7 @@ class UpdateReader:
         return arrays if CLIENTS in content else self._codec.decode(arrays, like)
 
     def as_weights(self, reply: Message, start: ArrayRecord) -> Message:
-        """Return a reply as a stock strategy expects it: with the weights that the update leads to."""
+        """Return a reply as a stock strategy expects it: the start weights plus the update."""
         like, meta = record_to_weights(start), reply.metadata
         moved = ArrayRecord()
         for name, w, u in zip(start, like, self.decode(reply.content, like), strict=True):
@@ -96,30 +98,30 @@ class UpdateReader:
     def total(
         self, replies: Sequence[Message], start: ArrayRecord, cohort: Sequence[int], group: int
     ) -> UpdateSum:
-        """Add up the replies of a cohort, within groups and then over groups.
+        """Add up the replies of a cohort, first within groups and then over groups.
 
         Args:
-            replies: without an error, in any order; start: the weights that these clients started from.
-            cohort: indices of the clients that were asked, ascending; group: clients in a group
+            replies: without errors, in any order; start: the weights that these clients started from.
+            cohort: indices of the clients in the cohort, ascending; group: clients in a group
                 (`group_size`).
         """
         like = record_to_weights(start)
         places = {client: k // group for k, client in enumerate(cohort)}
         total, extra, within, loss, examples = UpdateMean(), UpdateMean(), 0.0, 0.0, 0.0
         for members in self._grouped(replies, places):
-            mean, beside = UpdateMean(), UpdateMean()
+            mean, extra_mean = UpdateMean(), UpdateMean()
             for content in members:
                 numbers = numbers_of(content)
                 weight = numbers.get(WEIGHT, numbers[EXAMPLES])
                 mean.add(self.decode(content, like), weight)
                 if isinstance(record := content.get(EXTRA), ArrayRecord):
-                    beside.add(record_to_weights(record), weight)
+                    extra_mean.add(record_to_weights(record), weight)
                 within += numbers.get(WITHIN, 0.0)
                 loss += weight * numbers[TRAIN_LOSS]
                 examples += numbers[EXAMPLES]
             total.add(mean.mean(), mean.weight)
-            if beside.count:
-                extra.add(beside.mean(), beside.weight)
+            if extra_mean.count:
+                extra.add(extra_mean.mean(), extra_mean.weight)
         updates = total.sum() if total.count else [np.zeros(w.shape) for w in like]
         mean_loss = loss / total.weight if total.weight else math.nan
         return UpdateSum(

@@ -7,8 +7,7 @@ first, adds their metrics to the round, and then passes the round on to all othe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -115,19 +114,17 @@ def callbacks_of(observers: Sequence[Observer]) -> list[Callback]:
     return [observer for observer in observers if isinstance(observer, Callback)]
 
 
-@contextmanager
-def started(observers: Sequence[Observer], scenario: Scenario, folder: Path) -> Iterator[list[str]]:
-    """Call `on_start` of the callbacks, and `on_end` with the last status that is put into the list."""
-    callbacks = callbacks_of(observers)
-    status: list[str] = []
-    try:
-        for callback in callbacks:
-            callback.stopping = False  # it may have stopped an earlier run
-            callback.on_start(scenario, folder)
-        yield status
-    finally:
-        for callback in callbacks:
-            callback.on_end(status[-1] if status else "failed", folder)
+def start(observers: Sequence[Observer], scenario: Scenario, folder: Path) -> None:
+    """Call `on_start` of the callbacks."""
+    for callback in callbacks_of(observers):
+        callback.stopping = False  # it may have stopped an earlier run
+        callback.on_start(scenario, folder)
+
+
+def end(observers: Sequence[Observer], status: str, folder: Path) -> None:
+    """Call `on_end` of the callbacks."""
+    for callback in callbacks_of(observers):
+        callback.on_end(status, folder)
 
 
 def _checked(callback: Callback, told: object) -> dict[str, float]:

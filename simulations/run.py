@@ -25,10 +25,9 @@ from shoal.common.schema import Population
 from shoal.common.sites import Sites
 from shoal.server.app import Federation, Hooks, Outcome
 from shoal.server.checkpoint import Checkpoints
-from shoal.simulations import datasets
+from shoal.simulations import callbacks, datasets
 from shoal.simulations.attacks.adversary import make_adversary
 from shoal.simulations.baselines import PooledRuntime
-from shoal.simulations.callbacks import started
 from shoal.simulations.engine.client_states import CheckpointedStates, ClientStateFolder, state_store
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.session import Engine
@@ -141,11 +140,10 @@ def _run(
     trace: bool,
     engine: Engine | None,
 ) -> None:
-    with started(observers, scenario, folder.path) as status:
-        try:
-            _run_in(folder, scenario, population, observers, trace, engine)
-        finally:
-            status.append(folder.status())
+    try:
+        _run_in(folder, scenario, population, observers, trace, engine)
+    finally:
+        callbacks.end(observers, folder.status(), folder.path)
 
 
 def _run_in(
@@ -162,6 +160,7 @@ def _run_in(
         ExitStack() as stack,
         Interrupts() as interrupts,
     ):
+        callbacks.start(observers, scenario, folder.path)
         if trace:
             observers = [*observers, stack.enter_context(TraceFile(folder.path / "trace.json"))]
         hooks = run_hooks(folder, population, observers, scenario, interrupts)
@@ -280,7 +279,11 @@ def _grid(
         from shoal.simulations.engine.grpc_fleet import over_grpc  # Ray takes a second to import
 
         engine.release()  # the clients that are started here need the room
-        keeps = ClientStateFolder(state_folder) if keeps_states(scenario) else None
+        keeps = (
+            ClientStateFolder(state_folder, scenario.output.checkpoint_every)
+            if keeps_states(scenario)
+            else None
+        )
         pooled = scenario.output.compare
         with over_grpc(make_app, worker, resources, sites, pooled=pooled, keeps=keeps) as found:
             yield found

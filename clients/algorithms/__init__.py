@@ -1,4 +1,4 @@
-"""The client halves of federated algorithms, by the name of the strategy that asks for them."""
+"""The client halves of federated algorithms, by the name of the strategy that uses them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _ALGORITHMS: Final[Mapping[str, type[ClientAlgorithm]]] = {
 
 
 def client_algorithm(strategy: str) -> ClientAlgorithm:
-    """Return the client half of a strategy; plain averaging for one that needs nothing of clients."""
+    """Return the client half of a strategy; plain averaging for a strategy that has none of its own."""
     return _ALGORITHMS.get(strategy, ClientAlgorithm)()
 
 
 def require_protected(scenario: Scenario, algorithm: ClientAlgorithm) -> None:
-    """Require that nothing travels beside an update which noise or masks protect.
+    """Require that an algorithm sends nothing with its updates that noise or masks would have to protect.
 
-    Checked by the client itself: the server that names the algorithm may be the one to be protected against.
+    The client checks this itself: the server that names the algorithm may be the party to protect against.
 
     Raises:
-        DisclosureError: it would.
+        DisclosureError: it sends something.
     """
     if algorithm.sends and (mechanism_of(scenario.privacy).guarantees or scenario.secure.aggregation):
         raise DisclosureError(
@@ -38,6 +38,6 @@ def require_protected(scenario: Scenario, algorithm: ClientAlgorithm) -> None:
 
 
 def keeps_states(scenario: Scenario) -> bool:
-    """Tell whether clients of a scenario remember anything from round to round."""
+    """Return whether clients of a scenario have a state that lasts between rounds."""
     personal = scenario.model.aggregate_statistics == "local"
     return personal or client_algorithm(scenario.strategy.name).stateful

@@ -1,7 +1,7 @@
 """The client half of a federated algorithm: pure functions over a stack of clients and their states.
 
-A stack has a leading client axis everywhere; a client that trains alone is a stack of one. So an algorithm is
-written once, and means the same in every execution mode, over every backend and in a pilot.
+Everything has a leading client axis; a client that trains alone is a stack of one. So an algorithm is
+written once, and works the same in every execution mode, on every backend and in a pilot.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ States = Mapping[str, NDArray[Any]]  # name → (clients, ...)
 
 @dataclass(frozen=True, slots=True)
 class LocalTraining:
-    """What local training of a stack did.
+    """The local training of a stack.
 
     Attributes:
-        start: trainable weights that it started from, each (clients, ...) or, where all clients share them,
+        start: trainable weights before training, each (clients, ...) or, if all clients share them,
             (...).
-        trained: those that it ended with, (clients, ...).
+        trained: trainable weights after training, (clients, ...).
         steps: optimisation steps, (clients,).
         learning_rate: of every step.
     """
@@ -40,10 +40,10 @@ class LocalTraining:
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmResult:
-    """What an algorithm makes of a training.
+    """The output of an algorithm after training.
 
     Attributes:
-        extra: arrays that are sent beside the update, each (clients, ...); empty for none.
+        extra: arrays to send with the update, each (clients, ...); empty for none.
         states: the clients' new states.
     """
 
@@ -52,14 +52,14 @@ class AlgorithmResult:
 
 
 class ClientAlgorithm:
-    """Plain federated averaging, and the base of the others: no state, no added terms, nothing extra."""
+    """Plain federated averaging, and the base class: no state, no added terms, nothing extra to send."""
 
     name: ClassVar[str] = "plain"
     stateful: ClassVar[bool] = False  # whether `init_state` returns anything
-    sends: ClassVar[str] = ""  # what `finish` sends beside the update, for the operator of a site
+    sends: ClassVar[str] = ""  # what `finish` sends with the update, described for the operator of a site
 
     def init_state(self, trainable: Arrays) -> dict[str, NDArray[Any]]:
-        """Return the state of one client that has none yet; empty for an algorithm without.
+        """Return the initial state of one client; empty for an algorithm without state.
 
         Args:
             trainable: the model's trainable weights.
@@ -67,9 +67,9 @@ class ClientAlgorithm:
         return {}
 
     def local_objective(self, request: TrainRequest, states: States) -> LocalObjective | None:
-        """Return what is added to each client's own loss; `None` for nothing."""
+        """Return the terms to add to each client's own loss; `None` for none."""
         return None
 
     def finish(self, training: LocalTraining, request: TrainRequest, states: States) -> AlgorithmResult:
-        """Return what is sent beside the updates, and the new states."""
+        """Return what to send with the updates, and the new states."""
         return AlgorithmResult()

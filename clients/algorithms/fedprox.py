@@ -19,5 +19,5 @@ class FedProxClient(ClientAlgorithm):
     name: ClassVar[str] = "FedProx"
 
     def local_objective(self, request: TrainRequest, states: States) -> LocalObjective | None:
-        """Return the proximal term; `None` with mu = 0, where FedProx is FedAvg."""
+        """Return the proximal term; `None` if mu = 0, where FedProx equals FedAvg."""
         return LocalObjective(mu=request.proximal_mu) if request.proximal_mu else None

@@ -56,8 +56,8 @@ class _ShowsModel:
 
 
 @contextmanager
-def _site_states(folder: Path) -> Iterator[SiteStates]:
-    states = SiteStates.in_folder(folder)
+def _site_states(folder: Path, checkpoint_every: int) -> Iterator[SiteStates]:
+    states = SiteStates.in_folder(folder, checkpoint_every)
     try:
         yield states
     finally:
@@ -125,7 +125,8 @@ def run_client(
         if not keeps_states(scenario):
             return _ShowsModel(worker)
         folder = log.with_name(f"{log.stem}-states") / welcome.run_id
-        return _ShowsModel(StatefulWorker(worker, closing.enter_context(_site_states(folder))))
+        states = closing.enter_context(_site_states(folder, scenario.output.checkpoint_every))
+        return _ShowsModel(StatefulWorker(worker, states))
 
     def note(entry: MessageEntry) -> None:
         logs[0].note(entry)

@@ -20,18 +20,22 @@ from shoal.common.errors import CheckpointError
 from shoal.common.journal import write_atomically
 from shoal.common.messages.table import MESSAGES, TRAIN, round_of
 
-_KEPT: Final = 8  # rounds that a site can go back; a server keeps two checkpoints
+_CHECKPOINTS: Final = 2  # that a server keeps
 
 
 class SiteStates:
     """The state of one client, by the rounds that made it.
 
     Args:
-        store: keeps the state; marks: file of the marks before the last rounds, `None` keeps them in memory.
+        store: keeps the state.
+        checkpoint_every: rounds between the server's checkpoints; the site keeps the states of as many rounds
+            as a resumed server may repeat.
+        marks: file of the marks before the last rounds; `None` keeps them in memory.
     """
 
-    def __init__(self, store: ClientStateStore, marks: Path | None = None) -> None:
+    def __init__(self, store: ClientStateStore, checkpoint_every: int, marks: Path | None = None) -> None:
         self._store = store
+        self._kept = _CHECKPOINTS * max(1, checkpoint_every) + 1
         self._file = marks
         self._before: list[tuple[int, Mark]] = []  # (round, state that it started from), ascending
         if marks is not None and marks.exists():
@@ -40,10 +44,10 @@ class SiteStates:
             self._store.restore(self._before[-1][1])
 
     @classmethod
-    def in_folder(cls, folder: Path) -> SiteStates:
+    def in_folder(cls, folder: Path, checkpoint_every: int) -> SiteStates:
         """Return states that outlive the process, in a folder that is made if it is missing."""
         store = DiskStateStore(folder / "states")
-        return cls(store, folder / "rounds.json")
+        return cls(store, checkpoint_every, folder / "rounds.json")
 
     def read(self, client: int) -> StateBatch | None:
         """Return the state as it is now; `None` if there is none."""
@@ -59,13 +63,14 @@ class SiteStates:
         kept = [entry for entry in self._before if entry[0] < round_number]
         done = [entry for entry in self._before if entry[0] >= round_number]
         if done:
-            if done[0][0] != round_number and not kept:
+            forgotten = len(self._before) == self._kept and not kept  # rounds before the first that is known
+            if forgotten and done[0][0] != round_number:
                 raise CheckpointError(
                     f"the server repeats round {round_number}; this site goes back to {done[0][0]} at most",
                     hint="start a new run: its clients begin without a state",
                 )
             self._store.restore(done[0][1])
-        self._before = [*kept, (round_number, self._store.mark())][-_KEPT:]
+        self._before = [*kept, (round_number, self._store.mark())][-self._kept :]
         self._store.release(self._before[0][1])
         if self._file is not None:
             marks = [[number, mark.to_json()] for number, mark in self._before]

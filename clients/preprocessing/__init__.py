@@ -1,1 +1,1 @@
-"""What a client computes about its own rows for the federated preprocessing."""
+"""What a client computes from its own rows for the federated preprocessing."""

@@ -1,4 +1,4 @@
-"""Which rows of a client hold which names, and which buckets they fall into."""
+"""Which rows of a client hold which names, and which buckets the names fall into."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.preprocessing.statistics import categories, tellable_words
+from shoal.clients.preprocessing.statistics import categories, disclosable_words
 from shoal.common.preprocessing.segment import segment
 from shoal.common.preprocessing.sums.buckets import all_heavy, hashed
 
@@ -36,7 +36,7 @@ class Held:
         Args:
             values: categories, or texts; (rows,).
             words: the values are texts, whose words are the names.
-            tokens: words of a text that count, the first; `None` for all.
+            tokens: number of leading words of a text that count; `None` for all.
         """
         if words:
             listed = [sorted(set(segment(text)[:tokens])) for text in values.tolist()]
@@ -53,15 +53,15 @@ class Held:
         counts = np.bincount(self.name, minlength=len(self.names))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
-    def tellable(self, few: int) -> dict[str, int]:
-        """Return name → rows of the names that the disclosure rule lets a client tell."""
+    def disclosable(self, min_count: int) -> dict[str, int]:
+        """Return name → rows of the names that the disclosure rule lets a client reveal."""
         if self.words:
-            return tellable_words(self.rows(), len(self.values), few)
-        counts = categories(self.values, few).counts
+            return disclosable_words(self.rows(), len(self.values), min_count)
+        counts = categories(self.values, min_count).counts
         return dict(zip(counts.values, counts.counts, strict=True))
 
     def bucket_rows(self, column: str, buckets: int, hashes: int) -> NDArray[np.int64]:
-        """Return how many rows have a name in each bucket, (hashes, buckets); a row counts once a bucket."""
+        """Return the number of rows with a name in each bucket, (hashes, buckets); a row counts once each."""
         places = hashed(self.names, column, buckets, "sites", hashes)
         counts = np.zeros((hashes, buckets), np.int64)
         for line in range(hashes):

@@ -18,7 +18,7 @@ from shoal.common.schema import Schema, Shard
 
 
 def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) -> Statistics:
-    """Return what a client tells about its training rows.
+    """Return a client's statistics of its training rows.
 
     Args:
         shard: the training rows.
@@ -26,90 +26,94 @@ def local_statistics(shard: Shard, schema: Schema, config: PreprocessingConfig) 
         config: gives min_count.
 
     Raises:
-        DisclosureError: the result breaks the disclosure rule, which would be a defect of this module.
+        DisclosureError: the result breaks the disclosure rule, which would be a bug in this module.
     """
-    few = config.min_count
-    if shard.rows < few:
+    min_count = config.min_count
+    if shard.rows < min_count:
         return Statistics()
     columns = shard.columns
     found = Statistics(
         sites=1,
         rows=shard.rows,
-        classes=class_counts(shard.labels, schema.num_classes, few),
-        numeric={name: _numeric(columns[name], few) for name in schema.names("numeric")},
-        categorical={name: categories(columns[name], few) for name in schema.names("categorical")},
-        tokens={name: _tokens(columns[name], few) for name in schema.names("text")},
+        classes=class_counts(shard.labels, schema.num_classes, min_count),
+        numeric={name: _numeric(columns[name], min_count) for name in schema.names("numeric")},
+        categorical={name: categories(columns[name], min_count) for name in schema.names("categorical")},
+        tokens={name: _tokens(columns[name], min_count) for name in schema.names("text")},
         images={name: columns[name].dtype == np.uint8 for name in schema.names("image")},
-        sequences={name: _sequence(columns[name], few) for name in schema.names("sequence")},
+        sequences={name: _sequence(columns[name], min_count) for name in schema.names("sequence")},
     )
-    found.check(few)
+    found.check(min_count)
     return found
 
 
-def class_counts(labels: NDArray[Any], classes: int, few: int) -> tuple[int, ...]:
-    """Return the rows of each class, 0 where they may not be told; empty for regression."""
+def class_counts(labels: NDArray[Any], classes: int, min_count: int) -> tuple[int, ...]:
+    """Return the rows of each class, 0 where they may not be disclosed; empty for regression."""
     if not classes:
         return ()
     counts = dict(enumerate(np.bincount(labels, minlength=classes).tolist()))
-    kept = tellable(counts, len(labels), few)
+    kept = disclosable(counts, len(labels), min_count)
     return tuple(kept.get(index, 0) for index in range(classes))
 
 
-def told_of(values: NDArray[Any], few: int) -> NDArray[Any]:
-    """Return the values of a numeric column that may be told of; the others count as missing.
+def disclosable_values(values: NDArray[Any], min_count: int) -> NDArray[Any]:
+    """Return the values of a numeric column that may be disclosed; the others count as missing.
 
-    If 1 to few - 1 values are missing, as many more are left out (the last ones) that few are: the
-    number of missing values would else tell of single rows. Fewer than few are not told of at all.
+    If 1 to min_count - 1 values are missing, values are left out (the last ones) until min_count are missing:
+    the number of missing values would otherwise reveal single rows. Fewer than min_count values are not
+    disclosed at all.
     """
     there = np.flatnonzero(np.isfinite(values))
     missing = len(values) - there.size
-    if 0 < missing < few:
-        there = there[: max(0, len(values) - few)]
-    return values[there if there.size >= few else there[:0]]
+    if 0 < missing < min_count:
+        there = there[: max(0, len(values) - min_count)]
+    return values[there if there.size >= min_count else there[:0]]
 
 
-def _numeric(values: NDArray[Any], few: int) -> NumericStatistics:
-    held = told_of(values, few)
+def _numeric(values: NDArray[Any], min_count: int) -> NumericStatistics:
+    held = disclosable_values(values, min_count)
     if not held.size:
         return NumericStatistics(missing=len(values))
-    sketch = Sketch.of(held).joined(few)
-    return NumericStatistics(Moments.of(held, min_count=few), len(values) - held.size, sketch, sites=1)
+    sketch = Sketch.of(held).joined(min_count)
+    return NumericStatistics(Moments.of(held, min_count=min_count), len(values) - held.size, sketch, sites=1)
 
 
-def categories(values: NDArray[Any], few: int) -> CategoricalStatistics:
-    """Count the rows of each category that may be told, and those without one."""
+def categories(values: NDArray[Any], min_count: int) -> CategoricalStatistics:
+    """Count the rows of each category that may be disclosed, and those without one."""
     counts = Counter(value for value in values.tolist() if value)
     missing = len(values) - sum(counts.values())
-    told = missing if missing >= few else 0  # fewer are counted with the rest, like rare categories
-    kept = tellable(counts, len(values) - told, few)
-    if told and 0 < len(values) - told - sum(kept.values()) < few:
-        told, kept = 0, tellable(counts, len(values), few)
-    return CategoricalStatistics(Counts.of(kept), told)
+    disclosed = (
+        missing if missing >= min_count else 0
+    )  # fewer are counted with the rest, like rare categories
+    kept = disclosable(counts, len(values) - disclosed, min_count)
+    if disclosed and 0 < len(values) - disclosed - sum(kept.values()) < min_count:
+        disclosed, kept = 0, disclosable(counts, len(values), min_count)
+    return CategoricalStatistics(Counts.of(kept), disclosed)
 
 
-def _tokens(texts: NDArray[Any], few: int) -> Counts:
+def _tokens(texts: NDArray[Any], min_count: int) -> Counts:
     rows: Counter[str] = Counter()
     for text in texts.tolist():
         rows.update(set(segment(text)))
-    return Counts.of(tellable_words(rows, len(texts), few))
+    return Counts.of(disclosable_words(rows, len(texts), min_count))
 
 
-def tellable_words(counts: Mapping[str, int], rows: int, few: int) -> dict[str, int]:
-    """Keep the counts of at least `few`; a word that all rows but fewer than `few` hold counts as in all."""
-    return {word: rows if rows - n < few else n for word, n in counts.items() if n >= few}
+def disclosable_words(counts: Mapping[str, int], rows: int, min_count: int) -> dict[str, int]:
+    """Keep counts of at least min_count; a word missing in fewer than min_count rows counts as in all."""
+    return {word: rows if rows - n < min_count else n for word, n in counts.items() if n >= min_count}
 
 
-def _sequence(values: NDArray[Any], few: int) -> tuple[Moments, ...]:
-    """Describe each channel over all rows and steps; extremes have `few` rows' worth of values behind."""
+def _sequence(values: NDArray[Any], min_count: int) -> tuple[Moments, ...]:
+    """Describe each channel over all rows and steps; extremes are based on min_count rows or more."""
     steps = values.shape[1]
     return tuple(
-        Moments.of(values[:, :, channel].ravel(), min_count=few * steps) for channel in range(values.shape[2])
+        Moments.of(values[:, :, channel].ravel(), min_count=min_count * steps)
+        for channel in range(values.shape[2])
     )
 
 
-def tellable(counts: dict[Any, int] | Counter[str], rows: int, few: int) -> dict[Any, int]:
-    """Keep the counts of at least `few`, such that the rows outside them are none or at least `few`."""
-    kept = sorted(((n, value) for value, n in counts.items() if n >= few), reverse=True)
-    while kept and 0 < rows - sum(n for n, _ in kept) < few:
+def disclosable(counts: dict[Any, int] | Counter[str], rows: int, min_count: int) -> dict[Any, int]:
+    """Keep counts of at least min_count, such that the rows outside them are none or at least min_count."""
+    kept = sorted(((n, value) for value, n in counts.items() if n >= min_count), reverse=True)
+    while kept and 0 < rows - sum(n for n, _ in kept) < min_count:
         kept.pop()  # the smallest joins the rest
     return {value: n for n, value in kept}

@@ -1,4 +1,4 @@
-"""Answers the server's questions for sums: one vector a pass, with this client's part of the noise."""
+"""Answers requests for summed statistics: one vector per pass, with this client's part of the noise."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ from shoal.common.privacy.noise import Randomness, randomness
 def summand(
     own: Contribution, scenario: Scenario, question: Mapping[str, Any], source: Randomness
 ) -> NDArray[np.int64]:
-    """Return what a client adds to the sum that is asked for.
+    """Return a client's part of the requested sum.
 
     Args:
-        own: what the client has to add; scenario: that both sides have.
-        question: as `Questions` packs it.
-        source: of this client's part of the noise, where clients add it.
+        own: the client's statistics; scenario: the same at server and client.
+        question: the request, as `Questions` packs it.
+        source: of this client's part of the noise, if clients add it.
 
     Raises:
-        DisclosureError: the question is not one that is answered.
+        DisclosureError: the request is not one that clients answer.
     """
-    asked = Questions(own.plan, int(question["asked"]))
-    vector, layout = _answer(own, asked, question)
+    questions = Questions(own.plan, int(question["asked"]))
+    vector, layout = _answer(own, questions, question)
     if layout is None or not own.plan.protection.at_client:
         return vector
-    return layout.noised(vector, source, client_share(asked.asked, scenario))
+    return layout.noised(vector, source, client_share(questions.asked, scenario))
 
 
 def summand_of(runtime: ClientRuntime, client: int, question: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Return what one of a process' clients adds to the sum that is asked for.
+    """Return the part of the requested sum for one client of a process.
 
     Raises:
-        DisclosureError: the question is not one that is answered, or the scenario asks for no sums.
+        DisclosureError: the request is not one that clients answer, or the scenario uses no sums.
     """
     scenario = runtime.scenario
     if not is_asked_for_sums(scenario):
-        raise DisclosureError("the scenario asks for no sums of statistics")
+        raise DisclosureError("the scenario does not use sums of statistics")
     number = number_of_pass(question)
     source = randomness(runtime.source, scenario.seed, "statistics-noise", dispatch=number, client=client)
     return summand(runtime.contribution(client), scenario, question, source)
 
 
 def _answer(
-    own: Contribution, asked: Questions, question: Mapping[str, Any]
+    own: Contribution, questions: Questions, question: Mapping[str, Any]
 ) -> tuple[NDArray[np.int64], Layout | None]:
-    """Return the vector, and its layout where it is one that gets noise."""
-    plan, kind = asked.plan, question[PASS]
+    """Return the vector, and its layout if it gets noise."""
+    plan, kind = questions.plan, question[PASS]
     if kind == "numbers":
-        return own.numbers(asked.read_clips(question)), plan.numbers()
+        return own.numbers(questions.read_clips(question)), plan.numbers()
     if kind == "moments":
-        return own.moments(asked.read_ranges(question)), plan.moments()
+        return own.moments(questions.read_ranges(question)), plan.moments()
     if kind == "names":
-        return own.names(asked.read_heavy(question), asked.read_tables(question)), None
+        return own.names(questions.read_heavy(question), questions.read_tables(question)), None
     if kind == "counts" and plan.protection.noisy:
-        names = asked.read_names(question)
+        names = questions.read_names(question)
         sizes = {column: len(listed) for column, listed in names.items()}
-        return own.counts(names, asked.read_clips(question)), plan.counts(sizes)
-    raise DisclosureError(f'statistics are not summed in a pass "{str(kind)[:40]}"')
+        return own.counts(names, questions.read_clips(question)), plan.counts(sizes)
+    raise DisclosureError(f'there is no pass of summed statistics named "{str(kind)[:40]}"')

@@ -1,4 +1,4 @@
-"""A client's part in secure aggregation: `SecureClient` answers the stages of a session."""
+"""The client's side of secure aggregation: `SecureClient` answers the stages of a session."""
 
 from shoal.clients.secure.protocol import SecureClient
 

@@ -1,7 +1,7 @@
 """The stages of a session of secure aggregation, as a client answers them.
 
-A client gives at most one masked input in a session, and of each other client either its share of the seed
-or its share of the mask key, once. All secrets come from the operating system, live in the client's state
+A client gives at most one masked input in a session, and reveals for each other client either its share of
+the seed or its share of the mask key, once. All secrets come from the operating system, live in the client's
 from one stage to the next, and are gone after the last.
 """
 
@@ -47,7 +47,7 @@ State = RecordDict  # a client's `Context.state`, which is never changed in plac
 
 
 class SecureClient:
-    """Answers for whichever client of the process is asked."""
+    """Answers for any client of the process."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class SecureClient:
         *,
         vectors: Mapping[str, VectorFunction] = VECTORS,
     ) -> None:
-        """Prepare to answer.
+        """Set up the handlers.
 
         Args:
-            runtime: data and model of this process; vectors: purpose → what may be added up.
+            runtime: data and model of this process; vectors: purpose → function of the vector to add up.
         """
         self._runtime = runtime
         self._vectors = vectors
 
     def keys(self, client: int, request: SecureKeysRequest, state: State) -> tuple[RecordDict, State]:
-        """Begin a session, in place of any other, with two new key pairs; the public keys leave."""
+        """Begin a session, replacing any other, with two new key pairs; return the public keys."""
         if not self._runtime.scenario.secure.aggregation:
             raise DisclosureError("secure.aggregation is false at this client")
         mask, share = KeyPair.new(), KeyPair.new()
@@ -107,7 +107,7 @@ class SecureClient:
         return reply, after.saved_in(state)
 
     def train(self, client: int, request: SecureTrainRequest, state: State) -> tuple[RecordDict, State]:
-        """Train for a round; the update leaves under masks, with the client's share of the noise."""
+        """Train for a round; return the update under masks, with the client's share of the noise."""
         session = Session.load(state, request.session, "shares")
         fixed = _fixed(request)
         own = summand(self._runtime, request, client, fixed)
@@ -115,7 +115,7 @@ class SecureClient:
         return self._masked(client, layout.encode(own, fixed), runs, session, request, state)
 
     def vector(self, client: int, request: SecureVectorRequest, state: State) -> tuple[RecordDict, State]:
-        """Give a vector of `VECTORS`, under masks and with the client's share of the noise."""
+        """Return a vector of `VECTORS`, under masks and with the client's share of the noise."""
         session, purpose = Session.load(state, request.session, "shares"), request.purpose
         if purpose not in self._vectors:
             raise DisclosureError(unknown_name("vector to be added up", purpose, self._vectors))
@@ -125,7 +125,7 @@ class SecureClient:
         return self._masked(client, fixed.encode(values), runs, session, request, state)
 
     def unmask(self, client: int, request: SecureUnmaskRequest, state: State) -> tuple[RecordDict, State]:
-        """Give what takes the masks off the sum: shares of the survivors' seeds, of the others' mask keys."""
+        """Return the shares that unmask the sum: of the survivors' seeds, and of the others' mask keys."""
         session = Session.load(state, request.session, "input")
         stayed, dropped = set(request.survivors), set(request.dropped)
         _check_survivors(client, session, stayed, dropped)
@@ -134,7 +134,7 @@ class SecureClient:
         for sender, text in zip(request.senders, request.sealed, strict=True):
             if sender not in session.members:
                 raise DisclosureError(
-                    "the server passes on shares of a client that is no neighbour in this session"
+                    "the server forwarded shares of a client that is not a neighbour in this session"
                 )
             shares = Channel(opens[sender], sender, client).open(text)
             if shares is None or len(shares) != 2 * field.SHARE_BYTES:
@@ -146,14 +146,14 @@ class SecureClient:
         return _reply({UNMASK: _shares_record(seeds, keys)}), without_session(state)
 
     def _check_cohort(self, client: int, clients: int, threshold: int, neighbours: Sequence[int]) -> None:
-        """Refuse a graph with which fewer could collude than this client's own scenario says."""
+        """Refuse a graph that allows fewer clients to collude than this client's own scenario requires."""
         config = self._runtime.scenario.secure
         wanted = graph.choose(clients, config.max_dropout, config.max_colluding)
         distinct = len({*neighbours, client}) == len(neighbours) + 1
         if (threshold, len(neighbours)) != (wanted.threshold, wanted.neighbours) or not distinct:
             raise DisclosureError(
-                f"{len(neighbours)} neighbours and a threshold of {threshold} among {clients} clients; by "
-                f"this client's scenario they are {wanted.neighbours} others and {wanted.threshold}"
+                f"{len(neighbours)} neighbours and a threshold of {threshold} among {clients} clients; "
+                f"this client's scenario requires {wanted.neighbours} and {wanted.threshold}"
             )
 
     @span("reduce")
@@ -166,13 +166,13 @@ class SecureClient:
         request: MaskedInput,
         state: State,
     ) -> tuple[RecordDict, State]:
-        """Return whole numbers with this client's share of noise, under its masks."""
+        """Return integers with this client's share of noise, under its masks."""
         members = set(request.members)
         mine = [v for v in session.neighbours if v in members]
         if client not in members or len(mine) + 1 < session.threshold:
             raise DisclosureError(
-                f"{len(mine)} of {len(session.neighbours)} neighbours have given shares, which with this "
-                f"client's are fewer than the threshold of {session.threshold}"
+                f"{len(mine)} of {len(session.neighbours)} neighbours sent shares, which with this "
+                f"client's own are fewer than the threshold of {session.threshold}"
             )
         self._add_noise(client, whole, noise, session, request)
         vector, own = to_ring(whole), KeyPair.of(session.mask_key)
@@ -191,15 +191,15 @@ class SecureClient:
         session: Session,
         request: MaskedInput,
     ) -> None:
-        """Add this client's share to whole numbers, in place.
+        """Add this client's share of the noise to integers, in place.
 
         Args:
-            noise: runs of numbers, each with the standard deviation, in levels, that their sum shall have
-                once only as many clients are left as have to be.
+            noise: runs of numbers, each with the standard deviation, in levels, that their sum must have
+                if only the required number of clients stays.
         """
         config = self._runtime.scenario
         least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
-        # Sums of other purposes in the same round get noise of their own.
+        # Sums with other purposes in the same round have separate noise.
         purpose = request.purpose if isinstance(request, SecureVectorRequest) else "train"
         number, start = (crc32(purpose.encode()) << 32) + request.secure_round, 0
         draws = randomness(self._runtime.source, config.seed, "secure-noise", dispatch=number, client=client)
@@ -228,22 +228,22 @@ def _fixed(request: MaskedInput) -> FixedPoint:
 
 
 def _check_keys(public: Sequence[bytes], neighbours: int) -> None:
-    """Refuse keys that stand for several clients at once, the cheapest way to pretend that there are many."""
+    """Refuse keys that stand for several clients at once, the cheapest way to fake a large cohort."""
     if len(public) != 2 * neighbours + 2 or len(set(public)) < len(public):
-        raise DisclosureError("the server passes on the same public key for several clients, or too few keys")
+        raise DisclosureError("the server forwarded the same public key for several clients, or too few keys")
 
 
 def _check_survivors(client: int, session: Session, stayed: set[int], dropped: set[int]) -> None:
-    """Refuse what would give both secrets of a client away, or an input among too few.
+    """Refuse a request that would reveal both secrets of a client, or an input among too few.
 
     Raises:
-        DisclosureError: says what is wrong.
+        DisclosureError: with the reason.
     """
     if stayed & dropped:
-        raise DisclosureError("the server asks for both secrets of a client, which would show its input")
+        raise DisclosureError("the server asks for both secrets of a client, which would reveal its input")
     if client not in stayed or stayed | dropped != {*session.members, client}:
         raise DisclosureError(
-            "the server's survivors are not those that this client has masked its input against"
+            "the server's survivors are not the clients that this client masked its input against"
         )
     if len(stayed) < session.threshold:
         raise DisclosureError(f"{len(stayed)} survivors; the threshold is {session.threshold}")

@@ -1,4 +1,4 @@
-"""What a client keeps between the stages of a session, in its `Context.state`."""
+"""The state that a client keeps between the stages of a session, in its `Context.state`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from shoal.common.messages.names import SECURE_SESSION
 _Stage = Literal["keys", "shares", "input"]
 
 
-@dataclass(frozen=True, slots=True, repr=False)  # it holds secrets, which shall not end up in a log
+@dataclass(frozen=True, slots=True, repr=False)  # it holds secrets, which must not end up in a log
 class Session:
-    """A session after one of its stages; what a later stage brings is empty before it.
+    """A session after one of its stages; fields set by later stages are empty.
 
     Attributes:
-        id: that the server gave; stage: the last one answered.
-        mask_key, share_key: private keys, for masks and for what is sealed; the second is gone once it is.
-        clients: in the cohort; threshold: shares that give a secret back.
-        neighbours: client indices; their_mask_keys: public ones, in the same order.
-        open_keys: with which what the neighbours have sealed is read, in the same order.
-        seed: of the mask of its own; own_share: of that seed.
-        members: those of the neighbours that it has masked its input against.
+        id: given by the server; stage: the last stage answered.
+        mask_key, share_key: private keys, for masks and for sealing; the second is deleted after use.
+        clients: in the cohort; threshold: number of shares that reconstruct a secret.
+        neighbours: client indices; their_mask_keys: public keys, in the same order.
+        open_keys: keys that open what the neighbours have sealed, in the same order.
+        seed: of this client's own mask; own_share: its share of that seed.
+        members: the neighbours that it has masked its input against.
     """
 
     id: bytes
@@ -41,11 +41,11 @@ class Session:
     members: tuple[int, ...] = ()
 
     def after(self, stage: _Stage, **brought: Any) -> Session:
-        """Return the session after a stage and what it brought."""
+        """Return the session after a stage, with the fields that the stage sets."""
         return replace(self, stage=stage, **brought)
 
     def saved_in(self, state: RecordDict) -> RecordDict:
-        """Return a client's state with this session, in place of any other."""
+        """Return a client's state with this session, replacing any other."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         record = ConfigRecord({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
         return RecordDict({**state, SECURE_SESSION: record})
@@ -55,11 +55,11 @@ class Session:
         """Return the session that a stage belongs to.
 
         Args:
-            state: of the client; session_id: that the server names; after: the stage before it.
+            state: of the client; session_id: named by the server; after: the stage before this one.
 
         Raises:
-            DisclosureError: it is over, another one has begun, or the stage is not the next: an answer
-                twice could tell more than the sum.
+            DisclosureError: the session is over, another one has begun, or the stage is not the next one:
+                answering twice could reveal more than the sum.
         """
         record = state.get(SECURE_SESSION)
         if not isinstance(record, ConfigRecord) or record["id"] != session_id:
@@ -67,13 +67,13 @@ class Session:
         stage = str(record["stage"])
         if stage != after:
             raise DisclosureError(
-                f'in this session of secure aggregation the stage after "{stage}" is due, and each is '
-                f'answered once; this one comes after "{after}"'
+                f'in this session of secure aggregation, the stage after "{stage}" is due, and each stage is '
+                f'answered once; the request is for the stage after "{after}"'
             )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
         return cls(**cast("dict[str, Any]", values))
 
 
 def without_session(state: RecordDict) -> RecordDict:
-    """Return a client's state without what a session left in it: its secrets."""
+    """Return a client's state without a session's secrets."""
     return RecordDict({name: record for name, record in state.items() if name != SECURE_SESSION})

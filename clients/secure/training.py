@@ -1,4 +1,4 @@
-"""What a client adds to the sum of a round of training."""
+"""A client's part of the sum of a training round."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from shoal.common.secure.layout import Summand, SumNoise
 
 
 def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fixed: FixedPoint) -> Summand:
-    """Train a client for a round and return what it adds.
+    """Train a client for a round and return its part of the sum.
 
     Args:
-        runtime: data and model; request: the server's; client: index.
-        fixed: how the sum is taken.
+        runtime: data and model; request: from the server; client: index.
+        fixed: fixed-point format of the sum.
 
     Raises:
-        ShoalError: as the training does.
-        DisclosureError: with privacy.unit "client", the noise is less than this client's scenario wants.
+        ShoalError: as raised by the training.
+        DisclosureError: with privacy.unit "client", the noise is less than this client's scenario requires.
     """
     failures: list[Exception] = []
     round_ = LocalRound(runtime, request)
     ready = round_.open([client], None, lambda client, error: failures.append(error))
     results = list(round_.one_by_one(ready, lambda client, error: failures.append(error)))
     if not results:
-        raise failures[0] if failures else RuntimeError("local training gave no result")
+        raise failures[0] if failures else RuntimeError("local training returned no result")
     (result,) = results
     update = [u.astype(np.float64) for u in result.update]
     if mechanism_of(runtime.scenario.privacy).server_noise:
         return _protected(runtime, update, result, fixed, noise_of(request))
     if request.full_weight_rows is None:
         raise MessageError("a request for a masked update lacks full-weight-rows")
-    loss = result.loss  # with DP-SGD there is none: it would tell of rows
+    loss = result.loss  # NaN with DP-SGD, where it would reveal rows
     weight = min(result.examples / request.full_weight_rows, 1.0)
     return Summand(update, weight, loss if math.isfinite(loss) else 0.0)
 
 
 def noise_of(request: SecureTrainRequest) -> SumNoise:
-    """Return the noise that the server wants in the sum."""
+    """Return the noise that the server requests in the sum."""
     return SumNoise(*(request.noise or (0.0, 0.0)))
 
 
@@ -61,10 +61,10 @@ def _protected(
     fixed: FixedPoint,
     noise: SumNoise,
 ) -> Summand:
-    """Keep a clipped update to the range of its sum, and leave out each number behind it that has no noise.
+    """Clip an update to the range of its sum, and omit all numbers after it that have no noise.
 
-    The clip norm is the range: no number of an update of that norm is beyond it. The noise is what this
-    client's own scenario wants: a server that asks for less gets nothing.
+    The clip norm is the range: no value of an update of that norm exceeds it. The noise must be at least what
+    this client's own scenario requires: a server that requests less gets nothing.
     """
     plan, wanted = runtime.client_plan, 0.0
     least = plan.noise_multiplier
@@ -73,8 +73,8 @@ def _protected(
         least, wanted = split.update, split.count
     if noise.update < least * fixed.range or noise.within < wanted:
         raise DisclosureError(
-            f"the server asks for an update with noise of {noise.update / fixed.range:.3g} clipping norms; "
-            f"this client's scenario wants {least:.3g}"
+            f"the server requests an update with noise of {noise.update / fixed.range:.3g} clipping norms; "
+            f"this client's scenario requires {least:.3g}"
         )
     clip(update, fixed)
     within = result.extra_metrics.get(WITHIN, 0.0)
@@ -82,18 +82,18 @@ def _protected(
 
 
 def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:
-    """Scale an update, in place, to an L2 norm of at most `fixed.range`, also once it is whole numbers.
+    """Scale an update, in place, to an L2 norm of at most `fixed.range`, also after rounding to levels.
 
-    Rounding moves each of d numbers by up to half a level and so the norm by up to √d / 2 levels: that much
-    is left below the range.
+    Rounding moves each of d numbers by up to half a level, and so the norm by up to √d / 2 levels, a margin
+    that is kept below the range.
 
     Raises:
-        DisclosureError: the levels are too few for so many numbers.
+        DisclosureError: too few levels for this many numbers.
     """
     norm = float(np.sqrt(sum(float(np.vdot(u, u)) for u in update)))
     rounding = fixed.error * float(np.sqrt(sum(u.size for u in update)))
     if rounding >= fixed.range:
-        raise DisclosureError("so many numbers in so few levels cannot keep to privacy.clip_norm")
+        raise DisclosureError("too few levels to keep this many numbers within privacy.clip_norm")
     factor = (fixed.range - rounding) / max(norm, fixed.range - rounding)
     for u in update:
         u *= factor

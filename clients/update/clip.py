@@ -1,4 +1,4 @@
-"""Bounds how far one client can move the model."""
+"""Limits how far one client can move the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shoal.common.origin import Origin
 def norms(updates: Updates) -> NDArray[np.float64]:
     """Return the L2 norm of each client's whole update, (clients,)."""
     flat = [u.reshape(len(u), -1) for u in updates]
-    # in double precision: the squares of a large update do not fit into float32
+    # in float64: the squares of a large update overflow float32
     squares = [np.einsum("ij,ij->i", u, u, dtype=np.float64) for u in flat]
     return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
@@ -22,8 +22,8 @@ def norms(updates: Updates) -> NDArray[np.float64]:
 class Clip:
     """Scales a client's update down to a global L2 norm of at most `norm`.
 
-    The norm is over everything that leaves, moving averages of batch norm too: what is not counted could
-    be as large as it likes.
+    The norm covers everything that is sent, including moving averages of batch norm: a value outside the norm
+    would not be limited.
 
     Source: McMahan, Ramage, Talwar, Zhang: Learning Differentially Private Recurrent Language Models,
     ICLR 2018, section 2.2 ("flat clipping").

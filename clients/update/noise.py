@@ -1,4 +1,4 @@
-"""Hides a client's update behind noise."""
+"""Adds noise to a client's update."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from shoal.common.privacy.noise import Source, with_noise
 
 
 class GaussianNoise:
-    """Adds independent Gaussian noise to every number of an update.
+    """Adds independent Gaussian noise to every value of an update.
 
-    On its own this guarantees no differential privacy: that takes clipping before it and an
-    accountant that knows how often who took part (`[privacy]` with unit = "local").
+    On its own this guarantees no differential privacy: that needs clipping before it and an accountant that
+    tracks how often each client took part (`[privacy]` with unit = "local").
     """
 
     def __init__(self, stddev: float, source: Source = "seeded") -> None:
@@ -23,7 +23,7 @@ class GaussianNoise:
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates
     ) -> tuple[Updates, StepStates]:
-        """Add noise, drawn for each client by itself."""
+        """Add noise, drawn separately for each client."""
         for k, origin in enumerate(origins):
             draws = origin.draws("noise", self._source)
             for u in updates:

@@ -1,4 +1,4 @@
-"""The steps of a run in their order, and the codec behind them."""
+"""The update steps of a run in order, and the codec after them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Pipeline:
     """Applies steps to the updates of a stack, and encodes the update of one client.
 
     Args:
-        steps: in their order; codec: how an update travels.
+        steps: in order; codec: encodes updates for sending.
     """
 
     def __init__(self, steps: Sequence[Step], codec: Codec) -> None:
@@ -27,24 +27,24 @@ class Pipeline:
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates
     ) -> tuple[Updates, StepStates]:
-        """Return what is left of updates after all steps, and what the steps remember.
+        """Return the updates after all steps, and the new states of the steps.
 
         Args:
-            updates: each (clients, ...), which steps may write into; origins: whose they are, (clients,).
-            states: what the steps remember so far.
+            updates: each (clients, ...); steps may write into them. origins: of the updates, (clients,).
+            states: of the steps so far.
         """
-        with np.errstate(invalid="ignore"):  # a client that has diverged is refused by itself
+        with np.errstate(invalid="ignore"):  # a diverged client is rejected individually
             for step in self._steps:
                 updates, states = step.apply(updates, origins, states)
         return updates, states
 
     def encode(self, update: Arrays, origin: Origin) -> list[NDArray[Any]]:
-        """Return the arrays in which one client's update travels."""
+        """Return the arrays to send for one client's update."""
         return self.codec.encode(update, lambda: origin.rng("compression"))
 
 
 def finite(arrays: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
-    """Tell of each client whether all its numbers are finite, (clients,); arrays are (clients, ...) each."""
+    """Return for each client whether all its values are finite, (clients,); each array is (clients, ...)."""
     clients = len(arrays[0])
     found = np.ones(clients, np.bool_)
     for a in arrays:

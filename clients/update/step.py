@@ -1,4 +1,4 @@
-"""The contract of a step between local training and encoding."""
+"""The interface of a step between local training and encoding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from shoal.common.origin import Origin
 
 Updates = list[NDArray[Any]]  # one array for each shared weight, each (clients, ...)
-StepStates = Mapping[str, NDArray[Any]]  # name → (clients, ...); steps without memory pass on what they get
+StepStates = Mapping[str, NDArray[Any]]  # name → (clients, ...); steps without state return them unchanged
 
 
 class Step(Protocol):
-    """One step. It may write into the updates that it is given, and returns those that go on."""
+    """One step. It may write into the updates that it is given, and returns the new updates."""
 
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates
@@ -23,7 +23,7 @@ class Step(Protocol):
 
         Args:
             updates: of floating point, each (clients, ...).
-            origins: whose they are, (clients,).
-            states: what steps remember of these clients, by names of their own; never written into.
+            origins: of the updates, (clients,).
+            states: of the steps, for these clients, under names of their own; never written into.
         """
         ...

@@ -1,4 +1,4 @@
-"""The server halves of federated algorithms, by the name of the strategy that asks for them."""
+"""The server halves of federated algorithms, by the name of the strategy that uses them."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _ALGORITHMS: Final[Mapping[str, type[ServerAlgorithm]]] = {one.name: one for one
 
 
 def server_algorithm(strategy: str, trainable: Sequence[NDArray[Any]]) -> ServerAlgorithm:
-    """Return the server half of a strategy; plain averaging for one that needs nothing beside it."""
+    """Return the server half of a strategy; plain averaging for a strategy that has none of its own."""
     return _ALGORITHMS.get(strategy, ServerAlgorithm)(trainable)

@@ -1,6 +1,6 @@
-"""The server half of a federated algorithm: what it sends to clients, and what it makes of what they send.
+"""The server half of a federated algorithm: arrays it sends with the model, and how it uses the replies.
 
-It works beside the strategy, which turns updates into the next model.
+It complements the strategy, which turns updates into the next model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class ServerAlgorithm:
-    """Plain federated averaging, and the base of the others: nothing is sent beside the model."""
+    """Plain federated averaging, and the base class: nothing is sent with the model."""
 
     name: ClassVar[str] = "plain"
 
@@ -25,24 +25,24 @@ class ServerAlgorithm:
         """
 
     def request(self) -> ArrayRecord | None:
-        """Return the arrays that every client is sent beside the model; `None` for none."""
+        """Return the arrays to send to every client with the model; `None` for none."""
         return None
 
-    def beside(self) -> Sequence[NDArray[Any]]:
-        """Return arrays shaped and typed as what every client sends beside its update; none for nothing."""
+    def extra_like(self) -> Sequence[NDArray[Any]]:
+        """Return arrays shaped and typed as what each client sends with its update; empty for nothing."""
         return ()
 
     def aggregate(self, extra: Sequence[NDArray[Any]], share: float) -> None:
-        """Take what clients have sent beside their updates.
+        """Use the arrays that clients sent with their updates.
 
         Args:
             extra: weighted mean over the clients that answered; empty where they sent nothing.
-            share: of all clients of the federation that answered, in (0, 1].
+            share: fraction of the federation's clients that answered, in (0, 1].
         """
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint has to hold."""
+        """Return the state to store in a checkpoint."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` returned."""
+        """Restore what `state` returned."""

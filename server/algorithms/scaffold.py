@@ -31,7 +31,7 @@ class SCAFFOLD(FedAvgM):
 
 
 class ScaffoldServer(ServerAlgorithm):
-    """Keeps c, one array for each trainable weight, from zero."""
+    """Keeps c, one array for each trainable weight, initially zero."""
 
     name: ClassVar[str] = "SCAFFOLD"
 
@@ -43,7 +43,7 @@ class ScaffoldServer(ServerAlgorithm):
         """Return c."""
         return weights_to_record(self._c)
 
-    def beside(self) -> Sequence[NDArray[Any]]:
+    def extra_like(self) -> Sequence[NDArray[Any]]:
         """Return c: clients send the changes of theirs."""
         return self._c
 
@@ -51,10 +51,10 @@ class ScaffoldServer(ServerAlgorithm):
         """Add |S|/N times the mean change of the clients' control variates.
 
         Raises:
-            TrainingError: the clients sent none, or others.
+            TrainingError: the clients sent none, or arrays of other shapes.
         """
         if [e.shape for e in extra] != [c.shape for c in self._c]:
-            raise TrainingError("SCAFFOLD's clients sent no change of a control variate for each weight")
+            raise TrainingError("SCAFFOLD's clients did not send a control variate change for each weight")
         self._c = [(c + share * change).astype(c.dtype) for c, change in zip(self._c, extra, strict=True)]
 
     def state(self) -> dict[str, Any]:
@@ -62,5 +62,5 @@ class ScaffoldServer(ServerAlgorithm):
         return {"c": self._c}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take c."""
+        """Restore c."""
         self._c = list(state["c"])

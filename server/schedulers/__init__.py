@@ -1,1 +1,1 @@
-"""When which clients are asked, and which replies are aggregated together."""
+"""Schedulers: when work is dispatched to which clients, and which replies are aggregated together."""

@@ -1,8 +1,8 @@
-"""The contract between the round loop and whoever decides when clients work.
+"""The interface between the round loop and the policy that decides when clients work.
 
-A result depends only on the weights that a client starts from, the client, and the number of the dispatch,
-which keys every draw made for it. So replies may come in any order, and late: a scheduler says which of those
-that are there are aggregated next.
+A result depends only on the start weights, the client, and the dispatch number, which keys every random
+draw made for it. So replies may arrive late and in any order: the scheduler decides which of the replies
+received so far are aggregated next.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from shoal.server.update_sum import UpdateSum
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Work that is sent to clients at once.
+    """Work sent to a set of clients at the same time.
 
     Attributes:
-        number: from 1, each used once; seeds are keyed by it. A synchronous round's number is its round.
-        clients: indices, ascending; perhaps none, where each is drawn by itself.
-        base_version: of the model that they start from: how many aggregations it has seen.
+        number: from 1, each used once; keys the seeds. In synchronous training it equals the round.
+        clients: indices, ascending; may be empty under Poisson sampling.
+        base_version: version of the model that they start from: the number of aggregations done before it.
     """
 
     number: int
@@ -35,13 +35,14 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Replies to a dispatch that have come back.
+    """The replies to one dispatch.
 
     Attributes:
-        dispatch: what they answer; start: the weights that these clients started from.
-        exchange: the replies, and a row for each client that was asked.
-        time: on the scheduler's clock.
-        total: what they add up to, where only a secure sum came back.
+        dispatch: the work that was sent.
+        start: the weights that its clients started from.
+        exchange: the replies, and a row for each client of the dispatch.
+        time: when they arrived, on the scheduler's clock.
+        total: their sum, where secure aggregation yields nothing else.
     """
 
     dispatch: Dispatch
@@ -52,17 +53,17 @@ class Arrival:
 
 
 class Scheduler(Protocol):
-    """Decides what is sent when, and what is aggregated when."""
+    """Decides what is dispatched and what is aggregated, and when."""
 
     def next(self, clock: Clock, version: int, in_flight: int) -> Dispatch | None:
-        """Return what to send now; `None` to wait for replies first.
+        """Return what to dispatch now; `None` to wait for replies first.
 
         Args:
-            clock: tells the time; version: aggregations done so far.
+            clock: gives the time; version: aggregations done so far.
             in_flight: dispatches whose replies have not been aggregated yet.
         """
         ...
 
     def ready(self, buffer: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Return which of the replies that are there are aggregated now; none to wait for more."""
+        """Return which of the buffered replies to aggregate now; empty to wait for more."""
         ...

@@ -1,4 +1,4 @@
-"""Synchronous rounds: a cohort is drawn, works, and is aggregated before the next one is drawn."""
+"""Synchronous rounds: each cohort is sampled, trains and is aggregated before the next one is sampled."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shoal.server.schedulers.scheduler import Arrival, Dispatch
 
 
 class SyncScheduler:
-    """One dispatch for each round, with the round's number.
+    """One dispatch for each round, numbered like the round.
 
     Args:
-        scenario: says how cohorts are drawn; clients: in the federation; source: of the draw.
+        scenario: gives the sampling of cohorts; clients: in the federation; source: of the random draws.
     """
 
     def __init__(self, scenario: Scenario, clients: int, source: Source) -> None:
@@ -24,7 +24,7 @@ class SyncScheduler:
         self._source = source
 
     def next(self, clock: Clock, version: int, in_flight: int) -> Dispatch | None:
-        """Return the next round's cohort, once the round before it is aggregated."""
+        """Return the next round's cohort, once the previous round is aggregated."""
         if in_flight:
             return None
         number, scenario = version + 1, self._scenario
@@ -32,5 +32,5 @@ class SyncScheduler:
         return Dispatch(number, cohort, version)
 
     def ready(self, buffer: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Return everything that is there: the one round's replies."""
+        """Return the whole buffer: the replies of the round."""
         return buffer

@@ -1,1 +1,1 @@
-"""The server's part in secure aggregation."""
+"""The server's side of secure aggregation."""

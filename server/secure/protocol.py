@@ -1,8 +1,8 @@
-"""One session of secure aggregation over a Grid: the sum of vectors, and nothing of a single one.
+"""One session of secure aggregation over a Grid: reveals the sum of vectors and no single vector.
 
-Five stages, each one exchange with the clients that are still there: public keys, sealed shares, masked
-inputs, shares that unmask the sum; the fifth, the sum, is the server's own. A client that fails in one stage
-is not asked again; the session goes on while enough are left.
+The server exchanges public keys, sealed shares, masked inputs and unmasking shares with the clients still in
+the session, and then computes the sum. A client that fails in one stage takes no part in later ones; the
+session continues while enough clients are left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shoal.common.secure.fixed_point import from_ring
 from shoal.common.secure.masks import Ring
 from shoal.common.sites import Sites
 from shoal.server.exchange import Exchange, ask
-from shoal.server.secure.recovery import Roll, Told, unmasked
+from shoal.server.secure.recovery import Participants, RevealedShares, unmasked
 
 _SESSION_BYTES = 16
 _T = TypeVar("_T")
@@ -41,14 +41,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What clients are to add up.
+    """What clients add up.
 
     Attributes:
         kind: message type of the masked input.
         content: of that message, shared by all clients.
-        asked: goes into its record `SECURE`: "range", "levels", "noise" and what else the kind needs.
-        length: numbers that each client gives.
-        phase: of the rows; what: names the sum in errors.
+        asked: extra fields of its record `SECURE`: "range", "levels", "noise" and others that the type needs.
+        length: length of each client's vector.
+        phase: phase of the client rows; what: names the sum in error texts.
     """
 
     kind: str
@@ -61,11 +61,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class SecureSum:
-    """What a session gave.
+    """The result of a session.
 
     Attributes:
         total: the sum over the survivors, exact, (numbers,).
-        survivors: clients whose input is in it; dropped: the others of the cohort. Ascending.
+        survivors: clients whose input is in the sum; dropped: the rest of the cohort. Ascending.
         exchange: a row for each client of the cohort, over all stages; no replies.
     """
 
@@ -78,17 +78,17 @@ class SecureSum:
 def secure_sum(
     grid: Grid, sites: Sites, scenario: Scenario, clients: Sequence[int], number: int, task: Task
 ) -> SecureSum:
-    """Add up vectors of a cohort so that nobody learns a single one.
+    """Add up one vector from each client of a cohort, without revealing any single vector.
 
     Args:
-        grid: carries the messages; sites: the clients behind it.
-        scenario: `secure` and `server.min_success` say how many may be lost.
-        clients: the cohort, indices; number: the round, 0 outside rounds. It also tells the noise of
-            sums of one purpose apart.
-        task: what they add up.
+        grid: carries the messages; sites: the clients.
+        scenario: `secure` and `server.min_success` limit how many clients may be lost.
+        clients: the cohort, indices.
+        number: the round, 0 outside rounds; also separates the noise of sums with the same purpose.
+        task: what to add up.
 
     Raises:
-        ConfigError: the cohort is too small for any secret.
+        ConfigError: the cohort is too small to share secrets.
         TooFewRepliesError: too many clients were lost.
     """
     session = _Session(grid, sites, scenario, number, task, len(clients))
@@ -101,17 +101,17 @@ def secure_sum(
     sealed = session.shares(keys, near, parameters)
     inputs = session.inputs(sorted(sealed))
     mask_keys = {client: cast(bytes, record["mask"]) for client, record in keys.items()}
-    roll = Roll(
+    participants = Participants(
         session.id, session.asked, parameters.threshold, near, mask_keys, sorted(sealed), sorted(inputs)
     )
-    told = session.unmask(roll, sealed)
+    revealed = session.unmask(participants, sealed)
     with span("aggregate"):
         try:
-            total = from_ring(unmasked(roll, inputs, told))
+            total = from_ring(unmasked(participants, inputs, revealed))
         except TooFewRepliesError as error:
             raise session.too_few(error.message) from error
     dropped = sorted({int(c) for c in clients} - set(inputs))
-    return SecureSum(total, roll.survivors, dropped, Exchange([], list(session.rows.values())))
+    return SecureSum(total, participants.survivors, dropped, Exchange([], list(session.rows.values())))
 
 
 @dataclass(slots=True)
@@ -119,9 +119,9 @@ class _Session:
     """The exchanges of a session.
 
     Attributes:
-        cohort: clients at the beginning; least: that have to stay; id: names the session.
-        rows: client → what was exchanged with it so far.
-        asked: digest of the request for masked inputs, once it is sent.
+        cohort: number of clients at the start; least: how many must stay; id: identifies the session.
+        rows: client → totals of its exchanges so far.
+        asked: digest of the request for masked inputs, once sent.
     """
 
     grid: Grid
@@ -141,13 +141,13 @@ class _Session:
         self.least = max(first.least, math.ceil(config.server.min_success * self.cohort))
 
     def keys(self, clients: Sequence[int]) -> dict[int, ConfigRecord]:
-        """Ask for public keys."""
+        """Request public keys."""
         asked = dict.fromkeys(clients, RecordDict({SECURE: self._record({})}))
 
         def checked(client: int, content: RecordDict) -> ConfigRecord:
             found = content.config_records[KEYS]
             if any(not isinstance(key, bytes) or len(key) != KEY_BYTES for key in found.values()):
-                raise DisclosureError("the reply holds no two public keys")
+                raise DisclosureError("the reply does not hold two public keys")
             return found
 
         return self._stage("keys", table.SECURE_KEYS.name, KEYS, asked, checked)
@@ -158,7 +158,7 @@ class _Session:
         near: Mapping[int, Sequence[int]],
         parameters: graph.Parameters,
     ) -> dict[int, dict[int, bytes]]:
-        """Pass public keys on; return client → neighbour → shares, which only the neighbour can read."""
+        """Forward public keys; return client → neighbour → shares, which only the neighbour can read."""
         asked = {
             client: RecordDict(
                 {
@@ -186,8 +186,8 @@ class _Session:
         return self._stage("shares", table.SECURE_SHARES.name, SHARES, asked, checked)
 
     def inputs(self, members: Sequence[int]) -> dict[int, Ring]:
-        """Ask for masked inputs."""
-        # One content for all: a Grid sends what messages share once.
+        """Request masked inputs."""
+        # One shared content: a Grid sends content that messages share only once.
         record = self._record({**self.task.asked, "round": self.number, "members": list(members)})
         content = RecordDict({**self.task.content, SECURE: record})
         self.asked = digest(content)
@@ -195,44 +195,42 @@ class _Session:
         def checked(client: int, content: RecordDict) -> Ring:
             vector = view(next(iter(content.array_records[MASKED].values())))
             if vector.shape != (self.task.length,):
-                raise DisclosureError(
-                    f"a masked input of shape {vector.shape}; {self.task.length} were asked for"
-                )
+                raise DisclosureError(f"a masked input of shape {vector.shape}; expected {self.task.length}")
             return vector
 
         return self._stage("input", self.task.kind, MASKED, dict.fromkeys(members, content), checked)
 
-    def unmask(self, roll: Roll, sealed: Mapping[int, Mapping[int, bytes]]) -> Told:
-        """Ask survivors for shares: of seeds of survivors, and of mask keys of those that were lost."""
+    def unmask(self, participants: Participants, sealed: Mapping[int, Mapping[int, bytes]]) -> RevealedShares:
+        """Request from survivors the seed shares of survivors and the mask-key shares of dropped clients."""
         asked = {}
-        for client in roll.survivors:
-            senders = [v for v in roll.around(client, roll.members) if v != client]
+        for client in participants.survivors:
+            senders = [v for v in participants.around(client, participants.members) if v != client]
             record = {
-                "survivors": roll.around(client, roll.survivors),
-                "dropped": roll.around(client, roll.dropped),
+                "survivors": participants.around(client, participants.survivors),
+                "dropped": participants.around(client, participants.dropped),
                 "senders": senders,
                 "sealed": [sealed[v][client] for v in senders],
             }
             asked[client] = RecordDict({SECURE: self._record(record)})
-        told = Told()
+        revealed = RevealedShares()
 
         def checked(client: int, content: RecordDict) -> bool:
-            found, near = content.config_records[UNMASK], {*roll.around(client, roll.members)}
-            for name, shares in (("seeds", told.seeds), ("keys", told.keys)):
+            found, near = content.config_records[UNMASK], {*participants.around(client, participants.members)}
+            for name, shares in (("seeds", revealed.seeds), ("keys", revealed.keys)):
                 whose = found[f"{name}-of"]
                 if not isinstance(whose, list) or not near.issuperset(cast("list[int]", whose)):
-                    raise DisclosureError("the reply holds shares of clients that are no neighbours")
+                    raise DisclosureError("the reply holds shares of clients that are not neighbours")
                 if not _are_bytes(found[name], len(whose)):
                     raise DisclosureError("the reply does not hold a share for each client that it names")
                 for owner, share in zip(whose, cast("list[bytes]", found[name]), strict=True):
                     try:
                         shares.setdefault(cast(int, owner), {})[client + 1] = share_from_bytes(share)
                     except ValueError as error:
-                        raise DisclosureError("the reply holds bytes that are no share") from error
+                        raise DisclosureError("the reply holds bytes that are not a share") from error
             return True
 
         self._stage("unmask", table.SECURE_UNMASK.name, UNMASK, asked, checked)
-        return told
+        return revealed
 
     def _record(self, asked: Mapping[str, Any]) -> ConfigRecord:
         return ConfigRecord({"session": self.id, **asked})
@@ -245,10 +243,10 @@ class _Session:
         asked: Mapping[int, RecordDict],
         checked: Callable[[int, RecordDict], _T],
     ) -> dict[int, _T]:
-        """Ask clients, and return what those gave whose replies can be used.
+        """Send one stage's requests, and return the usable replies by client.
 
         Raises:
-            TooFewRepliesError: they are too few to go on.
+            TooFewRepliesError: too few to continue.
         """
         messages = [Message(content, self.sites.node(client), kind) for client, content in asked.items()]
 
@@ -268,7 +266,7 @@ class _Session:
                 errors[client] = f"{type(error).__name__}: {error.message}"
         for row in exchange.rows:
             self._note(replace(row, error=errors[row.client] and f"{name}: {errors[row.client]}"), name)
-        # One that fails to unmask has given its input: it counts, and others have its shares.
+        # A client that fails to unmask has given its input: it counts, and others hold its shares.
         if len(found) < self.least and name != "unmask":
             raise self.too_few(f'{len(found)} of {self.cohort} clients are left after the stage "{name}"')
         return found
@@ -291,7 +289,7 @@ class _Session:
         failed = [f"{row.name}: {row.error}" for row in self.rows.values() if row.error]
         listed = "".join(f"\n  {line}" for line in failed[:5])
         return TooFewRepliesError(
-            f"{self.task.what}: {what}; {self.least} have to stay ("
+            f"{self.task.what}: {what}; {self.least} must stay ("
             f"secure.max_dropout = {self.scenario.secure.max_dropout:g}, "
             f"server.min_success = {self.scenario.server.min_success:g})."
             f"{' Failures:' if failed else ''}{listed}"

@@ -1,4 +1,4 @@
-"""Takes the masks off the sum of masked inputs."""
+"""Removes the masks from the sum of masked inputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Shares = dict[int, dict[int, int]]  # whose secret → point → share
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
-    """Who took part how far in a session.
+class Participants:
+    """The stages that the clients of a session completed.
 
     Attributes:
-        id: of the session; asked: digest of what members were asked, on which their masks depend.
-        threshold: shares that give a secret back.
+        id: of the session.
+        asked: digest of the request for masked inputs, on which masks depend.
+        threshold: number of shares that reconstruct a secret.
         neighbours: client → its neighbours in the graph; mask_keys: client → public key.
-        members: who gave shares; survivors: who gave a masked input. All ascending.
+        members: clients that sent shares; survivors: those that sent a masked input. All ascending.
     """
 
     id: bytes
@@ -36,67 +37,80 @@ class Roll:
 
     @property
     def dropped(self) -> list[int]:
-        """Who gave shares but no input: its neighbours' inputs have masks that nothing cancels."""
+        """Clients that sent shares but no input: their neighbours' inputs hold masks that nothing cancels."""
         return sorted(set(self.members) - set(self.survivors))
 
     def around(self, client: int, clients: Sequence[int]) -> list[int]:
-        """Return those of some clients that are a client's neighbours, or itself."""
+        """Return which of the given clients are a client's neighbours, or the client itself."""
         near = {*self.neighbours[client], client}
         return [v for v in clients if v in near]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Shares that survivors have told: of seeds of survivors, and of mask keys of the dropped."""
+class RevealedShares:
+    """Shares revealed by survivors: of the seeds of survivors, and of the mask keys of dropped clients."""
 
     seeds: Shares = field(default_factory=dict)
     keys: Shares = field(default_factory=dict)
 
 
-def unmasked(roll: Roll, inputs: Mapping[int, Ring], told: Told) -> Ring:
+def unmasked(participants: Participants, inputs: Mapping[int, Ring], revealed: RevealedShares) -> Ring:
     """Return the sum of the inputs without their masks.
 
     Args:
-        roll: of the session; inputs: client → masked input, of all survivors; told: by survivors.
+        participants: of the session; inputs: client → masked input, of all survivors.
+        revealed: shares that the survivors sent.
 
     Raises:
-        TooFewRepliesError: a secret that is needed has too few shares, or wrong ones.
+        TooFewRepliesError: too few shares of a required secret, or wrong ones.
     """
     total = np.zeros_like(next(iter(inputs.values())))
-    for client in roll.survivors:
+    for client in participants.survivors:
         np.add(total, inputs[client], out=total)
-    add_masks(total, (Mask(_secret(roll, told.seeds, u, "seed"), subtract=True) for u in roll.survivors))
-    for dropped in roll.dropped:
-        add_masks(total, _left_over(roll, dropped, told))
+    add_masks(
+        total,
+        (
+            Mask(_secret(participants, revealed.seeds, u, "seed"), subtract=True)
+            for u in participants.survivors
+        ),
+    )
+    for dropped in participants.dropped:
+        add_masks(total, _unmatched_masks(participants, dropped, revealed))
     return total
 
 
-def _left_over(roll: Roll, dropped: int, told: Told) -> list[Mask]:
-    """Return what takes away the masks that survivors have put between themselves and a dropped client."""
-    near = [u for u in roll.around(dropped, roll.survivors) if u != dropped]
+def _unmatched_masks(participants: Participants, dropped: int, revealed: RevealedShares) -> list[Mask]:
+    """Return the masks between survivors and a dropped client, negated so that adding them cancels."""
+    near = [u for u in participants.around(dropped, participants.survivors) if u != dropped]
     if not near:
         return []
-    own = KeyPair.of(_secret(roll, told.keys, dropped, "mask key"))
-    if own.public != roll.mask_keys[dropped]:
+    own = KeyPair.of(_secret(participants, revealed.keys, dropped, "mask key"))
+    if own.public != participants.mask_keys[dropped]:
         raise TooFewRepliesError(
-            f"the shares of the mask key of client {dropped} give another key: one is wrong"
+            f"the shares of the mask key of client {dropped} give a different key: at least one is wrong"
         )
-    # A survivor has added the mask where its neighbour's index is the larger one, and else subtracted it.
-    return [Mask(mask_key(own, roll.mask_keys[u], roll.id, roll.asked), subtract=dropped > u) for u in near]
+    # A survivor added the mask if its neighbour's index is the larger one, and subtracted it otherwise.
+    return [
+        Mask(
+            mask_key(own, participants.mask_keys[u], participants.id, participants.asked),
+            subtract=dropped > u,
+        )
+        for u in near
+    ]
 
 
-def _secret(roll: Roll, shares: Shares, client: int, what: str) -> bytes:
+def _secret(participants: Participants, shares: Shares, client: int, what: str) -> bytes:
     found = shares.get(client, {})
-    if len(found) < roll.threshold:
+    if len(found) < participants.threshold:
         raise TooFewRepliesError(
-            f"{len(found)} shares of the {what} of client {client} have come back, and {roll.threshold} are "
-            "needed",
-            hint="raise secure.max_dropout if so many clients are lost in a round",
+            f"{len(found)} shares of the {what} of client {client} were received; "
+            f"{participants.threshold} are needed",
+            hint="raise secure.max_dropout if this many clients are lost in a round",
         )
-    points = sorted(found)[: roll.threshold]
+    points = sorted(found)[: participants.threshold]
     secret = int_to_secret(combine({x: found[x] for x in points}))
     if secret is None:
         raise TooFewRepliesError(
-            f"the shares of the {what} of client {client} do not fit together: one is wrong"
+            f"the shares of the {what} of client {client} are inconsistent: at least one is wrong"
         )
     return secret

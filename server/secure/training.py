@@ -1,4 +1,4 @@
-"""A round of training, and other vectors, through secure sums."""
+"""Secure sums for a training round, and for other vectors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NO_NOISE = SumNoise()
 
 @dataclass(frozen=True, slots=True)
 class SecureRound:
-    """What a round of training gave, over all survivors together.
+    """The result of a training round, summed over all survivors.
 
     Attributes:
-        sum: of what the clients have learnt.
+        sum: sum of the updates.
         survivors: client indices, ascending.
         exchange: a row for each client of the cohort; no replies.
     """
@@ -59,10 +59,10 @@ def train_securely(
     Args:
         grid, sites, scenario, clients, number: as for `secure_sum`.
         content: weights and config of an ordinary message "train"; where privacy.unit is not "client", its
-            config has "full-weight-rows", the training rows from which a client counts fully.
-        range: largest size of a number of an update, and the clip norm where privacy.unit is "client"; `None`
-            takes secure.range, or privacy.clip_norm.
-        noise: in the sum once as few clients are left as may be; with more there is more of it.
+            config has "full-weight-rows", the training rows from which a client has full weight.
+        range: largest absolute value in an update, or the clip norm where privacy.unit is "client"; `None`
+            for secure.range, or privacy.clip_norm.
+        noise: standard deviation in the sum if as few clients as allowed stay; with more, it is larger.
 
     Raises:
         ConfigError, TooFewRepliesError: as `secure_sum`.
@@ -83,14 +83,14 @@ def train_securely(
     )
     summed = secure_sum(grid, sites, scenario, clients, number, task)
     totals = layout.decode(summed.total, weights, fixed)
-    found = _sum(totals, content, loss_is_told=not mechanism_of(scenario.privacy).per_row)
+    found = _sum(totals, content, loss_is_reported=not mechanism_of(scenario.privacy).per_row)
     return SecureRound(found, summed.survivors, summed.exchange)
 
 
-def _sum(totals: Totals, content: RecordDict, *, loss_is_told: bool) -> UpdateSum:
-    """Return the totals as any sum of updates; what was not told is NaN or 0."""
+def _sum(totals: Totals, content: RecordDict, *, loss_is_reported: bool) -> UpdateSum:
+    """Return the totals as an ordinary sum of updates; what clients did not reveal is NaN or 0."""
     full = content.config_records[CONFIG].get("full-weight-rows", 0.0)
-    loss = totals.loss / totals.weight if totals.weight > 0 and loss_is_told else math.nan
+    loss = totals.loss / totals.weight if totals.weight > 0 and loss_is_reported else math.nan
     examples = round(totals.weight * float(full))  # type: ignore[arg-type]
     return UpdateSum(totals.update, totals.weight, totals.within, loss, examples)
 
@@ -109,14 +109,14 @@ def sum_vectors(
     number: int = 0,
     phase: Phase = "statistics",
 ) -> tuple[NDArray[np.float64], SecureSum]:
-    """Return the sum of a vector of each client, and how it went.
+    """Return the sum of one vector from each client, and the session that produced it.
 
     Args:
         grid, sites, scenario, clients: as for `secure_sum`.
-        purpose: key of `VECTORS` in clients/secure/vectors.py; length: numbers in the vector.
-        range: largest size of one number; larger ones are cut to it.
-        config: for the function behind the purpose.
-        stddev: of the noise in the sum, as `train_securely` has it; it differs by purpose and number.
+        purpose: key of `VECTORS` in clients/secure/vectors.py; length: of the vector.
+        range: largest absolute value of one number; larger ones are clipped.
+        config: arguments of the purpose's function.
+        stddev: of the noise in the sum, as for `train_securely`; drawn anew for each purpose and number.
         number: as for `secure_sum`; phase: of the rows.
 
     Raises:
@@ -131,12 +131,12 @@ def sum_vectors(
 
 
 def _fixed(scenario: Scenario, clients: int, range: float, noise: float) -> FixedPoint:
-    """Return the levels of a sum with noise of so many ranges where as few as may be are left."""
-    # With all clients still there, all shares of the noise are.
+    """Return the fixed-point levels of a sum; `noise` in ranges, with as few clients as allowed left."""
+    # With all clients still present, all shares of the noise are present too.
     most = noise / math.sqrt(1 - scenario.secure.max_dropout)
     return FixedPoint.for_sum(clients, range, most * range)
 
 
 def _in_ranges(noise: SumNoise, largest: float) -> float:
-    """Return the largest noise of all numbers, each in its own range."""
+    """Return the largest noise over all numbers, each relative to its range."""
     return max(noise.update / largest, noise.within)

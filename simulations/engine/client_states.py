@@ -35,13 +35,20 @@ class CheckpointedStates:
 
 @dataclass(frozen=True, slots=True)
 class ClientStateFolder:
-    """Where clients keep their own states: each in a folder below `path`, or in memory if it is `None`."""
+    """Where clients keep their own states: each in a folder below `path`, or in memory if it is `None`.
+
+    Attributes:
+        checkpoint_every: rounds between the server's checkpoints.
+    """
 
     path: Path | None
+    checkpoint_every: int
 
     def states(self, name: str) -> SiteStates:
         """Open the states of the client of that name."""
-        return SiteStates(MemoryStateStore()) if self.path is None else SiteStates.in_folder(self.path / name)
+        if self.path is None:
+            return SiteStates(MemoryStateStore(), self.checkpoint_every)
+        return SiteStates.in_folder(self.path / name, self.checkpoint_every)
 
 
 @contextmanager

@@ -98,6 +98,6 @@ def test_what_is_wrong_is_said_before_anything_is_run(
     )
     assert shoal("attack-table", "digits", *arguments) == 3
     told = capsys.readouterr().err
-    for part in ('Did you mean "sign-flip"?', "classes 0 to 9", 'Did you mean "Krum"?'):
+    for part in ('Did you mean "sign-flip"?', "expected a class from 0 to 9", 'Did you mean "Krum"?'):
         assert part in told
     assert not list(tmp_path.iterdir())

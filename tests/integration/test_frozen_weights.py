@@ -204,7 +204,7 @@ def test_a_client_of_another_seed_asks_for_them_once_and_keeps_them(fitted: str)
 def test_weights_that_are_not_those_of_the_hash_are_refused(fitted: str) -> None:
     server, client = runtime(fitted), runtime(fitted, seed=2)
     forged = weights_to_record([w + 1 for w in server.trainer.model.get_weights()[:2]])
-    with pytest.raises(MessageError, match="not those of its hash"):
+    with pytest.raises(MessageError, match="not match its hash"):
         client.weights(request(fitted, server, frozen=forged))
     with pytest.raises(MessageError, match="disagree on which weights are frozen"):
         client.weights(request(fitted, server, frozen_hash=None))

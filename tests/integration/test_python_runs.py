@@ -263,6 +263,8 @@ def test_a_run_that_fails_does_not_end_a_sweep(place: Path) -> None:
     )  # fmt: skip
     assert set(found.runs) == {("good", 5), ("also", 5)}
     assert found.failed == {("bad", 5): "ZeroDivisionError: mine"}
+    (path,) = Path("grid").glob("linear-bad-*")
+    assert shoal.Run(path).status == "failed"
     assert repr(found) == "<Sweep: 2 runs, 1 failed>"
 
 

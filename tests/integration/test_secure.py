@@ -512,7 +512,7 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     assert abs(rest.std() / expected - 1) < 4 / np.sqrt(2 * len(rest))
     assert abs(rest.mean()) < 4 * expected / np.sqrt(len(rest))
     less = SumNoise(update=0.99 * z * norm_)
-    with pytest.raises(TooFewRepliesError, match=r"this client's scenario wants 0\.5"):
+    with pytest.raises(TooFewRepliesError, match=r"this client's scenario requires 0\.5"):
         train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=less)
 
 

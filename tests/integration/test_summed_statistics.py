@@ -186,5 +186,5 @@ def test_a_client_tells_nothing_for_sums_that_its_scenario_does_not_ask_for(revi
     app = make_client_app(ClientRuntime(reviews, datasets.load_population(reviews)))
     asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, table.SUMS.name)
     context = Context(run_id=1, node_id=2, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
-    with pytest.raises(DisclosureError, match="asks for no sums"):
+    with pytest.raises(DisclosureError, match="does not use sums"):
         app(asked, context)

@@ -136,7 +136,8 @@ def test_attackers_play_over_grpc_too(ray_session: None) -> None:
         "attack.kind=min-max",
         "attack.fraction=0.4",
     )
-    alone = ("resources.execution_mode=sequential", "resources.clients_per_chunk=1")
+    # Sent one by one, updates are summed in the groups in which a worker would have summed them.
+    alone = ("resources.execution_mode=sequential",)
     over = ("resources.backend=ray", "resources.transport=grpc", "resources.workers=2")
     serial, wire = run(linear(*given, *alone))[0], run(linear(*given, *over))[0]
     assert all(np.array_equal(a, b) for a, b in zip(serial, wire, strict=True))

@@ -200,7 +200,7 @@ def test_run_app_runs_a_stranger_s_apps(
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("mean_app", "expected package.module:name"),
+        ("mean_app", "is not of the form package.module:name"),
         ("mean_app:nothing", "cannot be loaded"),
         ("no_such_module:client", "cannot be loaded"),
         ("mean_app:client", "is a ClientApp, expected a ServerApp"),

@@ -73,7 +73,7 @@ class Run:
 
     def workers(self) -> list[int]:
         """Ids of the Ray workers that run clients."""
-        return [pid for pid, text in self.processes().items() if text.startswith("ray::Worker")]
+        return [pid for pid, text in self.processes().items() if text.startswith("ray::RunWorker")]
 
 
 @pytest.fixture

@@ -178,8 +178,8 @@ def test_what_is_sent_beside_an_update_is_what_the_algorithm_asks_for() -> None:
     reader().check(good, START, like)
     for bad in ([], [like[0]], [like[0].astype(np.float64), like[1]], [np.zeros(4, np.float32), like[1]]):
         good[EXTRA] = weights_to_record(bad)
-        with pytest.raises(DisclosureError, match="beside the update"):
+        with pytest.raises(DisclosureError, match="with the update"):
             reader().check(good, START, like)
     del good[EXTRA]
-    with pytest.raises(DisclosureError, match="beside the update"):
+    with pytest.raises(DisclosureError, match="with the update"):
         reader().check(good, START, like)

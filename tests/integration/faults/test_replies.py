@@ -150,7 +150,7 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
         having("rows", ArrayRecord([np.ones(3)])),
         'may not carry the record "rows"',
     ),
-    "arrays that no algorithm asked for": (having("extra", ArrayRecord([np.ones(3)])), "beside the update"),
+    "arrays that no algorithm asked for": (having("extra", ArrayRecord([np.ones(3)])), "with the update"),
     "config for metrics": (having("metrics", ConfigRecord({"num-examples": 80})), '"metrics"'),
     "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "speaks for clients"),
     "for another unevenly": (

@@ -152,13 +152,13 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     ),
     "arrays that no algorithm asked for": (having("extra", ArrayRecord([np.ones(3)])), "with the update"),
     "config for metrics": (having("metrics", ConfigRecord({"num-examples": 80})), '"metrics"'),
-    "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "speaks for clients"),
+    "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "answers for clients"),
     "for another unevenly": (
         having("clients", ConfigRecord({"client": [3], "seconds": [1, 2]})),
-        "each of them",
+        "lacks a number for some client",
     ),
-    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "no list of clients"),
-    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "no list of clients"),
+    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "lists no clients"),
+    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "lists no clients"),
 }
 
 

@@ -1,11 +1,11 @@
 """Training without a federation: the baselines that federated learning is compared with.
 
-The budget is the federation's: as many rounds of the same local epochs (or steps), the same learning
-rates, and the best round by the same validation metric. The optimizer keeps its state all along, as
-it would in one ordinary training.
+The budget equals the federation's: as many rounds of the same local epochs (or steps), the same learning
+rates, and the best round by the same validation metric. The optimizer keeps its state throughout, as in
+ordinary training.
 
-It is without differential privacy, whatever `privacy.unit` says: it stands for what a site can do on its own,
-where nothing leaves but metrics of its test rows.
+There is no differential privacy, whatever `privacy.unit` says: the baseline is what a site can do on its own,
+and only metrics of its test rows are sent.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
 
     Args:
         runtime: data and model; client: the client's index.
-        request: the initial weights, those that the federation started from, and a learning rate for each
+        request: the initial weights, equal to the federation's, and a learning rate for each
             round.
 
     Returns:
-        All weights of the model of the best round by validation (the last where that is not defined), and the
-        number of optimisation steps done.
+        All weights of the model of the best round by validation (of the last one if that is undefined), and
+        the number of optimisation steps done.
     """
     runtime.use_preprocessing(request.preprocessing)
     scenario, rows = runtime.scenario, runtime.rows(client)
@@ -48,7 +48,7 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
         weights, _, steps = runtime.trainer.train(weights, train.x, train.y, kept, rng)
         done += steps
         score = _validate(runtime, rows["validation"], weights, monitor)
-        # A score that is not a number (no validation rows, one class) leaves the last round.
+        # If the score is NaN (no validation rows, or a single class), the last round is kept.
         if score != score or best_score != best_score or metrics.is_better(monitor, score, best_score):
             best, best_score = weights, score
     return best, done

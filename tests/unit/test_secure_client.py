@@ -138,9 +138,9 @@ def test_a_message_of_another_session_is_refused(cohort: Cohort) -> None:
     ("survivors", "dropped", "says"),
     [
         ([0, 1, 2, 3], [3], "both secrets"),
-        ([1, 2, 3], [0], "survivors are not those"),  # it has given its input itself
-        ([0, 1, 2], [], "survivors are not those"),  # neither: as if 3 had never been there
-        ([0, 1, 2, 3, 9], [], "survivors are not those"),
+        ([1, 2, 3], [0], "survivors are not the clients"),  # it has given its input itself
+        ([0, 1, 2], [], "survivors are not the clients"),  # neither: as if 3 had never been there
+        ([0, 1, 2, 3, 9], [], "survivors are not the clients"),
         ([0, 1], [2, 3], "2 survivors; the threshold is 3"),
     ],
 )
@@ -166,8 +166,8 @@ def test_shares_that_were_changed_or_sealed_for_another_are_left_out(cohort: Coh
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"threshold": 2}, "threshold of 2 among 4 clients; .* are 3 others and 3"),
-        ({"clients": 100}, "are 60 others and 32"),
+        ({"threshold": 2}, "threshold of 2 among 4 clients; .* requires 3 and 3"),
+        ({"clients": 100}, "requires 60 and 32"),
         ({"neighbours": [1, 1, 2]}, "threshold of 3"),
         ({"neighbours": [0, 1, 2]}, "threshold of 3"),  # itself
         ({"mask-keys": "twice"}, "same public key"),

@@ -132,8 +132,8 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     "an error": (failed, "honest"),
     "NaN": (weights(lambda w: [w[0] * np.float32(np.nan), *w[1:]]), "NonFiniteError"),
     "infinity": (weights(lambda w: [*w[:-1], w[-1] + np.float32(np.inf)]), "NonFiniteError"),
-    "other shape": (weights(lambda w: [w[0].T, *w[1:], w[0]]), "not shaped as the model's weights"),
-    "too few arrays": (weights(lambda w: w[:1]), "not shaped as the model's weights"),
+    "other shape": (weights(lambda w: [w[0].T, *w[1:], w[0]]), "not have the shapes of the model's weights"),
+    "too few arrays": (weights(lambda w: w[:1]), "not have the shapes of the model's weights"),
     "oversize": (weights(lambda w: [np.zeros(1 << 20, np.float32), *w[1:]]), "not shaped"),
     "other dtype": (weights(lambda w: [a.astype(np.float64) for a in w]), "not shaped"),
     "integers": (weights(lambda w: [a.astype(np.int32) for a in w]), "not shaped"),
@@ -150,13 +150,13 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
         'may not carry the record "rows"',
     ),
     "config for metrics": (having("metrics", ConfigRecord({"num-examples": 80})), '"metrics"'),
-    "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "speaks for clients"),
+    "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "answers for clients"),
     "for another unevenly": (
         having("clients", ConfigRecord({"client": [3], "seconds": [1, 2]})),
         "each of them",
     ),
-    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "no list of clients"),
-    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "no list of clients"),
+    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "lists no clients"),
+    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "lists no clients"),
 }
 
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_a_model_is_refused() -> None:
             take_model(wrong)
     unsaved = Subclass()
     unsaved(np.zeros((1, 3)))
-    with pytest.raises(ModelError, match="give the function or class that builds it instead"):
+    with pytest.raises(ModelError, match="pass the function or class that builds it instead"):
         take_model(unsaved)
     stream = (line for line in ())
     with pytest.raises(ModelError, match="cannot be sent to worker processes"):

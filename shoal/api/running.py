@@ -118,7 +118,7 @@ def resume(
     backend: Literal["ray", "serial"] | None = None,
     workers: int | None = None,
 ) -> Run:
-    """Go on with a run that was stopped or killed, after its last checkpoint, to the same bits.
+    """Resume a run that was stopped or killed from its last checkpoint; the result is bit-identical.
 
     Args:
         run: the run, its folder, or its name in runs/.

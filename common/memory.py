@@ -16,11 +16,11 @@ def memory_bytes() -> int:
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _GROUP_LIMITS:
         try:
-            told = Path(path).read_text(encoding="ascii").strip()
+            limit = Path(path).read_text(encoding="ascii").strip()
         except OSError:
             continue
-        if told.isdigit():  # "max" if there is no limit
-            found.append(int(told))
+        if limit.isdigit():  # "max" if there is no limit
+            found.append(int(limit))
     return min(found)
 
 

@@ -101,19 +101,19 @@ class UpdateReader:
         places = {client: k // group for k, client in enumerate(cohort)}
         total, extra, within, loss, examples = UpdateMean(), UpdateMean(), 0.0, 0.0, 0.0
         for members in self._grouped(replies, places):
-            mean, beside = UpdateMean(), UpdateMean()
+            mean, extra_mean = UpdateMean(), UpdateMean()
             for content in members:
                 numbers = numbers_of(content)
                 weight = numbers.get(WEIGHT, numbers[EXAMPLES])
                 mean.add(self.decode(content, like), weight)
                 if isinstance(record := content.get(EXTRA), ArrayRecord):
-                    beside.add(record_to_weights(record), weight)
+                    extra_mean.add(record_to_weights(record), weight)
                 within += numbers.get(WITHIN, 0.0)
                 loss += weight * numbers[TRAIN_LOSS]
                 examples += numbers[EXAMPLES]
             total.add(mean.mean(), mean.weight)
-            if beside.count:
-                extra.add(beside.mean(), beside.weight)
+            if extra_mean.count:
+                extra.add(extra_mean.mean(), extra_mean.weight)
         updates = total.sum() if total.count else [np.zeros(w.shape) for w in like]
         mean_loss = loss / total.weight if total.weight else math.nan
         return UpdateSum(

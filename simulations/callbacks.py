@@ -130,15 +130,15 @@ def started(observers: Sequence[Observer], scenario: Scenario, folder: Path) -> 
             callback.on_end(status[-1] if status else "failed", folder)
 
 
-def _checked(callback: Callback, told: object) -> dict[str, float]:
-    if told is None:
+def _checked(callback: Callback, found: object) -> dict[str, float]:
+    if found is None:
         return {}
-    fits = isinstance(told, Mapping) and all(
+    fits = isinstance(found, Mapping) and all(
         isinstance(name, str) and isinstance(value, Real) and math.isfinite(value)
-        for name, value in told.items()
+        for name, value in found.items()
     )
-    if not fits or not isinstance(told, Mapping):
+    if not fits or not isinstance(found, Mapping):
         raise RunError(
-            f"{type(callback).__name__}.on_round returned {told!r}; expected finite numbers by name, or None"
+            f"{type(callback).__name__}.on_round returned {found!r}; expected finite numbers by name, or None"
         )
-    return {name: float(value) for name, value in told.items()}
+    return {name: float(value) for name, value in found.items()}

@@ -39,12 +39,16 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
     weights = runtime.weights(request)
     monitor = metrics.monitored(scenario.training, runtime.schema.task)
     best, best_score, done, train = weights, float("nan"), 0, rows["train"]
-    for number, rate in enumerate(request.learning_rates, start=1):
+    for round_number, rate in enumerate(request.learning_rates, start=1):
         settings = local_settings(
-            scenario, client, round_number=number, learning_rate=rate, class_weights=request.class_weights
+            scenario,
+            client,
+            round_number=round_number,
+            learning_rate=rate,
+            class_weights=request.class_weights,
         )
-        rng = generator(scenario.seed, "shuffle", dispatch=number, client=client)
-        kept = replace(settings, keep_optimizer=number > 1)
+        rng = generator(scenario.seed, "shuffle", dispatch=round_number, client=client)
+        kept = replace(settings, keep_optimizer=round_number > 1)
         weights, _, steps = runtime.trainer.train(weights, train.x, train.y, kept, rng)
         done += steps
         score = _validate(runtime, rows["validation"], weights, monitor)

@@ -183,10 +183,10 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
         write_report(folder)
     except OSError as error:
         print(f"cannot record the end of the run: {error.strerror}", file=sys.stderr)
-    _tell_how_to_go_on(folder)
+    _print_resume_command(folder)
 
 
-def _tell_how_to_go_on(folder: RunFolder) -> None:
+def _print_resume_command(folder: RunFolder) -> None:
     if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
         served = (folder.path / SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"

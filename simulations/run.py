@@ -218,7 +218,7 @@ def coordinate(
     """
     identify_process(RUN_ID)
     sites = Sites(len(population), population.name)
-    _tell_attack(scenario, population, hooks)
+    _report_attack(scenario, population, hooks)
     pooled = sites.node(sites.count) if scenario.output.compare else None
     total = [population.rows(i) for i in range(sites.count)] if scenario.output.compare else []
 
@@ -243,7 +243,7 @@ def coordinate(
         return work_done(grid)
 
 
-def _tell_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
+def _report_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
     """Report which clients are malicious, before any worker starts; raises if attack and data do not fit."""
     adversary = make_adversary(scenario, population)
     if adversary is None:

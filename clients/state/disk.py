@@ -84,7 +84,7 @@ class DiskStateStore:
         slots = self._index.allocate(len(batch))
         checksums = np.empty(len(batch), np.uint32)
         with self._writing():
-            self._cut()  # only now: opening a store must not change its files
+            self._truncate()  # only now: opening a store must not change its files
             for rows in _parts(len(batch), layout.bytes_per_client, PACKED):
                 records = layout.pack(batch, rows)
                 checksums[rows] = checksums_of(records)
@@ -119,7 +119,7 @@ class DiskStateStore:
         self._check(SlotIndex.replay(entries[: mark.position], 0))
         self._go_to(mark, entries)
         with self._writing():
-            self._cut()
+            self._truncate()
 
     def release(self, oldest: Mark) -> None:
         """See `ClientStateStore.release`; files never shrink, but grow only when no slot is free."""
@@ -159,9 +159,9 @@ class DiskStateStore:
         self._tail = len(entries) > mark.position
         self._index = SlotIndex.replay(entries[: mark.position], self._oldest)
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         if self._tail:
-            self._journal.cut()
+            self._journal.truncate()
             self._tail = False
 
     def _check(self, index: SlotIndex) -> None:

@@ -93,7 +93,7 @@ class SlotJournal:
         self.position = mark.position
         self._checksum = mark.checksum if mark.position else self._seed
 
-    def cut(self) -> None:
+    def truncate(self) -> None:
         """Remove entries after `position`, so that they are never taken for valid ones later."""
         os.ftruncate(self._file, self.length)
         os.fsync(self._file)

@@ -32,7 +32,7 @@ class Chunk:
     examples: float
 
 
-def cut(
+def make_chunks(
     messages: Sequence[Message], clients_per_chunk: int, examples: Callable[[Message], float]
 ) -> list[Chunk]:
     """Divide messages into chunks.

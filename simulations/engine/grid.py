@@ -15,7 +15,7 @@ from shoal.clients.worker import Answer, Job
 from shoal.common.flower_shim import Run, client_error, number_message
 from shoal.common.messages.table import MESSAGES
 from shoal.common.sites import Sites
-from shoal.simulations.engine.chunks import Chunk, cut
+from shoal.simulations.engine.chunks import Chunk, make_chunks
 from shoal.simulations.engine.placement import NodeLoad
 
 
@@ -70,7 +70,7 @@ class EngineGrid(Grid):
             executor: runs the clients.
             sites: the clients.
             run: Flower's description of the run.
-            clients_per_chunk: clients that a worker takes at a time; 0 for the default of `cut`.
+            clients_per_chunk: clients that a worker takes at a time; 0 for the default of `make_chunks`.
             examples: client index → rows, for starting the longest chunks first.
             contexts: node id → initial `Context.state`; updated in place.
             states: store of the clients' algorithm states; `None` for one in memory.
@@ -143,7 +143,7 @@ class EngineGrid(Grid):
         return self._exchange(asked, timeout)
 
     def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
-        chunks = cut(messages, self._clients_per_chunk, self._of_client)
+        chunks = make_chunks(messages, self._clients_per_chunk, self._of_client)
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
             states = [self._states_of(chunk) for chunk in chunks]

@@ -182,11 +182,11 @@ class RayExecutor:
                 self._give_up(phase)
                 break
             if ready[0] in starting:
-                self._welcome(phase, starting[ready[0]])
+                self._admit(phase, starting[ready[0]])
             else:
                 self._finish(phase, ready[0])
 
-    def _welcome(self, phase: _Phase, slot: _Slot) -> None:
+    def _admit(self, phase: _Phase, slot: _Slot) -> None:
         """Put a worker that has started into service, or start another if it failed.
 
         Raises:
@@ -215,9 +215,9 @@ class RayExecutor:
             if slot.starting is None and not slot.queue:
                 if phase.waiting:
                     self._start(phase, slot, phase.waiting)
-                elif behind := self._behind(phase):
-                    phase.copied.add(behind)
-                    self._call(phase, slot, behind)
+                elif queued := self._queued(phase):
+                    phase.copied.add(queued)
+                    self._call(phase, slot, queued)
         for slot in self._slots:
             clear = [piece for piece in phase.waiting if not piece.suspect]
             alone = len(slot.queue) == 1 and not phase.running[slot.queue[0]].piece.suspect
@@ -260,7 +260,7 @@ class RayExecutor:
         phase.waiting.remove(chosen)
         self._call(phase, slot, chosen)
 
-    def _behind(self, phase: _Phase) -> _Piece | None:
+    def _queued(self, phase: _Phase) -> _Piece | None:
         """Return a piece that is queued behind another one in some worker, and that no other worker has."""
         queued = (phase.running[slot.queue[1]].piece for slot in self._slots if len(slot.queue) > 1)
         return next((piece for piece in queued if piece not in phase.copied), None)

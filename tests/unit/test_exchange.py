@@ -93,7 +93,7 @@ def test_unusable_updates_are_refused_by_name_and_never_averaged(capsys: pytest.
 def test_too_few_replies_say_how_many_were_wanted_and_why() -> None:
     found = exchange("bad")
     require_replies(found, 0.4, "round 6")  # two of five are enough
-    with pytest.raises(TooFewRepliesError, match=r"2 of 5 .* wants 3") as caught:
+    with pytest.raises(TooFewRepliesError, match=r"2 of 5 .* requires 3") as caught:
         require_replies(found, 0.5, "round 6")
     assert "site 3: ValueError" in str(caught.value)
 

@@ -74,24 +74,24 @@ class LocalRound:
 
     def open(self, clients: Sequence[int], states: StateBatch | None, fail: Fail) -> list[ReadyClient]:
         """Load clients' rows, settings and states; clients that cannot be loaded fail."""
-        runtime, number = self._runtime, self._request.round_number
+        runtime, round_number = self._runtime, self._request.round_number
         seed, known = runtime.scenario.seed, _rows_of(states)
         ready = []
         for client in clients:
-            origin = Origin(seed, number, client)
+            origin = Origin(seed, round_number, client)
             try:
                 rows = runtime.training_rows(origin)
                 settings = local_settings(
                     runtime.scenario,
                     client,
-                    round_number=number,
+                    round_number=round_number,
                     learning_rate=self._request.learning_rate,
                     class_weights=self._request.class_weights,
                 )
             except Exception as error:
                 fail(client, error)
                 continue
-            rng = generator(seed, "shuffle", dispatch=number, client=client)
+            rng = generator(seed, "shuffle", dispatch=round_number, client=client)
             state = _state_of(states, known.get(client)) or self._initial_state()
             ready.append(ReadyClient(LocalTask(rows.x, rows.y, settings, rng), origin, state))
         return ready

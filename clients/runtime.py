@@ -250,13 +250,13 @@ class ClientRuntime:
         """The plan of client-level privacy, from this client's own scenario."""
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
 
-    def charge(self, number: int) -> int:
+    def charge(self, round_number: int) -> int:
         """Charge a round of training to the client; return its number of charged rounds with this one."""
-        return number if self.account is None else self.account.charge(number)
+        return round_number if self.account is None else self.account.charge(round_number)
 
-    def charged(self, number: int) -> int:
-        """Return the number of rounds that a client has been charged for, up to round `number`."""
-        return number if self.account is None else self.account.rounds
+    def charged(self, round_number: int) -> int:
+        """Return the number of rounds that a client has been charged for, up to round `round_number`."""
+        return round_number if self.account is None else self.account.rounds
 
     @cached_property
     def statistics_plan(self) -> SumsPlan:

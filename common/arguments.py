@@ -15,11 +15,12 @@ class Argument:
     """An argument that a scenario may set.
 
     Attributes:
-        default: the default value, which also sets the type: a number, true or false, a list of whole
-            numbers, or one of `choices`. `None`: a float that is derived from something else; the entry that
-            takes the argument says from what.
-        least: smallest valid value; below: exclusive upper limit; positive: whether 0 is refused as well;
-            most: inclusive upper limit. Of a list they hold for each number.
+        default: the default value, which also sets the type: a number, a boolean, a list of integers, or one
+            of `choices`. `None`: a float derived from other values; the entry that uses the argument
+            documents them.
+        least: smallest valid value.
+        below: exclusive upper limit; most: inclusive upper limit.
+        positive: whether 0 is invalid as well. For a list, the limits hold for each number.
         choices: the valid texts.
     """
 
@@ -77,7 +78,7 @@ def problems(key: str, owner: str, given: Mapping[str, Any], known: Mapping[str,
     """Yield one line for each argument that is unknown or invalid.
 
     Args:
-        key: the key that holds the arguments, e.g. "strategy.args"; owner: the name of what takes them.
+        key: the key that holds the arguments, e.g. "strategy.args"; owner: name of the entry that takes them.
         given: from the scenario; known: the table.
     """
     for name, value in given.items():

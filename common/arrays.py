@@ -1,8 +1,8 @@
-"""A Flower `Array` over a numpy array, which is serialised only if somebody asks for its bytes.
+"""A Flower `Array` over a numpy array, which is serialised only when its bytes are needed.
 
-Flower's own `Array` turns numbers into bytes when it is made and back when it is read, which costs more
-than the aggregation does. Between processes of one machine this one travels as it is: pickle hands its
-buffer over as a whole, and Ray maps it from shared memory.
+Flower's own `Array` serialises numbers when it is created and deserialises them when it is read, which costs
+more than the aggregation. Between processes of one machine this class needs no serialisation: pickle passes
+its buffer on as a whole, and Ray maps it from shared memory.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ _HEADER_BYTES = 128  # of the npy format, for any array of a model
 
 
 class NumpyArray(Array):
-    """Holds a read-only view of a numpy array, which nobody may change from then on."""
+    """Holds a read-only view of a numpy array, which must not be modified afterwards."""
 
     def __init__(self, values: NDArray[Any]) -> None:
-        """Take an array of any shape; it is not copied."""
+        """Wrap an array of any shape, without a copy."""
         view = values.view()
         view.flags.writeable = False
-        # As `Array` has them; `data`, the fourth, is made on demand.
+        # The fields of `Array`; `data`, the fourth, is computed on demand.
         self.__dict__.update(dtype=str(view.dtype), shape=view.shape, stype=_STYPE, values=view)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
-        """The array in npy format, made anew each time."""
+        """The array in npy format, computed on each access."""
         buffer = BytesIO()
         np.save(buffer, self.__dict__["values"], allow_pickle=False)
         return buffer.getvalue()
 
     def numpy(self) -> NDArray[Any]:
-        """Return a copy, as `Array` does: some strategies write into what they get."""
+        """Return a copy, as `Array` does: some strategies write into it."""
         return np.array(self.__dict__["values"])
 
     def deflate(self) -> bytes:
-        """Serialise as what it is to Flower, whose format names the class."""
+        """Serialise as a plain `Array`: Flower's format contains the class name."""
         return Array(self.view).deflate()
 
     @property
@@ -51,12 +51,12 @@ class NumpyArray(Array):
 
 
 def view(array: Array) -> NDArray[Any]:
-    """Return an array's numbers to read, without a copy where that can be."""
+    """Return an array's values for reading, without a copy if possible."""
     return array.view if isinstance(array, NumpyArray) else array.numpy()
 
 
 def count_bytes(record: ArrayRecord) -> int:
-    """Return the bytes of a record as `ArrayRecord.count_bytes` does, without making them."""
+    """Return the bytes of a record as `ArrayRecord.count_bytes` does, without serialising it."""
     return sum(len(key) + _array_bytes(array) for key, array in record.items())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a nested table by dotted key, in its order; an empty table within has none."""
+    """Return the values of a nested table by dotted key, in order; empty inner tables are dropped."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

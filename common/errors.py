@@ -215,7 +215,7 @@ class FrozenWeightsError(MessageError):
     """A client lacks the frozen weights whose hash a request names; the server then sends them."""
 
     exit_code = 21
-    help = "The server sends frozen weights to a site that lacks them; docs/messages.md tells how."
+    help = "The server sends frozen weights to a site that lacks them; see docs/messages.md."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

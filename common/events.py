@@ -21,17 +21,18 @@ class RoundRow:
 
     Attributes:
         round: starting at 1; 0 is the evaluation of the initial model.
-        cohort: clients asked to train.
+        cohort: clients sampled for training.
         succeeded: clients whose update was aggregated.
         examples: rows trained on, summed over `succeeded`.
         learning_rate: of the clients' optimizer in this round.
         train_loss: example-weighted mean of the clients' mean loss while training; NaN in round 0.
         metrics: validation metric → example-weighted mean over clients, of the model after this
             round; empty where the round was not evaluated.
-        best: whether this is the best round so far by the monitored metric; with differential privacy,
-            where the metric must not select a round, the last round that was evaluated.
-        bytes_up: payload from clients to server; an update counts by the length of its encoding, also where
-            a process sent the mean over its clients instead; bytes_down: from server to clients.
+        best: whether this is the best round so far by the monitored metric; with differential privacy, where
+            the metric must not select a round, true for every evaluated round.
+        bytes_up: payload from clients to server; an update counts by the length of its encoding, even if a
+            process sent the mean over its clients instead.
+        bytes_down: payload from server to clients.
         bytes_moved: payload of the replies that crossed processes; 0 if everything ran in one process.
         seconds: wall time since the end of the previous round; phases: the same per phase of
             `common/profiling.py`.
@@ -60,7 +61,7 @@ class ClientRow:
 
     Attributes:
         round: as in `RoundRow`; client: index starting at 0; name: its display name.
-        phase: what the client was asked to do.
+        phase: phase of the message.
         examples: rows used; seconds: time in the client; bytes_up and bytes_down: payload.
         metrics: values that the client reported.
         error: why there is no result, or "".

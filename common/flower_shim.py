@@ -1,7 +1,7 @@
-"""The only module that uses names of Flower which are not part of its public API.
+"""The only module that uses Flower names outside its public API.
 
-They are needed because Flower's public API has no way to run its apps over a Grid of one's own. A
-change of Flower's minor version is met here first: `pyproject.toml` pins it and a test checks it.
+They are needed because Flower's public API cannot run its apps over a custom Grid. An incompatible minor
+version of Flower fails here first: `pyproject.toml` pins it and a test checks it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ FLOWER_MINOR = "1.41"
 
 
 def make_run(run_id: int) -> Run:
-    """Return an empty run description, as `Grid.set_run` wants it."""
+    """Return an empty run description, for `Grid.set_run`."""
     return Run.create_empty(run_id=run_id)
 
 
 def identify_process(run_id: int, node_id: int = SUPERLINK_NODE_ID) -> None:
-    """Say which run this process works for; `Message(...)` raises before that.
+    """Set which run this process works for; `Message(...)` raises before that.
 
     The identity is a class attribute in Flower, so a process serves one run at a time.
     """
@@ -34,7 +34,7 @@ def identify_process(run_id: int, node_id: int = SUPERLINK_NODE_ID) -> None:
 
 
 def number_message(message: Message) -> str:
-    """Give a message a new id, which Flower leaves to its SuperLink, and return it."""
+    """Give a message a new id, which is usually set by Flower's SuperLink, and return it."""
     message_id = str(uuid4())
     message.metadata.__dict__["_message_id"] = message_id
     return message_id

@@ -1,4 +1,4 @@
-"""How much memory there is and how much this process holds; and objects that collections pass over."""
+"""Available memory, memory used by this process, and a guard against garbage collection."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def memory_bytes() -> int:
-    """Return the memory that processes here may use: the machine's, or less where a container has a limit."""
+    """Return the memory available to processes here: the machine's, or a container's limit if lower."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _GROUP_LIMITS:
         try:
-            told = Path(path).read_text(encoding="ascii").strip()
+            limit = Path(path).read_text(encoding="ascii").strip()
         except OSError:
             continue
-        if told.isdigit():  # "max" where there is no limit
-            found.append(int(told))
+        if limit.isdigit():  # "max" if there is no limit
+            found.append(int(limit))
     return min(found)
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process holds; 0 where the system does not tell it (macOS)."""
+    """Return the memory that this process uses; 0 where the system does not report it (macOS)."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:
@@ -35,10 +35,10 @@ def resident_bytes() -> int:
 
 @contextmanager
 def frozen_heap() -> Iterator[None]:
-    """Spare the garbage collector all objects that are alive now, until the end of the `with` block.
+    """Exclude all objects alive now from garbage collection until the end of the `with` block.
 
-    Python can only unfreeze all objects at once. So where the caller has frozen some, nothing more is
-    frozen, and the caller's stay as they are.
+    Python can only unfreeze all objects at once. So if the caller has already frozen some, nothing more is
+    frozen, and the caller's stay frozen.
     """
     gc.collect()
     free = gc.get_freeze_count() == 0

@@ -1,4 +1,4 @@
-"""Whose an update is: what every draw on its behalf is keyed by."""
+"""The origin of an update: the key of every random draw on its behalf."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from shoal.common.seeds import Purpose, generator
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose update it is: a client (index), asked in a dispatch (number, from 1) of a run with a seed."""
+    """The client (index) and dispatch (number, from 1) of an update, in a run with a seed."""
 
     seed: int
     dispatch: int
     client: int
 
     def rng(self, purpose: Purpose) -> np.random.Generator:
-        """Return the client's own generator, so that what is drawn does not depend on its neighbours."""
+        """Return the client's own generator, independent of other clients."""
         return generator(self.seed, purpose, dispatch=self.dispatch, client=self.client)
 
     def draws(self, purpose: Purpose, source: Source) -> Randomness:
-        """Return what the client's noise is drawn from."""
+        """Return the source of the client's noise."""
         return randomness(source, self.seed, purpose, dispatch=self.dispatch, client=self.client)

@@ -1,6 +1,6 @@
-"""Objects of the user's own by name, `package.module:name`: the one place that imports a user's code.
+"""User-defined objects by name, `package.module:name`: the only place that imports user code.
 
-Modules are looked up in the current directory before the installed packages, as `python script.py` would.
+Modules are looked up in the current directory before the installed packages, as for `python script.py`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ _HINT = "modules are looked up in the current directory and among the installed 
 
 
 def is_users_own(name: str) -> bool:
-    """Whether a name is `package.module:name` rather than one of a table of ours."""
+    """Whether a name is `package.module:name` rather than a built-in name."""
     return ":" in name
 
 
 def search_current_directory() -> None:
-    """Let modules be imported from the current directory."""
+    """Make modules in the current directory importable."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def form_problems(key: str, path: str, name: str = "function") -> list[str]:
-    """Return what is wrong with the form of `package.module:name`, one line each.
+    """Return the errors in the form of `package.module:name`, one line each.
 
     Args:
-        key: the key of the scenario that holds it; path: the text; name: what it is to name.
+        key: the scenario key that holds it; path: the text; name: placeholder for the object in the error
+            text.
     """
     module, _, attribute = path.partition(":")
     if all(part.isidentifier() for part in (*module.split("."), attribute)):
@@ -40,7 +41,7 @@ def form_problems(key: str, path: str, name: str = "function") -> list[str]:
 
 
 def package_problems(key: str, path: str) -> list[str]:
-    """Return what `form_problems` does, or that there is no such package; runs none of its code."""
+    """Return the problems of `form_problems`, or that there is no such package; runs none of its code."""
     problems = form_problems(key, path)
     top = path.partition(":")[0].partition(".")[0]
     search_current_directory()
@@ -50,20 +51,20 @@ def package_problems(key: str, path: str) -> list[str]:
 
 
 def load_object(key: str, path: str) -> Any:
-    """Import a module of the user's own and return one of its objects.
+    """Import a user module and return one of its objects.
 
     Args:
-        key: the key of the scenario, or the argument, that holds the path, for the error.
+        key: the scenario key or argument that holds the path, for the error text.
         path: `package.module:name`.
 
     Raises:
-        ConfigError: it cannot be imported, or the module has no object of that name.
+        ConfigError: the module cannot be imported, or has no object of that name.
     """
     module, _, attribute = path.partition(":")
     search_current_directory()
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's own may raise anything
+    except Exception as error:  # a user module may raise anything
         raise ConfigError(
             f'{key}: "{path}" cannot be loaded: {type(error).__name__}: {error}', hint=_HINT
         ) from error

@@ -1,19 +1,18 @@
-"""Where the time of a process goes, by named phases that exclude each other.
+"""How a process spends its time, by named phases that do not overlap.
 
-`span("train")` charges the time until its end to "train", less what spans inside it charge elsewhere; what
-no span charges is "other". So the phases of a process add up to its wall time. Phases of a round, in the
-order in which they come:
+`span("train")` charges the time until its end to "train", except for nested spans; time outside any span is
+charged to "other". So the phases of a process add up to its wall time. The phases of a round, in order:
 
-- broadcast: the server hands a phase's content to the workers' shared memory;
-- wait: messages and replies on their way between server and workers;
+- broadcast: the server puts a phase's content into the workers' shared memory;
+- wait: messages and replies in transit between server and workers;
 - build: a worker imports TensorFlow and builds the model;
-- load, preprocess: a client's rows are read, and encoded;
-- train, evaluate: compiled passes over a client's rows, with setting and reading weights;
-- reduce: the steps of the update, and summing over the clients of a worker;
+- load, preprocess: reading and encoding a client's rows;
+- train, evaluate: compiled passes over a client's rows, including setting and reading weights;
+- reduce: update steps, and sums over the clients of a worker;
 - aggregate: the strategy, on the server;
 - idle: workers without work; other: everything else.
 
-Phases of workers are means over the workers, so that they fit into the wall time of the server.
+Phases of workers are means over the workers, so that they add up to the wall time of the server.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class Span:
     """One stretch of time.
 
     Attributes:
-        name: the phase; track: 0 for this process, 1 and up for workers.
-        start: seconds on the clock of `time.perf_counter`; seconds: how long.
+        name: the phase; track: 0 for this process, from 1 for workers.
+        start: seconds on the clock of `time.perf_counter`; seconds: duration.
     """
 
     name: str
@@ -74,7 +73,7 @@ class _Clock:
 
 
 class _Clocks(threading.local):
-    """A clock for each thread: strategies may send from several."""
+    """A clock for each thread: strategies may send messages from several."""
 
     def __init__(self) -> None:
         self.clock = _Clock()
@@ -85,7 +84,7 @@ _keeping = False
 
 
 def keep_spans(keep: bool) -> None:
-    """Say whether this process keeps single spans, for a trace, beside their sums."""
+    """Set whether this process keeps single spans, for a trace, in addition to their sums."""
     global _keeping
     _keeping = keep
 
@@ -106,7 +105,7 @@ def span(name: str) -> Iterator[None]:
 
 
 def move(source: str, seconds: Mapping[str, float], spans: Sequence[Span] = ()) -> None:
-    """Charge time that has been charged to one phase to others instead, because more is known of it."""
+    """Move time already charged to one phase to other phases, once more is known about it."""
     clock = _clocks.clock
     clock.switch()
     for name, value in seconds.items():
@@ -117,7 +116,7 @@ def move(source: str, seconds: Mapping[str, float], spans: Sequence[Span] = ()) 
 
 
 def take() -> dict[str, float]:
-    """Return the seconds by phase since the last call, in the order of `PHASES`, and begin anew."""
+    """Return the seconds by phase since the last call, in the order of `PHASES`, and start again."""
     clock = _clocks.clock
     clock.switch()
     found, clock.seconds = clock.seconds, {}
@@ -125,7 +124,7 @@ def take() -> dict[str, float]:
 
 
 def take_spans() -> list[Span]:
-    """Return the spans since the last call; none unless they are kept."""
+    """Return the spans since the last call; empty unless they are kept."""
     clock = _clocks.clock
     found, clock.spans = clock.spans, []
     return found

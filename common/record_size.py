@@ -1,4 +1,4 @@
-"""How many bytes of payload a message has, without making them."""
+"""The payload of a message in bytes, computed without serialising it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def record_bytes(record: ArrayRecord | MetricRecord | ConfigRecord) -> int:
 
 
 def _config_bytes(record: ConfigRecord) -> int:
-    """Count as Flower does, whose own count fails on an empty list (1.41)."""
+    """Count as Flower does, whose own function fails on an empty list (1.41)."""
     total = 0
     for key, value in record.items():
         values = value if isinstance(value, list) else [value]

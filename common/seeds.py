@@ -1,7 +1,7 @@
 """The one place where random generators are made.
 
-Every draw in a run comes from a generator derived from (seed, purpose, dispatch, client), so that work
-that is repeated, moved to another process or reordered draws the same numbers again.
+Every draw in a run comes from a generator derived from (seed, purpose, dispatch, client), so that repeated,
+moved or reordered work draws the same numbers again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 Purpose = Literal[
     "partition",  # which client holds which row
     "split",  # which of a client's rows are held out
-    "statistics",  # which clients are asked for statistics, where there are very many
+    "statistics",  # which clients report statistics, if there are very many
     "sampling",  # which clients train in a round
     "evaluation",  # which clients evaluate in a round
     "shuffle",  # the order of a client's rows in local training
@@ -28,26 +28,26 @@ Purpose = Literal[
     "server-noise",  # noise added to sums at the server
     "statistics-noise",  # noise added to sums of statistics, by clients or the server
     "secure-noise",  # a client's share of noise in secure aggregation
-    "batches",  # which rows each step of DP-SGD takes
+    "batches",  # which rows each step of DP-SGD uses
     "gradient-noise",  # noise added to gradients in DP-SGD
-    "attack",  # what malicious clients make up, and who they are
+    "attack",  # which clients are malicious, and the data they make up
     "audit",  # canaries, shadow models and other parts of a leakage audit
     "compression",  # random rounding of updates
 ]
 
 
 class _Digest(ISeedSequence):
-    """Seeds a generator with the BLAKE2b digest of a text: as numpy's `SeedSequence`, in a sixth of the time.
+    """Seeds a generator with the BLAKE2b digest of a text: like `SeedSequence`, in a sixth of the time.
 
-    A round makes one for every client. Digests of different texts are as good as independent, and the
-    same in every process and version of Python, which `hash(str)` is not.
+    One is made for every client of a round. Digests of different texts are practically independent, and the
+    same in every process and version of Python, unlike `hash(str)`.
     """
 
     def __init__(self, text: bytes) -> None:
         self._text = text
 
     def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> NDArray[Any]:
-        """Return the words that numpy asks for."""
+        """Return the words that numpy requests."""
         kind = np.dtype(dtype)
         return np.frombuffer(blake2b(self._text, digest_size=n_words * kind.itemsize).digest(), kind)
 
@@ -58,9 +58,9 @@ def generator(seed: int, purpose: Purpose, *, dispatch: int = 0, client: int = 0
     Args:
         seed: the run's seed, at least 0.
         purpose: what the numbers are for; different purposes never share a stream.
-        dispatch: number of the dispatch that the work belongs to, from 1; that of a synchronous round is
-            the round. 0 means "before the first".
-        client: the client's index, starting at 0; use the default for draws of the server.
+        dispatch: number of the dispatch, from 1; equals the round in synchronous training. 0 means "before
+            the first".
+        client: the client's index, starting at 0; the default is for draws of the server.
     """
     return np.random.Generator(np.random.PCG64(_Digest(_text(seed, purpose, dispatch, client))))  # type: ignore[arg-type]
 

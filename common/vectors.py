@@ -1,4 +1,4 @@
-"""The numbers of a model one after another, and back to its weights."""
+"""Conversion between a model's weights and one vector of all numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def flatten(weights: Sequence[NDArray[Any]], dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """Return all numbers of arrays in their order, (numbers,).
+    """Return all numbers of the arrays in order, (numbers,).
 
     Args:
         weights: at least one array, of any shapes.
-        dtype: of the result; `None` takes the smallest that holds all of them.
+        dtype: of the result; `None` for the smallest that holds all of them.
     """
     return np.concatenate([np.ravel(w) for w in weights], dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""A model's weights in Flower records: packing, comparing, and the check that all numbers are finite."""
+"""A model's weights in Flower records: packing, comparison, and a check for finite values."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def record_to_weights(record: ArrayRecord) -> list[NDArray[Any]]:
 
 
 def is_finite(record: ArrayRecord) -> bool:
-    """Tell whether every floating-point number of the record is finite."""
+    """Return whether every floating-point number of the record is finite."""
     return all_finite(view(array) for array in record.values())
 
 
 def all_finite(arrays: Iterable[NDArray[Any]]) -> bool:
-    """Tell whether every floating-point number of the arrays is finite.
+    """Return whether every floating-point number of the arrays is finite.
 
-    One that is not makes their sum so; the sum takes a third of the time of a look at each. Where it is
-    not finite although all numbers are, because they are huge, each is looked at.
+    A non-finite number makes the sum non-finite, and the sum takes a third of the time of checking each
+    number. If the sum overflows although all numbers are finite, each is checked.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return all(
@@ -47,7 +47,7 @@ def all_finite(arrays: Iterable[NDArray[Any]]) -> bool:
 
 
 def same_shapes(record: ArrayRecord, expected: ArrayRecord) -> bool:
-    """Tell whether both records have the same keys, shapes and dtypes."""
+    """Return whether both records have the same keys, shapes and dtypes."""
     return list(record) == list(expected) and all(
         tuple(record[k].shape) == tuple(expected[k].shape) and record[k].dtype == expected[k].dtype
         for k in record
@@ -57,6 +57,6 @@ def same_shapes(record: ArrayRecord, expected: ArrayRecord) -> bool:
 def with_types_of(record: ArrayRecord, like: ArrayRecord) -> ArrayRecord:
     """Return the record with each array cast to its type in `like`.
 
-    Some strategies compute in float64; the model's own types are what clients get and return.
+    Some strategies compute in float64; clients get and return the model's own types.
     """
     return weights_to_record([view(record[k]).astype(like[k].dtype, copy=False) for k in like])

@@ -38,7 +38,7 @@ class Aggregation(Protocol):
     """Turns a sum of updates into the reply that the strategy sees."""
 
     def clip_norm(self) -> float | None:
-        """Return the norm that clients shall clip to; `None` to use the scenario's."""
+        """Return the norm that clients must clip to; `None` to use the scenario's."""
         ...
 
     def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:

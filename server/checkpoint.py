@@ -70,16 +70,16 @@ class Checkpoints:
         """Save what is constant over all rounds."""
         self._write(self._folder / _START, state)
 
-    def save(self, number: int, state: Mapping[str, Any]) -> None:
+    def save(self, round_number: int, state: Mapping[str, Any]) -> None:
         """Save the state after a round, and remove old ones.
 
         Args:
-            number: the round; state: any value that `encode` accepts.
+            round_number: the round; state: any value that `encode` accepts.
 
         Raises:
             CheckpointError: it cannot be written; earlier files are unchanged.
         """
-        self._write(self._folder / f"round-{number:06}.zip", state)
+        self._write(self._folder / f"round-{round_number:06}.zip", state)
         # The second pattern: partial files of a process that was killed while writing.
         for path in (*self._rounds()[KEPT:], *self._folder.glob(".*.part")):
             path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Callbacks of a run: the user's own code, called at its start, in its rounds and at its end.
+"""Callbacks of a run: user code called at its start, in its rounds and at its end.
 
-The server knows `Observer` only. `Audience` is the one observer that a run gives it: it asks the callbacks
-first, adds their metrics to the round, and then passes the round on to all others, the run folder among them.
+The server knows `Observer` only. `Audience` is the single observer of a run: it calls the callbacks first,
+adds their metrics to the round, and then passes the round on to all others, including the run folder.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from shoal.common.events import ClientRow, Observer, RoundRow, SiteRow
 
 
 class Callback:
-    """Base of callbacks; override what you need. Called in the process and thread that runs the server.
+    """Base class of callbacks; override what you need. Called in the process and thread that runs the server.
 
-    An exception that a callback raises ends the run as failed, and reaches whoever started it.
+    An exception in a callback ends the run as failed, and reaches its caller.
     """
 
     stopping = False
 
     def stop(self) -> None:
-        """End the run after the round that goes on, with the final test and the models, as patience would."""
+        """End the run after the current round, with the final test and the models, as patience would."""
         self.stopping = True
 
     def on_start(self, scenario: Scenario, folder: Path) -> None:
-        """Do something before any client is asked.
+        """Called before the first request to a client.
 
         Args:
-            scenario: what runs; folder: its run folder.
+            scenario: of the run; folder: its run folder.
         """
 
     def on_message(self, text: str) -> None:
-        """Do something at a step outside rounds, e.g. "statistics: asking 5 clients"."""
+        """Called at a step outside rounds, e.g. "statistics: asking 5 clients"."""
 
     def on_client(self, row: ClientRow) -> None:
-        """Do something with one message to a client and its reply, before `on_round` of its round."""
+        """Called for each message to a client and its reply, before `on_round` of its round."""
 
     def on_round(self, row: RoundRow, clients: Sequence[ClientRow]) -> Mapping[str, float] | None:
-        """Do something after a round.
+        """Called after a round.
 
         Args:
             row: the round, 0 for the evaluation of the initial model; clients: its messages.
 
         Returns:
-            Metrics that are added to the round in the run folder, by name; `None` for none. They never
-            choose the best round.
+            Metrics to add to the round in the run folder, by name; `None` for none. They never select
+            the best round.
         """
         return None
 
     def on_sites(self, rows: Sequence[SiteRow]) -> None:
-        """Do something with the final test of all clients."""
+        """Called with the final test of all clients."""
 
     def on_end(self, status: str, folder: Path) -> None:
-        """Do something when everything is written.
+        """Called when all results are written.
 
         Args:
             status: "finished", "stopped early", "interrupted" or "failed"; folder: the run folder.
@@ -66,11 +66,11 @@ class Callback:
 
 
 class Audience:
-    """The observer of a run that passes everything on.
+    """The single observer of a run, which passes everything on.
 
     Args:
-        first: gets each round with the metrics that callbacks added: the run folder.
-        others: observers and callbacks; callbacks are asked before `first`, observers after it.
+        first: receives each round with the metrics that callbacks added: the run folder.
+        others: observers and callbacks; callbacks are called before `first`, observers after it.
     """
 
     def __init__(self, first: Observer, others: Sequence[Observer]) -> None:
@@ -86,7 +86,7 @@ class Audience:
         """Pass on a round, with the metrics of the callbacks.
 
         Raises:
-            RunError: a callback returned something else than numbers by name, or a name that is taken.
+            RunError: a callback returned anything but numbers by name, or used a name that is taken.
         """
         metrics = dict(row.metrics)
         for callback in self._callbacks:
@@ -94,7 +94,7 @@ class Audience:
                 callback.on_client(client)
             for name, value in _checked(callback, callback.on_round(row, clients)).items():
                 if name in metrics:
-                    raise RunError(f'{type(callback).__name__}.on_round: there is a metric "{name}" already')
+                    raise RunError(f'{type(callback).__name__}.on_round: the metric "{name}" already exists')
                 metrics[name] = value
         for observer in self._observers:
             observer.on_round(replace(row, metrics=metrics), clients)
@@ -105,12 +105,12 @@ class Audience:
             observer.on_sites(rows)
 
     def enough(self) -> bool:
-        """Tell whether a callback has asked to stop."""
+        """Return whether a callback has asked to stop."""
         return any(callback.stopping for callback in self._callbacks)
 
 
 def callbacks_of(observers: Sequence[Observer]) -> list[Callback]:
-    """Return those observers that are callbacks."""
+    """Return the callbacks among observers."""
     return [observer for observer in observers if isinstance(observer, Callback)]
 
 
@@ -127,15 +127,15 @@ def end(observers: Sequence[Observer], status: str, folder: Path) -> None:
         callback.on_end(status, folder)
 
 
-def _checked(callback: Callback, told: object) -> dict[str, float]:
-    if told is None:
+def _checked(callback: Callback, found: object) -> dict[str, float]:
+    if found is None:
         return {}
-    fits = isinstance(told, Mapping) and all(
+    fits = isinstance(found, Mapping) and all(
         isinstance(name, str) and isinstance(value, Real) and math.isfinite(value)
-        for name, value in told.items()
+        for name, value in found.items()
     )
-    if not fits or not isinstance(told, Mapping):
+    if not fits or not isinstance(found, Mapping):
         raise RunError(
-            f"{type(callback).__name__}.on_round returned {told!r}; expected finite numbers by name, or None"
+            f"{type(callback).__name__}.on_round returned {found!r}; expected finite numbers by name, or None"
         )
-    return {name: float(value) for name, value in told.items()}
+    return {name: float(value) for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""Takes a model that was given as a Python object: what builds it elsewhere, and how it is trained."""
+"""Accepts a model given as a Python object: how other processes build it, and how it is trained."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ACCEPTED = (
 
 @dataclass(frozen=True, slots=True)
 class GivenModel:
-    """A model as `shoal.simulate` takes it.
+    """A model as accepted by `shoal.simulate`.
 
     Attributes:
-        name: for model.name; builder: builds it, `None` for a model that has a name of its own.
-        training: keys of the training section that its `compile` sets.
+        name: for model.name; builder: builds the model, `None` for a built-in model.
+        training: keys of the training section that the model's `compile` sets.
     """
 
     name: str
@@ -39,15 +39,15 @@ class GivenModel:
 
 
 def take_model(model: object) -> GivenModel:
-    """Return what builds a model in any process.
+    """Return how to build a model in any process.
 
     Args:
-        model: a name; a `keras.Model`, whose weights are the initial ones and whose `compile`, if it has
-            been called, says how clients train; or a function or class that returns a model.
+        model: a name; a `keras.Model`, whose weights are the initial ones and whose `compile`, if called,
+            determines how clients train; or a function or class that returns a model.
 
     Raises:
-        ModelError: it is something else, cannot be sent to other processes, or is compiled in a way that
-            federated training cannot keep.
+        ModelError: it is anything else, cannot be sent to other processes, or is compiled in a way that
+            federated training does not support.
     """
     if isinstance(model, str):
         return GivenModel(model, None, {})
@@ -57,7 +57,7 @@ def take_model(model: object) -> GivenModel:
         name = PYTHON_PREFIX + _plain_name(getattr(model, "name", "model"))
         return GivenModel(name, portable(SavedModel.of(model)), training_keys(model))
     if not callable(model):
-        raise ModelError(f"model: {type(model).__name__} is no model", hint=_ACCEPTED)
+        raise ModelError(f"model: {type(model).__name__} is not a model", hint=_ACCEPTED)
     return GivenModel(PYTHON_PREFIX + _plain_name(getattr(model, "__name__", "model")), portable(model), {})
 
 
@@ -75,10 +75,10 @@ def portable(function: Callable[..., Any]) -> PortableFunction:
         cloudpickle.register_pickle_by_value(module)
     try:
         return PortableFunction(cloudpickle.dumps(function), function)
-    except Exception as error:  # whatever the object's own pickling raises
+    except Exception as error:  # the object's own pickling may raise anything
         raise ModelError(
             f"model: it cannot be sent to worker processes: {type(error).__name__}: {error}",
-            hint="build what it uses (files, locks, other models) within the function",
+            hint="create what it uses (files, locks, other models) inside the function",
         ) from error
     finally:
         if by_value:
@@ -87,10 +87,10 @@ def portable(function: Callable[..., Any]) -> PortableFunction:
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """A Keras model as the bytes of its `.keras` file, with the classes of the user's that it is made of.
+    """A Keras model as the bytes of its `.keras` file, with the user's classes that it consists of.
 
     Attributes:
-        archive: the file; classes: by the name under which the file has them.
+        archive: the file; classes: by their names in the file.
     """
 
     archive: bytes
@@ -105,19 +105,19 @@ class SavedModel:
         """
         if not model.built:
             raise ModelError(
-                f'model: "{model.name}" has no weights yet, as it does not know the shape of its input',
-                hint="start it with keras.Input, or give a function that builds it",
+                f'model: "{model.name}" has no weights yet, because the shape of its input is unknown',
+                hint="start it with keras.Input, or pass a function that builds it",
             )
         try:
             with TemporaryDirectory(prefix="shoal-") as folder:
                 path = Path(folder) / "model.keras"
                 model.save(path)
                 saved = cls(path.read_bytes(), _users_classes(model))
-            saved()  # a class whose constructor Keras cannot call again is found here, not in a worker
+            saved()  # a class whose constructor Keras cannot call again fails here, not in a worker
         except Exception as error:
             raise ModelError(
                 f'model: Keras cannot save and load "{model.name}": {str(error).partition(chr(10))[0]}',
-                hint="give the function or class that builds it instead, or add get_config to its classes",
+                hint="pass the function or class that builds it instead, or add get_config to its classes",
             ) from error
         return saved
 
@@ -126,7 +126,7 @@ class SavedModel:
         load_keras()
         import keras
 
-        # Lambda layers are the user's own code, which was given as an object and not found in a file.
+        # Lambda layers are the user's own code, given as an object rather than read from a file.
         with keras.saving.custom_object_scope(dict(self.classes)), TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             path.write_bytes(self.archive)
@@ -138,7 +138,7 @@ def _is_keras_model(model: object) -> bool:
 
     if isinstance(model, keras.Model) and keras.backend.backend() != "tensorflow":
         raise ModelError(
-            f'model: Keras runs on the backend "{keras.backend.backend()}", shoal on TensorFlow',
+            f'model: Keras uses the backend "{keras.backend.backend()}", shoal needs TensorFlow',
             hint='set os.environ["KERAS_BACKEND"] = "tensorflow" before Keras is imported',
         )
     return isinstance(model, keras.Model)
@@ -152,7 +152,7 @@ def _users_classes(model: keras.Model) -> dict[str, type]:
 
 
 def _is_users(module: Any) -> bool:
-    """Tell whether a module is the user's own source, which workers may not find or have as it was before."""
+    """Return whether a module is the user's own source, which workers may lack or have in an old version."""
     file = getattr(module, "__file__", None)
     installed = file is None or Path(file).is_relative_to(sys.prefix) or "site-packages" in file
     return not installed and module.__name__.partition(".")[0] not in ("shoal", "__main__")

@@ -1,4 +1,4 @@
-"""What surrounds the rounds of every run: its folder, its log, its audit log, and its end."""
+"""What all runs share apart from the rounds: the folder, the log, the audit log, and the end of a run."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from shoal.server.pilot.grid import TransportGrid
     from shoal.simulations.superlink import SuperLinkGrid
 
-RUN_ID = 1  # Flower's id of a run; a process serves one run
+RUN_ID = 1  # Flower's run id; a process serves one run
 
 
 CHECKPOINTS = "checkpoints"  # folder in the run folder
 
 
-CLIENT_STATES = "client-states"  # folder in the run folder: what algorithms remember of clients
+CLIENT_STATES = "client-states"  # folder in the run folder: the clients' algorithm states
 _LEDGER = "privacy.jsonl"  # in the run folder: rounds charged to the privacy budget
 
 
@@ -52,10 +52,10 @@ _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def refuse_ended(folder: RunFolder) -> None:
-    """Refuse to resume a run that goes on or is over.
+    """Refuse to resume a run that is still running or has ended.
 
     Raises:
-        RunError: it does, or is.
+        RunError: it is running, or has ended.
     """
     status = folder.status()
     if status == "running":
@@ -66,7 +66,7 @@ def refuse_ended(folder: RunFolder) -> None:
 
 @contextmanager
 def open_audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[AuditLog]:
-    """Open the server's audit log of a run; `about` says how clients are reached."""
+    """Open the server's audit log of a run; `about` describes how clients are reached."""
     log = AuditLog(folder.path / AUDIT_LOG, {"side": "server", "run": folder.name, **about})
     try:
         yield log
@@ -75,7 +75,7 @@ def open_audit_log(folder: RunFolder, about: Mapping[str, object]) -> Iterator[A
 
 
 def work_done(grid: EngineGrid | TransportGrid | SuperLinkGrid) -> dict[str, object]:
-    """Return, for the summary, what each node of Ray did, or what each client sent over the wire."""
+    """Return, for the summary, the work done by each Ray node, or the traffic of each client."""
     name, loads = (
         ("placement", grid.placement()) if isinstance(grid, EngineGrid) else ("wire", grid.traffic())
     )
@@ -90,7 +90,7 @@ def run_server_app(
     contexts: dict[int, RecordDict],
     states: CheckpointedStates | None = None,
 ) -> None:
-    """Run the ServerApp over a Grid; `deliver` is given the outcome, the rest is as for `make_server_app`."""
+    """Run the ServerApp over a Grid; `deliver` receives the outcome, the rest is as in `make_server_app`."""
     app = make_server_app(federation, hooks, deliver, contexts, states)
     app(grid, Context(run_id=RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={}))
 
@@ -102,7 +102,7 @@ def run_hooks(
     scenario: Scenario,
     interrupts: Interrupts,
 ) -> Hooks:
-    """Return the hooks that keep a run in its folder and tell the observers."""
+    """Return the hooks that write a run to its folder and notify the observers."""
 
     def on_fitted(fitted: FittedPreprocessing) -> None:
         write_atomically(folder.path / "schema.json", population.schema.to_json())
@@ -129,8 +129,8 @@ def write_results(
     population: Population | None = None,
     where: Mapping[str, object] | None = None,
 ) -> None:
-    """Write the models and the closing summary; with the population, also what only its rows can tell."""
-    load_keras()  # in a run that goes on after its last round, nothing else has
+    """Write the models and the final summary; with the population, also statistics that need its rows."""
+    load_keras()  # in a run resumed after its last round, nothing else has loaded it
     from shoal.simulations.export import export_model  # TensorFlow takes seconds to import
 
     progress, spec = outcome.progress, outcome.fitted.spec
@@ -157,7 +157,7 @@ def write_results(
 
 @contextmanager
 def closing(folder: RunFolder) -> Iterator[list[Outcome]]:
-    """Close the run folder also when the run ends badly, so that what is there can be reported."""
+    """Close the run folder even if the run fails, so that its results can be reported."""
     try:
         yield []
     except KeyboardInterrupt:
@@ -177,30 +177,30 @@ def closing(folder: RunFolder) -> Iterator[list[Outcome]]:
 
 
 def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) -> None:
-    """End a run that went badly; where not even that can be written, it counts as killed."""
+    """Record a run's failure; if even that cannot be written, the run counts as killed."""
     try:
         folder.finish(status, summary)
         write_report(folder)
     except OSError as error:
-        print(f"the run folder lacks its end: {error.strerror}", file=sys.stderr)
-    _tell_how_to_go_on(folder)
+        print(f"cannot record the end of the run: {error.strerror}", file=sys.stderr)
+    _print_resume_command(folder)
 
 
-def _tell_how_to_go_on(folder: RunFolder) -> None:
+def _print_resume_command(folder: RunFolder) -> None:
     if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
         served = (folder.path / SERVED).exists()
         command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
-        print(f"go on after the last checkpoint with: {command}", file=sys.stderr)
+        print(f"resume from the last checkpoint with: {command}", file=sys.stderr)
 
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Send Flower's log, which would disturb the progress display, to a file of the run."""
+    """Send Flower's log to a file of the run, as it would disturb the progress display."""
     logger = logging.getLogger("flwr")
     before, propagate = logger.handlers[:], logger.propagate
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is told by the run
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # the run itself reports a full disk
     logger.handlers, logger.propagate = [handler], False
     try:
         yield

@@ -1,7 +1,7 @@
-"""A model that was given as a Python object: a function or class of a script, or a Keras model.
+"""A model given as a Python object: a function or class of a script, or a Keras model.
 
-The scenario carries the object itself. Its config says only that there was one, `model.name = "python:NAME"`,
-and nothing that is read from a file ever becomes such an object again.
+The scenario carries the object itself. Its config only records that there was one, `model.name =
+"python:NAME"`, and a value read from a file never becomes such an object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PortableFunction:
 
     Args:
         pickled: the function, by value, so that its module need not exist where it is called.
-        function: the same in this process; `None` unpickles it when it is called first.
+        function: the same function in this process; `None` unpickles it on first use.
     """
 
     def __init__(self, pickled: bytes, function: Callable[..., Any] | None = None) -> None:
@@ -38,7 +38,7 @@ class PortableFunction:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pickled function, with the globals that it uses."""
+        """SHA-256 of the pickled function, including the globals that it uses."""
         return hashlib.sha256(self._pickled).hexdigest()
 
     def __reduce__(self) -> tuple[type[PortableFunction], tuple[bytes]]:
@@ -46,13 +46,13 @@ class PortableFunction:
 
 
 class GivenModelConfig(ModelConfig):
-    """A model section with the object that it stands for; only the section's keys are ever written."""
+    """A model section with the object that it stands for; only the section's keys are written to files."""
 
     _builder: PortableFunction = PrivateAttr()
 
     @classmethod
     def of(cls, model: ModelConfig, builder: PortableFunction) -> GivenModelConfig:
-        """Return a section with the keys of `model` that is built by `builder`."""
+        """Return a section with the keys of `model`, built by `builder`."""
         given = cls(**model.model_dump())
         given._builder = builder
         return given
@@ -64,15 +64,15 @@ class GivenModelConfig(ModelConfig):
 
     @property
     def build_function(self) -> Callable[..., Any]:
-        """The function that builds the model (`common/models/users_own.py` asks for it)."""
+        """The function that builds the model, for `common/models/users_own.py`."""
         return self._builder.function
 
 
 def model_identity(model: ModelConfig) -> tuple[object, ...]:
-    """Return what is equal for two sections only if they build the same model, initial weights aside."""
+    """Return a key that two sections share only if they build the same model, except initial weights."""
     keys = model.model_dump()
     if isinstance(model, GivenModelConfig):
         return keys, model.builder.digest
     module, _, name = model.name.partition(":")
-    # A module that was loaded again has another function of that name.
+    # A reloaded module has a new function of that name.
     return keys, getattr(sys.modules.get(module), name, None) if name else None

@@ -53,7 +53,7 @@ from shoal.simulations.trace import TraceFile
 if TYPE_CHECKING:
     from shoal.server.pilot.grid import TransportGrid
 
-_MOST_NAMED = 10  # malicious clients that a message lists
+_MOST_NAMED = 10  # malicious clients listed in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class MakeApp:
     population: Population
 
     def __call__(self) -> ClientApp:
-        """Return the app that serves every client of the population, and the pooled one."""
+        """Return the app for every client of the population, including the pooled one."""
         return make_client_app(PooledRuntime(self.scenario, self.population), pooled=True)
 
 
@@ -80,13 +80,13 @@ def run_scenario(
 
     Args:
         scenario: the validated configuration.
-        observers: receive each row as it is produced, after the run folder; callbacks before it.
-        trace: also write trace.json, where the time went.
-        population: the clients, where they are at hand; `None` loads what the scenario names.
-        engine: keeps its workers for the next run; `None` starts workers for this one only.
+        observers: receive each row as it is produced, after the run folder; callbacks, before it.
+        trace: also write trace.json, which shows where the time went.
+        population: the clients, if already loaded; `None` loads the data that the scenario names.
+        engine: keeps its workers for the next run; `None` starts workers for this run only.
 
     Raises:
-        ShoalError: what went wrong; results up to there are in the run folder.
+        ShoalError: the reason; results so far are in the run folder.
     """
     if population is None:
         population = datasets.load_population(scenario)
@@ -103,20 +103,22 @@ def resume_run(
     population: Population | None = None,
     engine: Engine | None = None,
 ) -> None:
-    """Go on with a run, to the same bits as if it had never stopped.
+    """Resume a run; the result is bit-identical to a run that was never interrupted.
 
-    It goes on after its last checkpoint, or from the start if it ended before its first.
+    It continues after the last checkpoint, or from the start if there is none.
 
     Args:
-        folder: of the run; scenario: its own, but for where it runs.
+        folder: of the run; scenario: its own, except for keys that decide where it runs.
         observers, population, engine: as in `run_scenario`.
 
     Raises:
-        CheckpointError: none of its checkpoints can be used, or the data have changed since.
-        RunError: the run is over, or still going on.
+        CheckpointError: none of its checkpoints is usable, or the data have changed since.
+        RunError: the run has ended, or is still running.
     """
     if (folder.path / SERVED).exists():
-        raise RunError(f"{folder.name} is of clients elsewhere", hint=f"shoal serve --resume {folder.path} …")
+        raise RunError(
+            f"{folder.name} is a run with remote clients", hint=f"shoal serve --resume {folder.path} …"
+        )
     refuse_ended(folder)
     if population is None:
         population = datasets.load_population(scenario)
@@ -126,7 +128,7 @@ def resume_run(
         if now != sum(rows.values()):
             raise CheckpointError(
                 f"the data have changed: {population.name(client)} had {sum(rows.values())} rows, now {now}",
-                hint="put the data back as they were, or start a new run",
+                hint="restore the original data, or start a new run",
             )
     folder.resume()
     _run(folder, scenario, population, observers, False, engine)
@@ -180,7 +182,7 @@ def _run_in(
 
 @contextmanager
 def _watch(folder: RunFolder, scenario: Scenario, sites: Sites) -> Iterator[Callable[[Grid], Grid]]:
-    """Give what puts the audit log between the server and the Grid, where the scenario wants one."""
+    """Yield a function that puts the audit log between the server and a Grid, if the scenario wants one."""
     if not scenario.output.audit:
         yield lambda grid: grid
         return
@@ -201,21 +203,21 @@ def coordinate(
     engine: Engine | None = None,
     state_folder: Path | None = None,
 ) -> Mapping[str, object]:
-    """Run the ServerApp over the Grid that the scenario asks for, and return who did what of the work.
+    """Run the ServerApp over the scenario's Grid, and return the work done by each node.
 
-    It leaves nothing on disk but clients' states, where there are any and a folder for them.
+    Writes nothing to disk except clients' states, if there are any and a folder for them.
 
     Args:
         scenario: the configuration; population: its clients.
-        hooks: who is told; deliver: is given the outcome.
-        wrap: puts something between the server and the Grid, to watch or disturb messages.
-        trace: workers keep the spans of their time.
-        engine: gives the workers; `None` for workers that end with the run.
-        state_folder: for what algorithms remember of clients; `None` keeps it in memory.
+        hooks: callbacks of the server; deliver: called with the outcome.
+        wrap: wraps the Grid, to observe or disturb messages.
+        trace: workers record the spans of their time.
+        engine: provides the workers; `None` for workers that end with the run.
+        state_folder: for the clients' algorithm states; `None` keeps them in memory.
     """
     identify_process(RUN_ID)
     sites = Sites(len(population), population.name)
-    _tell_attack(scenario, population, hooks)
+    _report_attack(scenario, population, hooks)
     pooled = sites.node(sites.count) if scenario.output.compare else None
     total = [population.rows(i) for i in range(sites.count)] if scenario.output.compare else []
 
@@ -240,8 +242,8 @@ def coordinate(
         return work_done(grid)
 
 
-def _tell_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
-    """Tell who is malicious, before any worker starts; raises where attack and data do not fit."""
+def _report_attack(scenario: Scenario, population: Population, hooks: Hooks) -> None:
+    """Report which clients are malicious, before any worker starts; raises if attack and data do not fit."""
     adversary = make_adversary(scenario, population)
     if adversary is None:
         return
@@ -254,7 +256,7 @@ def _tell_attack(scenario: Scenario, population: Population, hooks: Hooks) -> No
 
 
 def _load_users_model(name: str) -> None:
-    """Import the user's model, and what it imports: a cluster is sent what has been imported here."""
+    """Import the user's model and its imports: the modules sent to a cluster are those imported here."""
     load_keras()
     from shoal.common.models.users_own import load_users_own  # imports Keras
 
@@ -273,12 +275,12 @@ def _grid(
     engine: Engine,
     state_folder: Path | None,
 ) -> Iterator[EngineGrid | TransportGrid]:
-    """Give the Grid that the scenario asks for, with its clients behind it."""
+    """Yield the scenario's Grid, with its clients."""
     resources = scenario.resources
     if resources.transport == "grpc":
         from shoal.simulations.engine.grpc_fleet import over_grpc  # Ray takes a second to import
 
-        engine.release()  # the clients that are started here need the room
+        engine.release()  # the clients started here need the memory
         keeps = (
             ClientStateFolder(state_folder, scenario.output.checkpoint_every)
             if keeps_states(scenario)

@@ -87,7 +87,9 @@ class Contribution:
         for column, listed in ({} if self._silent else names).items():
             disclosed = self._disclosable(column)
             rows = np.array([disclosed.get(name, 0) for name in listed], np.float64)
-            parts[column] = self._cut(rows, clips[column]) if self.plan.by_record else np.minimum(rows, 1)
+            parts[column] = (
+                self._clip_counts(rows, clips[column]) if self.plan.by_record else np.minimum(rows, 1)
+            )
         return self.plan.counts(sizes).joined(parts)
 
     def _tabled(self) -> Parts:
@@ -156,7 +158,7 @@ class Contribution:
         for column, most in self.plan.most_names.items():
             buckets, hashes, held = bucket_count(most), self.plan.hashes, self._held[column]
             if self.plan.by_record:
-                counts = self._cut(
+                counts = self._clip_counts(
                     held.bucket_rows(column, buckets, hashes).astype(np.float64), clips[column]
                 )
             else:
@@ -165,7 +167,7 @@ class Contribution:
             parts[f"buckets {column}"] = counts.ravel()
         return parts
 
-    def _cut(self, rows: NDArray[np.float64], clip: int) -> NDArray[np.float64]:
+    def _clip_counts(self, rows: NDArray[np.float64], clip: int) -> NDArray[np.float64]:
         """Clip counts at both ends: below min_count to 0, and to at most `clip`.
 
         One row more or less moves a count by at most 1, which would not hold if small counts became 0 and

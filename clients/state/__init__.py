@@ -1,8 +1,8 @@
-"""What an algorithm remembers of each client from one round to the next, and the stores that keep it.
+"""Client state that an algorithm keeps between rounds, and the stores that hold it.
 
 A state is a mapping from names to arrays, with the same names, shapes and types for all clients of a run:
 SCAFFOLD's control variates, Ditto's personal models, the residues of error feedback. `ClientStateStore` is
-the contract; `MemoryStateStore` keeps states in memory, `DiskStateStore` in a folder (docs/client-state.md).
+the interface; `MemoryStateStore` keeps states in memory, `DiskStateStore` in a folder (docs/client-state.md).
 """
 
 from shoal.clients.state.batch import StateBatch, joined

@@ -18,10 +18,10 @@ class StateBatch:
 
     Attributes:
         clients: indices of the clients from 0, (k,), strictly ascending.
-        arrays: for each name the states' arrays, (k, ...), in the order of `clients`.
+        arrays: by name, the arrays of all states, (k, ...), in the order of `clients`.
 
     Raises:
-        ValueError: `clients` is not as described, or an array has no row for each of them.
+        ValueError: `clients` is not as described, or an array does not have one row for each of them.
     """
 
     clients: NDArray[np.int64]
@@ -42,10 +42,10 @@ class StateBatch:
 
 
 def joined(batches: Sequence[StateBatch]) -> StateBatch:
-    """Return batches of different clients as one, in ascending order.
+    """Return batches of different clients as one batch, in ascending order.
 
     Raises:
-        ValueError: a client is in two of them.
+        ValueError: a client is in more than one batch.
     """
     clients = np.concatenate([batch.clients for batch in batches])
     order = np.argsort(clients, kind="stable")
@@ -67,7 +67,7 @@ def ascending(clients: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def check_clients(clients: NDArray[np.int64]) -> None:
-    """Raise `ValueError` unless these are indices of clients in one dimension."""
+    """Raise `ValueError` unless these are client indices in one dimension."""
     if clients.ndim != 1 or clients.dtype != np.int64:
         raise ValueError(
             f"clients must be int64 in one dimension, not {clients.dtype} of shape {clients.shape}"

@@ -18,26 +18,26 @@ from shoal.clients.state.slot_journal import SlotJournal, sync_folder
 from shoal.clients.state.store import START, Mark
 from shoal.common.errors import CheckpointError, StorageError
 
-PACKED: Final = 1 << 20  # bytes of states that are packed at a time: they stay in the processor's cache
+PACKED: Final = 1 << 20  # bytes of states packed at a time, small enough for the processor's cache
 CHECKED: Final = 1 << 23  # bytes of states that `restore` reads at a time
 
 
 class DiskStateStore:
-    """Keeps the states in two files: records in slots, and a journal of which client's state went where.
+    """Keeps states in two files: records in slots, and a journal of which client's state is in which slot.
 
-    A write goes to slots that no mark needs, and then to the end of the journal; a mark is a place in the
-    journal. So a round costs what its cohort's states cost, however many clients there are, and a process
-    killed at any instant loses at most what came after the last mark. A store that is opened again has the
-    states of the last mark in its files, until `restore` is told another.
+    A write goes to slots that no mark needs, and then to the end of the journal; a mark is a position in the
+    journal. So a round costs what its cohort's states cost, whatever the number of clients, and a process
+    killed at any instant loses at most the writes after the last mark. A store that is opened again has the
+    states of the last mark, until `restore` is called.
 
     Args:
-        folder: it is created with mode 0700 if it is not there; the files get 0600.
-        layout: of the states; `None` for that of the first write, or that of a store already in the folder.
+        folder: created with mode 0700 if it does not exist; the files get mode 0600.
+        layout: of the states; `None` for the layout of the first write, or of a store already in the folder.
 
     Raises:
         RunError: another process uses the folder.
-        ModelError: the folder holds states of another layout.
-        CheckpointError: the folder's journal is not one of client states.
+        ModelError: the folder holds states with another layout.
+        CheckpointError: the folder's journal is not a journal of client states.
     """
 
     def __init__(self, folder: Path, layout: StateLayout | None = None) -> None:
@@ -50,7 +50,7 @@ class DiskStateStore:
         self._last = START
         self._oldest = 0  # position of the oldest mark that may be restored
         self._sound = True  # whether no mark has failed
-        self._tail = False  # whether the journal's file goes on behind the present
+        self._tail = False  # whether the journal file has entries after the current position
         try:
             if self._journal.layout is None and layout is not None:
                 self._begin(layout)
@@ -84,7 +84,7 @@ class DiskStateStore:
         slots = self._index.allocate(len(batch))
         checksums = np.empty(len(batch), np.uint32)
         with self._writing():
-            self._cut()  # only now: merely opening a store changes nothing in its files
+            self._truncate()  # only now: opening a store must not change its files
             for rows in _parts(len(batch), layout.bytes_per_client, PACKED):
                 records = layout.pack(batch, rows)
                 checksums[rows] = checksums_of(records)
@@ -95,10 +95,10 @@ class DiskStateStore:
         self._index.replace(entries, first, self._last.position)
 
     def mark(self) -> Mark:
-        """See `ClientStateStore.mark`; without a write since the last mark, it is that one again."""
+        """See `ClientStateStore.mark`; without a write since the last mark, returns that mark again."""
         self._require_sound()
         if self._slots is not None and self._journal.position > self._last.position:
-            # After a failed sync nobody knows what the disk has, and a second one may wrongly succeed.
+            # After a failed sync the content of the disk is unknown, and a second sync may wrongly succeed.
             self._sound = False
             with self._writing():
                 self._slots.sync()
@@ -107,7 +107,7 @@ class DiskStateStore:
         return self._last
 
     def restore(self, mark: Mark) -> None:
-        """See `ClientStateStore.restore`; every state is read once, to check it."""
+        """See `ClientStateStore.restore`; reads every state once, to check it."""
         entries = self._journal.entries()
         if mark.position > self._last.position or mark not in self._journal.marks(entries):
             raise CheckpointError(
@@ -119,10 +119,10 @@ class DiskStateStore:
         self._check(SlotIndex.replay(entries[: mark.position], 0))
         self._go_to(mark, entries)
         with self._writing():
-            self._cut()
+            self._truncate()
 
     def release(self, oldest: Mark) -> None:
-        """See `ClientStateStore.release`; files do not shrink, but grow only when no slot is free."""
+        """See `ClientStateStore.release`; files never shrink, but grow only when no slot is free."""
         if oldest.position > self._last.position:
             raise CheckpointError(f"{self._folder} has no mark {oldest}; the last one is {self._last}")
         self._oldest = max(self._oldest, oldest.position)
@@ -159,9 +159,9 @@ class DiskStateStore:
         self._tail = len(entries) > mark.position
         self._index = SlotIndex.replay(entries[: mark.position], self._oldest)
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         if self._tail:
-            self._journal.cut()
+            self._journal.truncate()
             self._tail = False
 
     def _check(self, index: SlotIndex) -> None:
@@ -182,8 +182,8 @@ class DiskStateStore:
         wrong = np.flatnonzero(checksums_of(records) != checksums)
         if len(wrong):
             raise CheckpointError(
-                f"the state of client {clients[wrong[0]]} in {self._folder} is not as it was written "
-                f"({len(wrong)} of {len(clients)} read are not)",
+                f"the state of client {clients[wrong[0]]} in {self._folder} is damaged "
+                f"({len(wrong)} of {len(clients)} states read are)",
                 hint="resume from an earlier checkpoint",
             )
         return records
@@ -202,7 +202,7 @@ class DiskStateStore:
         except OSError as error:
             raise StorageError(
                 f"cannot write client states in {self._folder}: {error.strerror or error}",
-                hint="states that were marked are kept; make room or mend the disk, then resume",
+                hint="marked states are kept; free disk space or replace the disk, then resume",
             ) from error
 
 

@@ -15,10 +15,10 @@ from shoal.common.errors import ModelError
 
 @dataclass(frozen=True)
 class StateLayout:
-    """What each client's state consists of.
+    """The arrays of a client's state.
 
     Attributes:
-        record: a structured type without padding, with a field for each array of a state, by name.
+        record: a structured dtype without padding, with one field for each array, by name.
     """
 
     record: np.dtype[np.void]
@@ -31,7 +31,7 @@ class StateLayout:
             arrays: a client's state; if `stacked`, the states of several clients, each (k, ...).
 
         Raises:
-            ModelError: it holds no number at all, or something other than numbers.
+            ModelError: the state is empty, or holds values other than numbers.
         """
         fields = [(name, array.dtype, array.shape[stacked:]) for name, array in sorted(arrays.items())]
         for name, kind, _ in fields:
@@ -44,11 +44,11 @@ class StateLayout:
 
     @classmethod
     def from_json(cls, fields: list[list[Any]]) -> StateLayout:
-        """Return the layout that `to_json` wrote."""
+        """Return the layout that `to_json` described."""
         return cls(np.dtype([(name, kind, tuple(shape)) for name, kind, shape in fields]))
 
     def to_json(self) -> list[list[Any]]:
-        """Return [name, numpy's code of the type, shape] for each array, in order of their names."""
+        """Return [name, numpy type code, shape] for each array, in order of their names."""
         return [[name, kind.base.str, list(kind.shape)] for name, kind in self._fields()]
 
     @property
@@ -57,18 +57,18 @@ class StateLayout:
         return self.record.itemsize
 
     def require(self, other: StateLayout) -> None:
-        """Raise `ModelError` with the first difference unless `other` is this layout."""
+        """Raise `ModelError` with the first difference unless `other` equals this layout."""
         kept, given = self._described(), other._described()
         for name in sorted(kept.keys() | given.keys()):
             if kept.get(name) != given.get(name):
                 raise ModelError(
                     f'the state "{name}" is {given.get(name, "absent")}; '
-                    f"expected {kept.get(name, 'absent')}, as in the states kept so far",
+                    f"expected {kept.get(name, 'absent')}, as in the existing states",
                     hint="states of another model or algorithm cannot be used; start a new run",
                 )
 
     def pack(self, batch: StateBatch, rows: slice = slice(None)) -> NDArray[np.uint8]:
-        """Return these rows of a batch of this layout as records, (rows, bytes_per_client)."""
+        """Return these rows of a batch as records, (rows, bytes_per_client)."""
         records = np.empty(len(batch.clients[rows]), self.record)
         for name, array in batch.arrays.items():
             records[name] = array[rows]

@@ -1,4 +1,4 @@
-"""A store of client states in memory: for tests, and for runs that need not outlive their process."""
+"""A store of client states in memory: for tests, and for runs that need not survive their process."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from shoal.common.errors import CheckpointError
 
 @dataclass(frozen=True)
 class _Undo:
-    """What it takes to undo one write."""
+    """The data that undoes one write."""
 
-    mark: Mark  # the latest before the write
+    mark: Mark  # the last mark before the write
     new: NDArray[np.int64]  # clients that had no state
-    rows: NDArray[np.int64]  # of the other clients
-    records: NDArray[np.uint8]  # that were in those rows
+    rows: NDArray[np.int64]  # rows of the other clients
+    records: NDArray[np.uint8]  # previous contents of those rows
 
 
 class MemoryStateStore:
-    """Keeps the states in one array, in order of their first writes, and what undoes each write after a mark.
+    """Keeps states in one array, in order of first write, and the data that undoes each write after a mark.
 
-    Marks are gone with the process.
+    Marks do not survive the process.
 
     Args:
-        layout: of the states; `None` for that of the first write.
+        layout: of the states; `None` for the layout of the first write.
     """
 
     def __init__(self, layout: StateLayout | None = None) -> None:
         self._layout = layout
-        self._row = np.empty(0, np.int64)  # of each client, -1 without a state
+        self._row = np.empty(0, np.int64)  # row of each client, -1 without a state
         self._records = np.empty((0, layout.bytes_per_client if layout else 0), np.uint8)
-        self._used = 0  # rows of `_records`
-        self._now = START  # as a mark would be
-        self._marks = [START]  # that can be restored
-        self._undo: list[_Undo] = []  # since the first of those
+        self._used = 0  # used rows of `_records`
+        self._now = START  # the current position, as a mark
+        self._marks = [START]  # marks that can be restored
+        self._undo: list[_Undo] = []  # writes since the first of them
 
     def read(self, clients: Sequence[int] | NDArray[np.int64]) -> StateBatch:
         """See `ClientStateStore.read`."""
@@ -75,7 +75,7 @@ class MemoryStateStore:
         self._now = Mark(self._now.position + len(clients), checksum)
 
     def mark(self) -> Mark:
-        """See `ClientStateStore.mark`; nothing here outlives the process."""
+        """See `ClientStateStore.mark`; nothing in memory survives the process."""
         if self._now != self._marks[-1]:
             self._marks.append(self._now)
         return self._now
@@ -101,17 +101,17 @@ class MemoryStateStore:
 
     @property
     def bytes_used(self) -> int:
-        """Bytes of the states, of what undoes writes, and of the index."""
+        """Bytes of the states, of the undo data, and of the index."""
         return self._records.nbytes + sum(undo.records.nbytes for undo in self._undo) + self._row.nbytes
 
     def close(self) -> None:
-        """See `ClientStateStore.close`; there is nothing to let go of."""
+        """See `ClientStateStore.close`; there is nothing to release."""
 
     def _require(self, mark: Mark) -> None:
         if mark not in self._marks:
             raise CheckpointError(
-                f"this memory does not hold the client states at {mark}",
-                hint="states in memory end with their process; use a store on disk to resume a run",
+                f"this store in memory does not hold the client states at {mark}",
+                hint="states in memory are lost when their process ends; use a store on disk to resume a run",
             )
 
     def _grow_index(self, clients: int) -> None:
@@ -121,7 +121,7 @@ class MemoryStateStore:
 
     def _grow_records(self) -> None:
         if self._used > len(self._records):
-            rows = max(self._used, len(self._records) * 3 // 2)  # so that it is copied few times
+            rows = max(self._used, len(self._records) * 3 // 2)  # so that it is rarely copied
             grown = np.empty((rows, self._records.shape[1]), np.uint8)
             grown[: len(self._records)] = self._records
             self._records = grown

@@ -1,4 +1,4 @@
-"""A file of records of one length, read and written many at a time."""
+"""A file of records of equal length, read and written many at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ PAGE: Final = 4096  # bytes that the system reads at once anyway
 class SlotFile:
     """Records of `size` bytes, numbered from 0.
 
-    Reads and writes are one system call for each run of neighbouring slots, not a memory map: a map's pages
-    count as this process's memory, and a failing disk kills it by a signal instead of raising an error.
+    Reads and writes are one system call for each run of adjacent slots, not a memory map: pages of a map
+    count as this process's memory, and a disk failure kills the process by a signal instead of raising an
+    error.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -30,9 +31,9 @@ class SlotFile:
         order = np.argsort(slots)
         ordered = slots[order]
         found = np.zeros((len(slots), self.size), np.uint8)
-        # Slots less than a page apart come in one go, which also bounds what is read in vain.
+        # Slots less than a page apart are read in one call, which also bounds the bytes read needlessly.
         runs = list(_runs(ordered, 1 + PAGE // self.size))
-        for first, last in runs:  # the disk fetches all of them at once, instead of one after the other
+        for first, last in runs:  # the disk fetches all of them at once instead of one by one
             base, count = int(ordered[first]), int(ordered[last - 1] - ordered[first]) + 1
             os.posix_fadvise(self._file, base * self.size, count * self.size, os.POSIX_FADV_WILLNEED)
         for first, last in runs:
@@ -49,7 +50,7 @@ class SlotFile:
         """Write records, (k, size), to these slots, which are ascending.
 
         Raises:
-            OSError: the disk is full or has failed; these slots may hold anything, all others are as before.
+            OSError: the disk is full or has failed; these slots may hold anything, all others are unchanged.
         """
         for first, last in _runs(slots, 1):
             rest = records[first:last].reshape(-1).data
@@ -59,16 +60,16 @@ class SlotFile:
                 rest, offset = rest[written:], offset + written
 
     def sync(self) -> None:
-        """Wait until the disk has all that was written."""
+        """Wait until everything written is on disk."""
         os.fdatasync(self._file)
 
     @property
     def length(self) -> int:
-        """Bytes of the file."""
+        """Length of the file in bytes."""
         return os.fstat(self._file).st_size
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)
 
     def _fill(self, target: NDArray[np.uint8], slot: int) -> None:
@@ -83,13 +84,13 @@ class SlotFile:
 def checksums_of(records: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the CRC-32 of each record, (k,), from (k, size).
 
-    A call for each record costs less than any checksum of as many bits that numpy can work out by itself.
+    One call per record is faster than any checksum of the same size that numpy could compute itself.
     """
     return np.fromiter((zlib.crc32(record) for record in records), np.uint32, len(records))
 
 
 def _runs(slots: NDArray[np.int64], gap: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last + 1) of each run of ascending slots that lie at most `gap` apart."""
+    """Yield (first, last + 1) of each run of ascending slots at most `gap` apart."""
     ends = np.append(np.flatnonzero(np.diff(slots) > gap) + 1, len(slots)).tolist()
     first = 0
     for last in ends:

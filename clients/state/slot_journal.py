@@ -1,7 +1,7 @@
 """The journal of a store on disk: which slot was written for which client, in order.
 
-The file begins with a line of JSON that gives the layout of the states. Entries of one length follow. A mark
-is an entry too: it holds the checksum of all up to it, which tells a marked tail from a torn or damaged one.
+The file begins with a line of JSON that gives the layout of the states. Entries of equal length follow. A
+mark is an entry too: it holds the checksum of all entries up to it, which detects a torn or damaged file.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from shoal.clients.state.store import START, Mark
 from shoal.common.errors import CheckpointError, RunError
 
 ENTRY: Final = np.dtype([("client", "<i8"), ("slot", "<i8"), ("checksum", "<u4")])
-MARK: Final = -1  # instead of a client; the slot is then the position of the oldest mark that is still wanted
+MARK: Final = -1  # in place of a client; the slot is then the position of the oldest retained mark
 FORMAT: Final = "shoal client states 1"
 
 
 class SlotJournal:
-    """The journal's file, locked for as long as it is open.
+    """The journal file, locked while it is open.
 
     Args:
-        path: of the file, which is created if there is none.
+        path: of the file, which is created if it does not exist.
 
     Attributes:
         layout: of the states, `None` before `begin`.
-        position: entries that count; what lies behind them in the file is overwritten.
+        position: number of valid entries; entries after them in the file are overwritten.
 
     Raises:
         RunError: another process has it open.
-        CheckpointError: it is no journal of client states.
+        CheckpointError: the file is not a journal of client states.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class SlotJournal:
         self.layout: StateLayout | None = None
         self.position = 0
         self._start = 0  # bytes before the first entry
-        self._seed = 0  # checksum of those
+        self._seed = 0  # checksum of those bytes
         self._checksum = 0  # of everything up to `position`
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -59,7 +59,7 @@ class SlotJournal:
             raise
 
     def begin(self, layout: StateLayout) -> None:
-        """Write the head of a new journal."""
+        """Write the header of a new journal."""
         fields = {"format": FORMAT, "layout": layout.to_json(), "checksum": _layout_checksum(layout)}
         head = json.dumps(fields).encode() + b"\n"
         os.ftruncate(self._file, 0)
@@ -69,7 +69,7 @@ class SlotJournal:
         self._seed = self._checksum = zlib.crc32(head)
 
     def entries(self) -> NDArray[np.void]:
-        """Return all whole entries in the file, also those after `position`."""
+        """Return all complete entries in the file, including those after `position`."""
         size = os.fstat(self._file).st_size - self._start
         content = np.zeros(max(size, 0) // ENTRY.itemsize, ENTRY)
         rest, offset = content.view(np.uint8).data, self._start
@@ -78,7 +78,7 @@ class SlotJournal:
         return content
 
     def marks(self, entries: NDArray[np.void]) -> list[Mark]:
-        """Return `START` and the marks up to which these entries are as they were written, in order."""
+        """Return `START` and all marks whose checksum confirms the entries up to them, in order."""
         found, checksum, first = [START], self._seed, 0
         for last in np.flatnonzero(entries["client"] == MARK).tolist():
             checksum = _mark_checksum(entries[last], zlib.crc32(entries[first:last].data, checksum))
@@ -89,26 +89,26 @@ class SlotJournal:
         return found
 
     def go_to(self, mark: Mark) -> None:
-        """Let the next entry follow that mark, which is one of `marks`."""
+        """Continue after that mark, which is one of `marks`."""
         self.position = mark.position
         self._checksum = mark.checksum if mark.position else self._seed
 
-    def cut(self) -> None:
-        """Remove what lies behind `position`, so that no later start takes it for the present."""
+    def truncate(self) -> None:
+        """Remove entries after `position`, so that they are never taken for valid ones later."""
         os.ftruncate(self._file, self.length)
         os.fsync(self._file)
 
     def append(self, entries: NDArray[np.void]) -> None:
-        """Append entries; they count only once all of them are written."""
+        """Append entries; they are valid only once all of them are written."""
         self._write(entries.tobytes(), self.length)
         self.position += len(entries)
         self._checksum = zlib.crc32(entries.data, self._checksum)
 
     def append_mark(self, oldest: int) -> Mark:
-        """Append a mark, and wait until the disk has it.
+        """Append a mark, and wait until it is on disk.
 
         Args:
-            oldest: position of the oldest mark that is still wanted.
+            oldest: position of the oldest retained mark.
         """
         entry = np.array([(MARK, oldest, 0)], ENTRY)
         checksum = _mark_checksum(entry[0], self._checksum)
@@ -124,7 +124,7 @@ class SlotJournal:
         return self._start + self.position * ENTRY.itemsize
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
+        """Close the file and release its lock."""
         os.close(self._file)
 
     def _write(self, content: bytes, offset: int) -> None:
@@ -134,7 +134,7 @@ class SlotJournal:
 
     def _read_head(self) -> None:
         head, end, _ = os.pread(self._file, 1 << 20, 0).partition(b"\n")
-        if not end:  # new, or stopped before its head was written: nothing was marked
+        if not end:  # new, or interrupted before its header was written: there are no marks
             return
         try:
             fields = json.loads(head)
@@ -149,11 +149,11 @@ class SlotJournal:
             ) from error
         self.layout, self._start = layout, len(head) + 1
         self._seed = self._checksum = zlib.crc32(head + b"\n")
-        os.fdatasync(self._file)  # a mark may be in the system's memory only, if its writer was killed
+        os.fdatasync(self._file)  # if its writer was killed, a mark may not be on disk yet
 
 
 def _mark_checksum(entry: np.void, before: int) -> int:
-    # Without its own checksum: the CRC of a text that ends with its CRC is the same for all texts.
+    # Without its own checksum: the CRC of data followed by its own CRC is a constant.
     return zlib.crc32(entry.tobytes()[: -entry["checksum"].itemsize], before)
 
 
@@ -162,7 +162,7 @@ def _layout_checksum(layout: StateLayout) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names of the files in a folder."""
+    """Wait until the file names in a folder are on disk."""
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -1,4 +1,4 @@
-"""The contract of a store of client states."""
+"""The interface of a store of client states."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from shoal.common.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment in the life of a store, to which it can go back: what a checkpoint notes of the states.
+    """A point in a store's history that it can return to; checkpoints store it.
 
     Attributes:
-        position: entries in the store's history up to here, from 0; it grows from mark to mark.
-        checksum: of that history, so that a mark of another store or another past is refused.
+        position: number of entries in the store's history so far; increases from mark to mark.
+        checksum: of that history, so that a mark of another store or another history is refused.
     """
 
     position: int
     checksum: int
 
     def to_json(self) -> dict[str, int]:
-        """Return the mark as strict JSON can hold it."""
+        """Return the mark as strict JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Mark:
-        """Return the mark that `to_json` wrote.
+        """Return the mark that `to_json` described.
 
         Raises:
-            CheckpointError: these are not the fields of a mark.
+            CheckpointError: the fields are not those of a mark.
         """
         found = [fields.get(name) for name in ("position", "checksum")]
         if len(fields) != 2 or not all(type(number) is int and number >= 0 for number in found):
@@ -39,33 +39,33 @@ class Mark:
         return cls(**fields)
 
 
-START = Mark(0, 0)  # of every store: before anything was written
+START = Mark(0, 0)  # of every store, before the first write
 
 
 class ClientStateStore(Protocol):
-    """Keeps one state a client. All states have one layout, which is given or that of the first write."""
+    """Keeps one state per client. All states have the same layout, given or taken from the first write."""
 
     def read(self, clients: Sequence[int]) -> StateBatch:
-        """Return the states of those of `clients` that have one, in ascending order.
+        """Return the states of the `clients` that have one, in ascending order.
 
-        The arrays are the caller's own. Without any state ever written, there are no arrays.
+        The arrays belong to the caller. Before the first write, there are no arrays.
 
         Raises:
-            CheckpointError: a state is not as it was written.
+            CheckpointError: a state is damaged.
         """
         ...
 
     def write(self, batch: StateBatch) -> None:
-        """Replace the states of these clients; none is kept by reference.
+        """Replace the states of these clients; the arrays are copied.
 
         Raises:
             ModelError: the batch has another layout; nothing is written.
-            StorageError: the disk is full or has failed; all states are as before.
+            StorageError: the disk is full or has failed; all states are unchanged.
         """
         ...
 
     def mark(self) -> Mark:
-        """Make everything written so far durable, and return what `restore` takes to come back to it.
+        """Make all writes so far durable, and return the mark for `restore`.
 
         Raises:
             StorageError: the disk is full or has failed; earlier marks can still be restored.
@@ -73,16 +73,16 @@ class ClientStateStore(Protocol):
         ...
 
     def restore(self, mark: Mark) -> None:
-        """Forget all that was written after `mark`, and every later mark.
+        """Discard all writes after `mark`, and all later marks.
 
         Raises:
-            CheckpointError: the store does not hold the states of that moment (any more), or one of them is
-                damaged; the store is as before.
+            CheckpointError: the store does not hold the states of that mark (any more), or one of them is
+                damaged; the store is unchanged.
         """
         ...
 
     def release(self, oldest: Mark) -> None:
-        """Say that marks before `oldest` will not be restored; the space of their states is used again.
+        """Give up all marks before `oldest`; the space of their states is reused.
 
         Raises:
             CheckpointError: `oldest` is later than the last mark, or unknown.
@@ -91,9 +91,9 @@ class ClientStateStore(Protocol):
 
     @property
     def bytes_used(self) -> int:
-        """Bytes of memory or of disk that the store takes, states that marks need included."""
+        """Bytes of memory or disk used, including states kept for marks."""
         ...
 
     def close(self) -> None:
-        """Let go of files and locks; what was not marked may be lost."""
+        """Release files and locks; writes after the last mark may be lost."""
         ...

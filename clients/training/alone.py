@@ -1,11 +1,11 @@
 """Training without a federation: the baselines that federated learning is compared with.
 
-The budget is the federation's: as many rounds of the same local epochs (or steps), the same learning
-rates, and the best round by the same validation metric. The optimizer keeps its state all along, as
-it would in one ordinary training.
+The budget equals the federation's: as many rounds of the same local epochs (or steps), the same learning
+rates, and the best round by the same validation metric. The optimizer keeps its state throughout, as in
+ordinary training.
 
-It is without differential privacy, whatever `privacy.unit` says: it stands for what a site can do on its own,
-where nothing leaves but metrics of its test rows.
+There is no differential privacy, whatever `privacy.unit` says: the baseline is what a site can do on its own,
+and only metrics of its test rows are sent.
 """
 
 from __future__ import annotations
@@ -27,28 +27,32 @@ def train_alone(runtime: ClientRuntime, client: int, request: AloneRequest) -> t
 
     Args:
         runtime: data and model; client: the client's index.
-        request: the initial weights, those that the federation started from, and a learning rate for each
+        request: the initial weights, equal to the federation's, and a learning rate for each
             round.
 
     Returns:
-        All weights of the model of the best round by validation (the last where that is not defined), and the
-        number of optimisation steps done.
+        All weights of the model of the best round by validation (of the last one if that is undefined), and
+        the number of optimisation steps done.
     """
     runtime.use_preprocessing(request.preprocessing)
     scenario, rows = runtime.scenario, runtime.rows(client)
     weights = runtime.weights(request)
     monitor = metrics.monitored(scenario.training, runtime.schema.task)
     best, best_score, done, train = weights, float("nan"), 0, rows["train"]
-    for number, rate in enumerate(request.learning_rates, start=1):
+    for round_number, rate in enumerate(request.learning_rates, start=1):
         settings = local_settings(
-            scenario, client, round_number=number, learning_rate=rate, class_weights=request.class_weights
+            scenario,
+            client,
+            round_number=round_number,
+            learning_rate=rate,
+            class_weights=request.class_weights,
         )
-        rng = generator(scenario.seed, "shuffle", dispatch=number, client=client)
-        kept = replace(settings, keep_optimizer=number > 1)
+        rng = generator(scenario.seed, "shuffle", dispatch=round_number, client=client)
+        kept = replace(settings, keep_optimizer=round_number > 1)
         weights, _, steps = runtime.trainer.train(weights, train.x, train.y, kept, rng)
         done += steps
         score = _validate(runtime, rows["validation"], weights, monitor)
-        # A score that is not a number (no validation rows, one class) leaves the last round.
+        # If the score is NaN (no validation rows, or a single class), the last round is kept.
         if score != score or best_score != best_score or metrics.is_better(monitor, score, best_score):
             best, best_score = weights, score
     return best, done

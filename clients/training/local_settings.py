@@ -1,4 +1,4 @@
-"""What one local training does: its settings, and which rows each optimisation step takes."""
+"""The settings of one local training, and which rows each optimisation step uses."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from shoal.common.seeds import integer_seed
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """What the server asks of one local training.
+    """The settings of one local training, from the server and the scenario.
 
     Attributes:
         learning_rate: of the optimizer.
-        batch_size: rows in a step; the last step of an epoch may have fewer.
+        batch_size: rows per step; the last step of an epoch may have fewer.
         epochs: passes over the rows; ignored if `steps` is given.
-        steps: optimisation steps, `None` for whole epochs.
+        steps: optimisation steps; `None` for whole epochs.
         class_weights: weight by class index; `None` for none.
         dropout_seed: seed of the model's random layers.
-        keep_optimizer: go on with the optimizer's state instead of a fresh one.
+        keep_optimizer: continue with the optimizer's state instead of a fresh one.
     """
 
     learning_rate: float
@@ -49,7 +49,7 @@ class LocalTask:
 def batch_plan(
     rows: int, settings: LocalSettings, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Plan which rows each optimisation step takes.
+    """Plan which rows each optimisation step uses.
 
     Args:
         rows: rows of the client, at least 1.
@@ -57,7 +57,7 @@ def batch_plan(
         rng: draws a new order for each epoch.
 
     Returns:
-        order: row indices of all steps one after another.
+        order: row indices of all steps, concatenated.
         bounds: (steps + 1,); step i takes order[bounds[i]:bounds[i + 1]].
     """
     epochs, bounds = _bounds(rows, settings.batch_size, settings.epochs, settings.steps)
@@ -65,9 +65,9 @@ def batch_plan(
     return order[: bounds[-1]].astype(np.int32), bounds
 
 
-@lru_cache(maxsize=4096)  # clients have few different sizes
+@lru_cache(maxsize=4096)  # clients have few distinct sizes
 def _bounds(rows: int, batch_size: int, epochs: int, steps: int | None) -> tuple[int, NDArray[np.int32]]:
-    """Return how many orders of the rows are needed, and where each batch begins and ends in them."""
+    """Return how many permutations of the rows are needed, and the bounds of the batches in them."""
     per_epoch = -(-rows // batch_size)
     steps = epochs * per_epoch if steps is None else steps
     epochs = -(-steps // per_epoch)
@@ -91,7 +91,7 @@ def local_settings(
     Args:
         scenario: gives batch size, local epochs or steps, and the seed.
         client: the client's index; round_number: starting at 1.
-        learning_rate, class_weights: as the server asks.
+        learning_rate, class_weights: as in the server's request.
     """
     training = scenario.training
     return LocalSettings(

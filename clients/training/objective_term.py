@@ -1,4 +1,4 @@
-"""Adds a `LocalObjective` to the loss of any Keras model, for the time of one training."""
+"""Adds a `LocalObjective` to the loss of any Keras model for the duration of one training."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _Penalty = Callable[[tf.Tensor], tf.Tensor]
 class ObjectiveTerm:
     """Adds objectives through the regularizers of a model's variables.
 
-    Keras adds `variable.regularizer(variable)` to the loss in every `train_step`, also in one that a user
-    wrote, so the term needs no training loop of its own and keeps the model's regularizers. Its numbers are
-    TensorFlow variables, so that one graph serves all clients whose objectives have the same parts. Outside
-    of `added` the model is as it was.
+    Keras adds `variable.regularizer(variable)` to the loss in every `train_step`, including a user's own, so
+    the term needs no custom training loop and keeps the model's regularizers. Its values are TensorFlow
+    variables, so one graph serves all clients whose objectives have the same parts. Outside of `added` the
+    model is unchanged.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Take a built model, whose trainable variables stay the same from now on."""
+        """Wrap a built model, whose trainable variables must stay the same from now on."""
         self._variables = list(model.trainable_variables)
         self._shapes = [tuple(v.shape) for v in self._variables]
         self._mu = tf.Variable(0.0, trainable=False, name="objective_mu")
@@ -37,7 +37,7 @@ class ObjectiveTerm:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that are in the loss at present; a graph is made for each combination."""
+        """The parts currently in the loss; each combination has its own graph."""
         return self._parts
 
     @contextmanager
@@ -45,10 +45,10 @@ class ObjectiveTerm:
         """Add an objective to the model's loss until the context ends.
 
         Args:
-            objective: of one client; an anchor of `None` is what the model's weights are now.
+            objective: of one client; an anchor of `None` means the model's current weights.
 
         Raises:
-            ValueError: if an array is not shaped as its weight.
+            ValueError: if an array does not have the shape of its weight.
         """
         penalties = {} if objective is None else self._penalties(objective)
         if not penalties:
@@ -66,20 +66,20 @@ class ObjectiveTerm:
                 variable.regularizer = regularizer
 
     def require_computed(self) -> None:
-        """Check, once a step has been traced, that the objective has become part of it.
+        """Check, once a step has been traced, that the objective is part of it.
 
         Raises:
-            ModelError: if the model's own training step leaves out `model.losses`.
+            ModelError: if the model's own training step omits `model.losses`.
         """
         if self._parts and not self._computed:
             raise ModelError(
-                "the strategy adds a term to the loss of each client, but the model has a train_step or "
-                "compute_loss of its own that leaves out model.losses",
+                "the strategy adds a term to each client's loss, but the model has its own train_step or "
+                "compute_loss, which omits model.losses",
                 hint="add sum(self.losses) to the loss there, or call super().compute_loss",
             )
 
     def _penalties(self, objective: LocalObjective) -> dict[str, list[_Penalty]]:
-        """Take over the numbers of an objective; return the penalty of each variable, by part."""
+        """Assign the values of an objective; return the penalty of each variable, by part."""
         penalties = {}
         if objective.quadratic:
             (mu,) = shaped("objective.mu", [np.asarray(objective.mu)], [()])
@@ -97,7 +97,7 @@ class ObjectiveTerm:
         return shaped(f"objective.{name}", arrays, self._shapes)
 
     def _assigned(self, stored: list[tf.Variable], values: list[Any]) -> list[tf.Variable]:
-        """Assign one array to each variable; they are made the first time."""
+        """Assign one array to each variable; the variables are created on first use."""
         if not stored:
             own = zip(values, self._variables, strict=True)
             return [tf.Variable(value, trainable=False, dtype=v.dtype) for value, v in own]
@@ -113,7 +113,7 @@ class ObjectiveTerm:
         return penalty
 
     def _total(self, own: _Penalty | None, added: list[_Penalty]) -> _Penalty:
-        """Return the sum of a variable's own regularizer, if it has one, and of the objective's penalties."""
+        """Return the sum of a variable's own regularizer, if any, and the objective's penalties."""
 
         def total(variable: keras.Variable) -> tf.Tensor:
             self._computed = True
@@ -128,8 +128,8 @@ class ObjectiveTerm:
 
 def _linear(slope: tf.Variable) -> _Penalty:
     def penalty(value: tf.Tensor) -> tf.Tensor:
-        # The gradient is the slope, while the value is 0: it would only move the reported loss by a number
-        # that depends on where the zero of the weights happens to be.
+        # The gradient is the slope, while the value is 0: it would only shift the reported loss by an
+        # amount that depends on the arbitrary origin of the weights.
         return tf.reduce_sum(slope * (value - tf.stop_gradient(value)))
 
     return penalty

@@ -1,20 +1,20 @@
-"""DP-SGD: local training in which no single row can be told from its absence.
+"""DP-SGD: local training that hides the presence of any single row.
 
 Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang: Deep Learning with Differential Privacy, CCS 2016,
-algorithm 1. In each step every row is taken with the same probability, on its own; the gradient of each
-row's loss is scaled to an L2 norm of at most C; to their sum comes Gaussian noise of standard deviation z C;
-and the optimizer gets the sum divided by the batch size.
+algorithm 1. In each step every row is sampled independently with the same probability; the gradient of each
+row's loss is scaled to an L2 norm of at most C; Gaussian noise of standard deviation z C is added to their
+sum; and the optimizer gets the sum divided by the batch size.
 
 Deviations:
-- The sum is divided by the expected batch size, which the paper calls the size L of its lots: the size that
-  was drawn would tell of the rows.
-- Any optimizer of Keras takes the step. It sees nothing but the noised gradient, so the promise is the same.
+- The sum is divided by the expected batch size, which the paper calls the lot size L: the actual size would
+  reveal rows.
+- Any Keras optimizer takes the step. It sees only the noised gradient, so the guarantee is the same.
 - The gradients of regularizers and of the local objective (`objective.py`) are added after clipping and
-  noise: they depend on the weights, and on the objective's arrays. Those must therefore come from the server
+  noise: they depend on the weights, and on the objective's arrays. These must therefore come from the server
   or from noised weights, never from the rows themselves.
-- Clipping is over all layers together.
+- The norm for clipping covers all layers together.
 
-No training loss comes out: it would tell of the rows without noise.
+No training loss is returned: it would reveal rows without noise.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from shoal.common.privacy.record import RecordPlan
 from shoal.common.profiling import span
 from shoal.common.weights import all_finite
 
-_NOISE_NUMBERS = 1 << 22  # of noise drawn at a time, 16 MB: steps are run in blocks of as many as that allows
+_NOISE_NUMBERS = 1 << 22  # noise values drawn at a time, 16 MB: limits the steps that are run in one block
 
 
 class PrivateTrainer:
     """Trains the model of a `Trainer` with DP-SGD, one client after another."""
 
     def __init__(self, trainer: Trainer, clip_norm: float, microbatch: int) -> None:
-        """Take a trainer, whose model stays its own.
+        """Wrap a trainer, whose model is shared.
 
         Args:
             trainer: with the compiled model; clip_norm: largest L2 norm of a row's gradient.
-            microbatch: rows whose gradients are held at once; it does not change what is computed. A chain of
-                Dense layers needs no row's gradient (`clients/training/row_gradients.py`).
+            microbatch: rows whose gradients are in memory at once; does not affect the result. A chain of
+                Dense layers never materialises row gradients (`clients/training/row_gradients.py`).
         """
         self._trainer = trainer
         self._model = trainer.model
@@ -81,18 +81,18 @@ class PrivateTrainer:
         Args:
             weights: in the order of `keras.Model.get_weights`.
             x: encoded inputs (rows, ...); y: labels (rows,).
-            settings: learning rate, batch size, class weights and seed of dropout.
-            plan: noise, probability of a row, and steps.
-            noise: draws the noise, fresh for each step; batches: draws who is in each batch.
-            objective: what is added to the model's loss; `None` for nothing.
+            settings: learning rate, batch size, class weights and dropout seed.
+            plan: noise, sampling probability of a row, and steps.
+            noise: draws the noise, anew for each step; batches: samples the rows of each batch.
+            objective: terms added to the model's loss; `None` for none.
 
         Returns:
             The new weights and the number of steps.
 
         Raises:
-            ModelError: the model's training cannot be divided into rows.
+            ModelError: the model's loss cannot be computed row by row.
             NonFiniteError: if a weight is not finite afterwards.
-            ValueError: if an array of the objective is not shaped as its weight.
+            ValueError: if an array of the objective does not have the shape of its weight.
         """
         self._check(x[:1])
         steps, rate = plan.steps_per_round, plan.sampling_probability
@@ -128,8 +128,7 @@ class PrivateTrainer:
         own = type(self._model)
         if own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss:
             raise ModelError(
-                "DP-SGD needs the loss of each row, but the model has a train_step or compute_loss of its "
-                "own",
+                "DP-SGD needs the loss of each row, but the model has its own train_step or compute_loss",
                 hint='leave them to Keras, or protect whole clients: privacy.unit = "client"',
             )
         for layer in self._model._flatten_layers():
@@ -141,14 +140,14 @@ class PrivateTrainer:
                 )
         if changed := self._changed_by(np.zeros_like(row)):
             raise ModelError(
-                f"training changes {', '.join(changed)} otherwise than by a gradient: the moving averages "
-                "of batch norm and the like mix rows, and are neither clipped nor noised",
-                hint="use LayerNormalization or GroupNormalization, which look at one row at a time",
+                f"training changes {', '.join(changed)} other than by a gradient: moving averages "
+                "such as those of batch norm mix rows, and are neither clipped nor noised",
+                hint="use LayerNormalization or GroupNormalization, which treat each row separately",
             )
         self._checked = True
 
     def _changed_by(self, row: NDArray[Any]) -> list[str]:
-        """Return what a training step changes otherwise than by its gradient, by names of variables."""
+        """Return the names of variables that a training step changes other than by their gradient."""
         others = self._model.non_trainable_variables
         state = [tf.convert_to_tensor(v.value) for v in others]
         weights = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
@@ -202,10 +201,10 @@ class PrivateTrainer:
         tf.while_loop(lambda step: step < steps, train_step, [tf.constant(0)])
 
     def _of_regularizers(self) -> list[tf.Tensor] | None:
-        """Return the gradient of what the loss has beside the rows', or `None` if there is nothing.
+        """Return the gradient of the loss terms that do not depend on rows; `None` if there are none.
 
-        It depends on the weights alone, which the noise already protects: clipped together with a row, it
-        would only leave less of the norm to the row.
+        They depend on the weights alone, which the noise already protects: clipped together with a row, they
+        would only reduce the row's share of the norm.
         """
         variables = [v.value for v in self._model.trainable_variables]
         with tf.GradientTape() as tape:
@@ -222,18 +221,18 @@ class PrivateTrainer:
 def poisson_batches(
     rows: int, steps: int, probability: float, draws: Randomness
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Draw batches that hold each row with the same probability, independently.
+    """Sample batches that hold each row independently with the same probability.
 
-    All (step, row) pairs are gone through in one sequence of coin tosses. The distances between heads are
-    drawn instead of the tosses: they are geometric, ⌊ln(1 - u) / ln(1 - p)⌋ tails for a uniform u (Devroye:
-    Non-Uniform Random Variate Generation, 1986, X.2), so that rows which are not taken cost nothing.
+    All (step, row) pairs form one sequence of coin tosses. The gaps between heads are drawn instead of the
+    tosses: they are geometric, ⌊ln(1 - u) / ln(1 - p)⌋ tails for a uniform u (Devroye: Non-Uniform Random
+    Variate Generation, 1986, X.2), so rows that are not sampled cost nothing.
 
     Args:
-        rows: of the client; steps: batches to draw.
-        probability: of a row in a batch, in (0, 1]; draws: gives uniform numbers.
+        rows: of the client; steps: number of batches.
+        probability: of a row in a batch, in (0, 1]; draws: uniform random numbers.
 
     Returns:
-        order: row indices of all batches one after another; ascending within one.
+        order: row indices of all batches, concatenated; ascending within one batch.
         bounds: (steps + 1,); batch i is order[bounds[i]:bounds[i + 1]], and may be empty.
     """
     total = rows * steps
@@ -244,7 +243,7 @@ def poisson_batches(
         while parts[-1][-1] < total:
             count = int((total - parts[-1][-1]) * probability * 1.1) + 16
             tails = np.log1p(-draws.random(count)) // np.log1p(-probability)
-            # a distance beyond the end is as good as the end, and cannot overflow
+            # a gap beyond the end is the same as the end, and cannot overflow
             parts.append(parts[-1][-1] + np.cumsum(np.minimum(tails, total).astype(np.int64) + 1))
         taken = np.concatenate(parts)[1:]
         taken = taken[taken < total]

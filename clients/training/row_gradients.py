@@ -1,9 +1,9 @@
 """The sum of the clipped gradients of the rows of a batch, inside a compiled graph.
 
-Two ways to the same sum. `AnyRows` works for any model: it computes each row's gradient, as Keras does for a
-batch of that row alone, for some rows at once. `DenseRows` is for chains of Dense layers, and never makes a
-row's gradient: that of a Dense layer is an outer product of what the layer was given and of the derivative by
-what it computes, so that its norm is a product of two norms (Goodfellow: Efficient Per-Example Gradient
+There are two implementations. `AnyRows` works for any model: it computes each row's gradient, as Keras does
+for a batch of that row alone, for several rows at once. `DenseRows` is for chains of Dense layers, and never
+materialises a row's gradient: for a Dense layer it is the outer product of the layer's input and the
+derivative by its output, so its norm is a product of two norms (Goodfellow: Efficient Per-Example Gradient
 Computations, 2015), and the sum over rows is one matrix product.
 
 Deviation from that paper: the norm of a row covers all layers, and rows are weighted in the product instead
@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from shoal.common.models import LOSSES
 
-# What DenseRows knows to treat rows one by one, beside Dense itself.
+# Layers that treat rows separately, allowed by DenseRows in addition to Dense.
 _ROW_BY_ROW = (
     keras.layers.InputLayer,
     keras.layers.Dense,
@@ -31,18 +31,18 @@ _ROW_BY_ROW = (
     keras.layers.LeakyReLU,
     keras.layers.Rescaling,
 )
-_SEEDS_A_ROW = 16  # bits for the seeds that one random layer uses up for one row
+_SEEDS_A_ROW = 16  # bits for the seeds that one random layer uses for one row
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Rows of several steps, as tensors.
+    """The rows of several steps, as tensors.
 
     Attributes:
         x: all rows of the client, (rows, ...); y: labels, (rows,).
         weight: of each row in the loss, (rows,); `None` for 1.
-        order: row indices of all steps one after another.
-        first: place of order[0] in the order of the whole training; numbers the rows' draws of dropout.
+        order: row indices of all steps, concatenated.
+        first: position of order[0] in the order of the whole training; numbers the rows' dropout draws.
         seed: of the random layers.
     """
 
@@ -54,13 +54,13 @@ class Batches:
     seed: tf.Tensor
 
     def take(self, places: tf.Tensor) -> list[tf.Tensor]:
-        """Return inputs, labels and weights, if any, of the rows at these places in `order`."""
+        """Return inputs, labels and weights, if any, of the rows at these positions in `order`."""
         rows = tf.gather(self.order, places)
         return [tf.gather(a, rows) for a in (self.x, self.y, self.weight) if a is not None]
 
 
 class RowGradients(Protocol):
-    """The contract: sums clipped gradients in the order of `model.trainable_variables`."""
+    """The interface: sums clipped gradients, in the order of `model.trainable_variables`."""
 
     def clipped_sum(self, batches: Batches, begin: tf.Tensor, end: tf.Tensor) -> list[tf.Tensor]:
         """Return the sum over rows order[begin:end], each scaled to an L2 norm of at most the clip norm."""
@@ -71,22 +71,22 @@ class AnyRows:
     """Row gradients of any model whose training changes nothing but its weights."""
 
     def __init__(self, model: keras.Model, seeds: Sequence[keras.Variable], clip: float, at_once: int):
-        """Take a compiled model.
+        """Wrap a compiled model.
 
         Args:
             model: compiled; seeds: states of its random layers, each of two numbers.
-            clip: largest L2 norm; at_once: rows whose gradients are held in memory.
+            clip: largest L2 norm; at_once: rows whose gradients are in memory at once.
         """
         self._model = model
         self._seeds = {id(v): k for k, v in enumerate(seeds)}
         self._clip = clip
         loops = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
-        # A loop within a row does not vectorise: rows are then gone through one by one, in the same graph.
+        # A loop within a row cannot be vectorised: rows are then processed one by one, in the same graph.
         self._vectorised = all(layer.unroll for layer in loops)
         self._at_once = at_once if self._vectorised else 1
 
     def clipped_sum(self, batches: Batches, begin: tf.Tensor, end: tf.Tensor) -> list[tf.Tensor]:
-        """Return the sum over rows order[begin:end], of zeros if there are none."""
+        """Return the sum over rows order[begin:end]; zeros if there are none."""
         variables = self._model.trainable_variables
 
         def add(done: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -105,9 +105,9 @@ class AnyRows:
         return found
 
     def _gradients(self, batches: Batches, places: tf.Tensor) -> list[tf.Tensor]:
-        """Return the gradients of the rows at these places, (places, ...), and perhaps of one more.
+        """Return the gradients of the rows at these positions, (places, ...), and possibly of one more.
 
-        `tf.vectorized_map` confuses shapes if there is one row only, so the first one is there twice.
+        `tf.vectorized_map` confuses shapes if there is only one row, so the first row is duplicated.
         """
         if self._vectorised:
             places = tf.concat([places, places[:1]], 0)
@@ -118,7 +118,7 @@ class AnyRows:
         return [g[None] for g in self._gradient(*(row[0] for row in rows))]
 
     def _gradient(self, x: tf.Tensor, y: tf.Tensor, *rest: tf.Tensor) -> list[tf.Tensor]:
-        """Return the gradient of one row's loss, without what does not depend on the row."""
+        """Return the gradient of one row's loss, without terms that do not depend on the row."""
         *weight, seeds = rest
         weights = [v.value for v in self._model.trainable_variables]
         others = self._model.non_trainable_variables
@@ -129,7 +129,7 @@ class AnyRows:
             predicted, _, more = self._model.stateless_call(
                 weights, state, x[None], training=True, return_losses=True
             )
-            # Keras puts the regularizers, which do not depend on the row, behind what layers have added.
+            # Keras puts the regularizers, which do not depend on the row, after losses added by layers.
             regularizers = sum(v.regularizer is not None for v in self._model.trainable_weights)
             own = more[: len(more) - regularizers]
             given = weight[0][None] if weight else None
@@ -139,7 +139,7 @@ class AnyRows:
         return [tf.convert_to_tensor(g) for g in gradients]
 
     def _row_seeds(self, seed: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """Return states of the random layers, (rows, layers, 2): others for each row of each step."""
+        """Return states of the random layers, (rows, layers, 2), different for each row of each step."""
         count = tf.shape(places)[0]
         kinds = tf.range(len(self._seeds)) * 2**_SEEDS_A_ROW
         pairs = [
@@ -150,34 +150,34 @@ class AnyRows:
 
 
 class DenseRows:
-    """Row gradients of a chain of Dense layers, of which `fits` is true."""
+    """Row gradients of a chain of Dense layers, for models that satisfy `fits`."""
 
     def __init__(self, model: keras.Model, clip: float) -> None:
-        """Take a compiled model; `clip` is the largest L2 norm."""
+        """Wrap a compiled model; `clip` is the largest L2 norm."""
         self._model = model
-        # A Sequential keeps its graph to itself; this one is over the same layers.
-        # One output, not a list of one: Keras' loss keeps the structure that it is first given, for all.
+        # A Sequential keeps its graph private; this one is over the same layers.
+        # One output, not a list of one: a Keras loss keeps the structure that it is first given.
         self._graph = keras.Model(model.inputs, model.outputs[0])
         self._clip = clip
 
     @staticmethod
     def fits(model: keras.Model) -> bool:
-        """Tell whether the model is such a chain, with a loss that is the mean over rows."""
-        keras_own = type(model).__module__.startswith("keras.")  # not the user's, with a call of its own
+        """Return whether the model is such a chain, with a loss that is the mean over rows."""
+        keras_own = type(model).__module__.startswith("keras.")  # not a user's subclass with its own call
         if not keras_own or not model.built or not _mean_over_rows(model.loss):
             return False
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             return False
-        # Each operation has one input and is used once, by the next one: neither shared nor in branches.
+        # Each operation has one input and is used once, by the next one: no sharing and no branches.
         return all(
             type(one) in _ROW_BY_ROW and len(one._inbound_nodes) == 1 and _is_simple(one)
             for one in keras.Model(model.inputs, model.outputs).operations
         )
 
     def clipped_sum(self, batches: Batches, begin: tf.Tensor, end: tf.Tensor) -> list[tf.Tensor]:
-        """Return the sum over rows order[begin:end], of zeros if there are none."""
+        """Return the sum over rows order[begin:end]; zeros if there are none."""
         x, y, *weight = batches.take(tf.range(begin, end))
-        given: dict[int, tf.Tensor] = {}  # what each layer was given, and what it made of it
+        given: dict[int, tf.Tensor] = {}  # the input and output of each layer
         made: dict[int, tf.Tensor] = {}
         layers: list[Any] = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -199,7 +199,7 @@ class DenseRows:
 
             predicted = self._graph._run_through_graph(x, operation_fn=tapped)
             mean = self._model._compile_loss(y, predicted, weight[0] if weight else None)
-            loss = mean * tf.cast(tf.shape(y)[0], mean.dtype)  # the sum of what each row alone would have
+            loss = mean * tf.cast(tf.shape(y)[0], mean.dtype)  # the sum of the rows' own losses
         slopes = tape.gradient(loss, [made[id(layer)] for layer in layers])
         squares = [
             _squares(d) * (_squares(given[id(layer)]) + float(layer.use_bias))
@@ -216,7 +216,7 @@ class DenseRows:
 
 
 def _is_simple(layer: Any) -> bool:
-    """Tell whether a layer computes what DenseRows takes it to compute."""
+    """Return whether a layer computes what DenseRows assumes."""
     if layer.activity_regularizer is not None or layer.non_trainable_weights:
         return False
     activation = getattr(layer, "activation", None)
@@ -228,14 +228,14 @@ def _is_simple(layer: Any) -> bool:
 
 
 def _mean_over_rows(loss: Any) -> bool:
-    """Tell whether a loss is one of Keras' that is a number a row, averaged."""
+    """Return whether a loss is a Keras loss with one number per row, averaged."""
     classes = {getattr(keras.losses, entry.kind) for entry in LOSSES.values()}
     by_name = isinstance(loss, str) and loss in LOSSES
     return by_name or (type(loss) in classes and loss.reduction == "sum_over_batch_size")
 
 
 def _factors(squares: tf.Tensor, clip: float) -> tf.Tensor:
-    """Return what scales rows with these squared norms (rows,) to at most the clip norm."""
+    """Return the factors that scale rows with these squared norms (rows,) to at most the clip norm."""
     return clip / tf.maximum(tf.sqrt(squares), clip)
 
 

@@ -1,4 +1,4 @@
-"""The data of a stack: the batches of all its clients, as arrays of one shape."""
+"""The data of a stack: the batches of all its clients, as arrays of equal shape."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class StackBatches(NamedTuple):  # a tuple, which a compiled function takes as a
     """The rows of all steps of a stack, as arrays or tensors.
 
     Attributes:
-        x, y: inputs and labels of all clients, one client after another, (rows of all, ...).
+        x, y: inputs and labels of all clients, concatenated, (rows of all, ...).
         rows: indices into x and y, (steps, clients, batch size); 0 where a batch has fewer rows.
-        weight: of each row in the batch's mean loss, shaped as `rows`. Keras divides by the batch size, so a
-            row of a batch of n rows weighs batch size / n, times its class weight; 0 where there is no row.
+        weight: of each row in the batch's mean loss, shaped like `rows`. Keras divides by the batch size, so
+            a row of a batch of n rows has weight batch size / n, times its class weight; 0 where there is no
+            row.
         counts: rows of each batch, (steps, clients); 0 once a client is done.
         seeds: of the random layers, (clients, layers, 2).
-        rate: the learning rate, of all clients.
+        rate: learning rate of all clients.
     """
 
     x: Any
@@ -42,7 +43,7 @@ def stack_batches(clients: Sequence[LocalTask], random_layers: int) -> StackBatc
 
     Args:
         clients: at least one; the learning rate is the first one's.
-        random_layers: of the model; each has a seed of its own.
+        random_layers: number in the model; each has its own seed.
     """
     rows, weight, counts = _plan(clients)
     layers = range(random_layers)
@@ -69,7 +70,7 @@ def _plan(
     weight = np.zeros(rows.shape, np.float32)
     counts = np.zeros(rows.shape[:2], np.int32)
     first = np.cumsum([0, *(len(c.y) for c in clients)])
-    alike: dict[int, list[int]] = {}  # clients with as many rows have the same batches but for their order
+    alike: dict[int, list[int]] = {}  # clients with as many rows differ in row order only
     for k, client in enumerate(clients):
         alike.setdefault(len(client.y), []).append(k)
     for members in alike.values():
@@ -88,7 +89,7 @@ def _plan(
 
 
 def _spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
-    """Put each client's values (clients, rows) where batches have rows; (steps, clients, batch size)."""
+    """Place each client's values (clients, rows) where batches have rows; (steps, clients, batch size)."""
     spread = np.zeros(there.shape, values.dtype)
     spread[there] = values.reshape(-1)
     return spread.swapaxes(0, 1)

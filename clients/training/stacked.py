@@ -1,10 +1,10 @@
 """Local training of many clients at once: weights, rows and steps have a leading client axis.
 
-A small model spends its time in the overhead of operations, not in arithmetic. Here one operation
-serves a whole stack of clients: `tf.vectorized_map` computes the gradient of each client's batch at that
-client's own weights, which may differ from the start. Shards of unequal size are evened out by weights of
-zero, and a client that has done all its steps stands still. What is computed is what
-`clients/training/trainer.py` computes, up to the order of float sums.
+For a small model, the overhead of operations exceeds the arithmetic. Here one operation serves a whole
+stack of clients: `tf.vectorized_map` computes the gradient of each client's batch at that client's own
+weights, which may differ from the start. Shards of unequal size are padded with rows of weight zero, and
+a client that has done all its steps no longer changes. The results equal those of
+`clients/training/trainer.py`, up to the order of float sums.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from shoal.clients.training.stacked_optimizers import Tensors, stacked_optimizer
 from shoal.clients.training.trainer import seed_states
 from shoal.common.profiling import span
 
-# What vectorises well. A convolution becomes a grouped one, which is slower than one client after
-# another; a recurrent layer is a loop, which does not vectorise; batch norm would count padding.
+# Layers that vectorise well. A convolution becomes a grouped one, which is slower than one client after
+# another; a recurrent layer is a loop, which does not vectorise; batch norm would include padding.
 LAYERS = (
     keras.layers.InputLayer,
     keras.layers.Dense,
@@ -51,31 +51,31 @@ LAYERS = (
 
 
 def why_not(model: keras.Model) -> str:
-    """Return why a compiled model cannot be trained stacked, or "" if it can."""
+    """Return why a compiled model cannot be trained in stacks; "" if it can."""
     own = type(model)
     if own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss:
-        return "the model has a train_step or compute_loss of its own"
+        return "the model has its own train_step or compute_loss"
     for layer in model._flatten_layers(include_self=False):
         if type(layer) not in LAYERS and not isinstance(layer, keras.Operation | keras.losses.Loss):
-            return f"{type(layer).__name__} layers are not stacked"
+            return f"{type(layer).__name__} layers cannot be stacked"
         if isinstance(layer, keras.Layer) and type(layer) not in LAYERS and layer.weights:
-            return f"{type(layer).__name__} layers are not stacked"
+            return f"{type(layer).__name__} layers cannot be stacked"
         if isinstance(layer, keras.Layer) and layer.dtype_policy.name != "float32":
-            return f"{layer.dtype_policy.name} is not stacked"
+            return f"{layer.dtype_policy.name} cannot be stacked"
     optimizer = stacked_optimizer(model.optimizer)
     name = type(model.optimizer).__name__
     if optimizer is None:
-        return f"{name} with these arguments is not stacked"
+        return f"{name} with these arguments cannot be stacked"
     embedded = any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
     if optimizer.slots and embedded:
-        # Keras moves only the rows of the batch then; a stack has dense gradients and would move all.
-        return f"{name} treats the sparse gradients of an Embedding in a way of its own"
+        # Keras moves only the rows of the batch in that case; a stack has dense gradients and would move all.
+        return f"{name} treats the sparse gradients of an Embedding differently"
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a stack of clients has learnt.
+    """The result of training a stack.
 
     Attributes:
         weights: in the order of `keras.Model.get_weights`, each (clients, ...).
@@ -90,11 +90,11 @@ class Stack:
 class StackedTrainer:
     """Trains stacks of clients with the layers, loss and optimizer of one compiled model.
 
-    The model gives structure only; its weights are not touched.
+    The model provides the structure only; its weights are not changed.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Take a compiled model for which `why_not` has no objection."""
+        """Wrap a compiled model for which `why_not` returns ""."""
         optimizer = stacked_optimizer(model.optimizer)
         if optimizer is None:
             raise ValueError(why_not(model))
@@ -113,15 +113,15 @@ class StackedTrainer:
         """Train clients from given weights.
 
         Args:
-            weights: in the order of `keras.Model.get_weights`. Each array, trainable or not, is shaped as its
-                weight, and all clients start from it; or it is (clients, ...), a start for each. So clients
-                can share the body of a model and have heads of their own.
+            weights: in the order of `keras.Model.get_weights`. Each array, trainable or not, either has the
+                shape of its weight, and all clients start from it; or it is (clients, ...), a start for each.
+                So clients can share the body of a model and have their own heads.
             clients: at least one; the learning rate is the first one's.
-            objectives: what is added to the model's loss, each part the same for all clients or with a
-                leading client axis; `None` for nothing.
+            objectives: terms added to the model's loss, each part the same for all clients or with a leading
+                client axis; `None` for none.
 
         Raises:
-            ValueError: if weights or an objective are shaped neither for one client nor for all.
+            ValueError: if the shape of weights or an objective fits neither one client nor all.
         """
         start = shaped("weights", weights, self._shapes, len(clients))
         added = stacked_objective(objectives, self._trainable_shapes, len(clients))
@@ -140,7 +140,7 @@ class StackedTrainer:
         """Return the compiled steps for arguments of this structure, with any number of clients and rows."""
 
         def specs(tensors: Tensors, shapes: Sequence[tuple[int, ...]]) -> list[tf.TensorSpec]:
-            # Not strict: a part that there is not has no tensors.
+            # Not strict: an absent part has no tensors.
             pairs = zip(tensors, shapes, strict=False)
             return [_spec(tensor, len(tensor.shape) - len(shape)) for tensor, shape in pairs]
 
@@ -200,7 +200,7 @@ class StackedTrainer:
         weight: tf.Tensor,
         seeds: tf.Tensor,
     ) -> tuple[Tensors, tf.Tensor, tf.Tensor]:
-        """Return one client's gradient, loss and next seeds; `vectorized_map` makes them all clients'."""
+        """Return one client's gradient, loss and next seeds; `vectorized_map` extends it to all clients."""
         others = self._model.non_trainable_variables
         values = frozen | personal | {id(v): seeds[k] for k, v in enumerate(self._seeds)}
         with tf.GradientTape() as tape:
@@ -218,8 +218,8 @@ class StackedTrainer:
         """Divide weights in the order of `get_weights`.
 
         Returns:
-            trainable: a list; frozen: non-trainable ones that all clients share, by variable;
-            personal: non-trainable ones with a client axis, by variable.
+            trainable: a list; frozen: non-trainable weights that all clients share, by variable;
+            personal: non-trainable weights with a client axis, by variable.
         """
         by_id = {id(v): w for v, w in zip(self._model.weights, start, strict=True)}
         trainable = [by_id.pop(id(v)) for v in self._model.trainable_variables]
@@ -235,7 +235,7 @@ class StackedTrainer:
 
 
 def _stacked(weight: tf.Tensor, variable: keras.Variable, clients: tf.Tensor) -> tf.Tensor:
-    """Return a weight with a client axis, which it may have already."""
+    """Return a weight with a client axis, added if missing."""
     return weight if _has_client_axis(weight, variable) else tf.repeat(weight[None], clients, axis=0)
 
 
@@ -244,7 +244,7 @@ def _has_client_axis(weight: tf.Tensor, variable: keras.Variable) -> bool:
 
 
 def _spec(tensor: tf.Tensor, free: int) -> tf.TensorSpec:
-    """Return what a compiled function takes: a tensor like this one, with leading axes of any length."""
+    """Return the spec of a compiled function's input: like this tensor, with leading axes of any length."""
     return tf.TensorSpec([None] * free + tensor.shape[free:], tensor.dtype)
 
 

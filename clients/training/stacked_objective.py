@@ -13,12 +13,12 @@ from shoal.clients.training.stacked_optimizers import Tensors
 
 
 class StackedObjective(NamedTuple):  # a tuple, which a compiled function takes as an argument
-    """The objectives of a stack as tensors; a part that there is not is an empty list.
+    """The objectives of a stack as tensors; an absent part is an empty list.
 
     Attributes:
-        mu: of one tensor, (clients,), or (1,) for the same of all.
-        anchor, linear: by trainable weight, each shaped as the weight or with a leading client axis; so they
-            broadcast against stacked weights. An empty anchor is the start of each client.
+        mu: a list of one tensor, (clients,), or (1,) if it is the same for all.
+        anchor, linear: by trainable weight, each shaped like the weight or with a leading client axis, so
+            that they broadcast against stacked weights. An empty anchor means each client's start.
     """
 
     mu: Tensors
@@ -28,11 +28,11 @@ class StackedObjective(NamedTuple):  # a tuple, which a compiled function takes 
     def add(
         self, weights: Tensors, start: Tensors, gradients: Tensors, losses: tf.Tensor
     ) -> tuple[Tensors, tf.Tensor]:
-        """Add the objectives' part to gradients and losses; the linear term has no part in the loss.
+        """Add the objectives to gradients and losses; the linear term is not part of the loss.
 
         Args:
-            weights: trainable ones, each (clients, ...).
-            start: those that training started from, shaped as `anchor`.
+            weights: trainable weights, each (clients, ...).
+            start: trainable weights before training, shaped like `anchor`.
             gradients: of the clients' own losses, each (clients, ...); losses: (clients,).
         """
         if self.mu:
@@ -54,11 +54,11 @@ def stacked_objective(
     """Return the tensors of a stack's objectives.
 
     Args:
-        objective: of all clients, in one; `None` for nothing.
+        objective: of all clients, as one; `None` for none.
         like: shapes of the trainable weights; clients: in the stack.
 
     Raises:
-        ValueError: if mu or an array has neither the shape for one client nor that for all.
+        ValueError: if the shape of mu or an array fits neither one client nor all.
     """
     if objective is None:
         return NOTHING
@@ -75,7 +75,7 @@ def stacked_objective(
 
 
 def _by_client(numbers: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Return numbers (clients,) so that they broadcast against an array (clients, ...)."""
+    """Return numbers (clients,), shaped to broadcast against an array (clients, ...)."""
     return tf.reshape(numbers, [-1, *[1] * (len(like.shape) - 1)])
 
 

@@ -1,6 +1,6 @@
 """Optimizers over stacked weights: each array has a leading client axis, and all clients step at once.
 
-The updates are those of Keras 3's optimizers of the same name, which act on each number by itself, so
+The updates are those of Keras 3's optimizers of the same name, which act on each number separately, so
 a stack of clients is updated as one array. `tests/unit/test_stacked.py` compares them with Keras.
 """
 
@@ -22,7 +22,7 @@ class StackedOptimizer:
     """An optimizer as a pure function.
 
     Attributes:
-        slots: state arrays for each weight, all zero at first, each shaped as the weight.
+        slots: state arrays per weight, initially zero, each shaped like the weight.
         step: computes new weights and slots; slots are ordered slot by slot, then weight by weight.
     """
 
@@ -31,7 +31,7 @@ class StackedOptimizer:
 
 
 def stacked_optimizer(optimizer: keras.optimizers.Optimizer) -> StackedOptimizer | None:
-    """Return the stacked form of a Keras optimizer, or `None` where there is none."""
+    """Return the stacked form of a Keras optimizer; `None` if there is none."""
     clipped = optimizer.clipnorm, optimizer.clipvalue, optimizer.global_clipnorm
     averaged = optimizer.use_ema, optimizer.loss_scale_factor, optimizer.gradient_accumulation_steps
     if any(clipped) or any(averaged):
@@ -66,7 +66,7 @@ def _sgd(momentum: float, nesterov: bool) -> StackedOptimizer:
 
 
 def _adam(optimizer: keras.optimizers.Optimizer) -> StackedOptimizer:
-    """Adam (Kingma, Ba: ICLR 2015) in Keras' form; AdamW (Loshchilov, Hutter: ICLR 2019) with decay."""
+    """Adam (Kingma, Ba: ICLR 2015) in the form of Keras; AdamW (Loshchilov, Hutter: ICLR 2019) with decay."""
     beta_1, beta_2, epsilon = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
     decay = optimizer.weight_decay or 0.0
 

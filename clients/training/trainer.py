@@ -1,8 +1,8 @@
-"""Local training of a Keras model, one whole client in one compiled call.
+"""Local training of a Keras model: one client's whole training in one compiled call.
 
 `keras.Model.fit` spends milliseconds of Python on each batch; here a `tf.while_loop` runs Keras' own
-`train_step` over all batches of all local epochs, so any compiled model works, also a subclass with a
-`train_step` of its own. Shard sizes are dynamic: nothing is traced again for another client.
+`train_step` over all batches of all local epochs, so any compiled model works, including a subclass with its
+own `train_step`. Shard sizes are dynamic: no retracing for another client.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from shoal.common.profiling import span
 from shoal.common.weights import all_finite
 
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-_MOST_UNROLLED = 64  # steps; a graph of more takes longer to build than it saves
+_MOST_UNROLLED = 64  # steps; building a larger graph costs more time than it saves
 _PREDICT_ROWS = 1024  # bounds the memory of activations, whatever the shard's size
 
 
 class Trainer:
     """A compiled model that trains and evaluates one client after another.
 
-    Every call states the weights to start from; nothing of one client reaches the next: optimizer
-    state, loss tracker and the seeds of random layers are set anew inside the compiled call.
+    Every call gives the weights to start from, and nothing carries over from one client to the next:
+    optimizer state, loss tracker and the seeds of random layers are reset inside the compiled call.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Take over a built model that `common.models.compile_model` has compiled."""
+        """Wrap a built model that `common.models.compile_model` has compiled."""
         self.model = model
         _unroll(model)
         model.optimizer.build(model.trainable_variables)
@@ -61,18 +61,18 @@ class Trainer:
         Args:
             weights: in the order of `keras.Model.get_weights`.
             x: encoded inputs (rows, ...); y: labels (rows,).
-            settings: how.
+            settings: of the training.
             rng: draws the order of rows.
-            objective: what is added to the model's loss; `None` for nothing.
+            objective: terms added to the model's loss; `None` for none.
 
         Returns:
-            The new weights, the mean training loss over rows, and the number of steps. The loss is without
-            the linear term of the objective.
+            The new weights, the mean training loss over rows, and the number of steps. The loss excludes the
+            linear term of the objective.
 
         Raises:
-            ModelError: if the model's own train_step leaves out `model.losses`, and with it the objective.
+            ModelError: if the model's own train_step omits `model.losses`, and so the objective.
             NonFiniteError: if the loss or a weight is not finite afterwards.
-            ValueError: if an array of the objective is not shaped as its weight.
+            ValueError: if an array of the objective does not have the shape of its weight.
         """
         order, bounds = batch_plan(len(y), settings, rng)
         self.prepare(weights, settings)
@@ -103,7 +103,7 @@ class Trainer:
     def evaluate_many(
         self, weights: Arrays, parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]
     ) -> list[tuple[NDArray[Any], float]]:
-        """Return what `evaluate` returns for each of several clients' rows, from shared forward passes."""
+        """Return the result of `evaluate` for each of several clients' rows, from shared forward passes."""
         if len(parts) == 1 or type(self.model).compute_loss is not keras.Model.compute_loss:
             return [self.evaluate(weights, x, y) for x, y in parts]
         self._assign(weights)
@@ -120,7 +120,7 @@ class Trainer:
             variable.assign(value)
 
     def prepare(self, weights: Arrays, settings: LocalSettings) -> None:
-        """Set all state that training reads, as it is for a client that starts afresh."""
+        """Reset all state that training reads, as for a client that starts from scratch."""
         self._assign(weights)
         if not settings.keep_optimizer:
             for variable, value in zip(self.model.optimizer.variables, self._optimizer_start, strict=True):
@@ -132,13 +132,13 @@ class Trainer:
     def _call(self, step: Callable[..., Any], arrays: Arrays) -> Any:
         """Call a compiled step, traced once for arrays of any length.
 
-        An objective becomes part of the graph, so steps with and without it are two graphs.
+        An objective is part of the graph, so steps with and without it are two graphs.
         """
         tensors = [tf.convert_to_tensor(array) for array in arrays]
         key = (f"{step.__name__}/{len(tensors)}", *self.objective_term.parts)
         if key not in self._compiled:
             signature = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors]
-            # AutoGraph would rewrite Keras too, for seconds, into files that a killed worker leaves in /tmp.
+            # AutoGraph would convert Keras too: seconds of work, and files that killed workers leave in /tmp.
             self._compiled[key] = tf.function(step, input_signature=signature, autograph=False)
         return self._compiled[key](*tensors)
 
@@ -189,9 +189,9 @@ class Trainer:
 
 
 def _unroll(model: keras.Model) -> None:
-    """Make the loops of short recurrent layers straight graphs, which train in two thirds of the time.
+    """Unroll the loops of short recurrent layers, which then train in two thirds of the time.
 
-    What is computed is the same. On a GPU Keras has a kernel for the whole layer, which wants the loop.
+    The results are the same. On a GPU, Keras has a kernel for the whole layer, which needs the loop.
     """
     if tf.config.list_physical_devices("GPU"):
         return

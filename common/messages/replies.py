@@ -1,7 +1,7 @@
-"""What a client may answer, and the gate that holds both sides to it.
+"""The schemas of clients' replies, enforced by both sides.
 
-A client checks each of its replies before it leaves, and the server checks it again: a new number or record
-has to be declared in `table.py` first.
+A client checks each of its replies before sending it, and the server checks it again: a new metric or record
+must be declared in `table.py` first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from shoal.common.weights import is_finite, record_to_weights
 
 @dataclass(frozen=True, slots=True)
 class ReplySchema:
-    """What a reply of one type holds.
+    """The content of one type of reply.
 
     Attributes:
-        metrics: names of the single numbers that it may hold.
-        needed: those that it must hold, finite and at least 0.
-        update: whether it holds the encoded update of the model, and arrays of the algorithm beside it.
+        metrics: names of the single numbers that are allowed.
+        needed: names of those that are required, finite and at least 0.
+        update: whether it holds the encoded update of the model, and arrays that the algorithm sends with it.
         arrays: name of another record of arrays that it holds, or "".
         keys: name of a config record that it holds → all keys of that record.
         statistics: whether it holds records of aggregates, whose rule `Statistics.check` verifies.
-        several: whether it may stand for several clients of one process: its numbers are then means by
-            examples, and the record `clients` is a table of each client's.
+        several: whether one reply may stand for several clients of one process: its numbers are then means by
+            examples, and the record `clients` is a table with a row for each client.
     """
 
     metrics: frozenset[str]
@@ -51,7 +51,7 @@ class ReplySchema:
     several: bool = False
 
     def records(self) -> list[str]:
-        """Return the names of all records that a reply may hold."""
+        """Return the names of all records that are allowed."""
         names = [
             METRICS_RECORD,
             *((ARRAYS, EXTRA) if self.update else ()),
@@ -81,17 +81,17 @@ class ReplySchema:
             elif isinstance(record, ConfigRecord) and self._has_keys(name, record):
                 pass
             elif not (self.statistics and name.startswith(STATISTICS_PREFIX)):
-                raise DisclosureError(f'a reply to "{kind}" may not carry the record "{name}"')
+                raise DisclosureError(f'a reply to "{kind}" may not contain the record "{name}"')
 
     def require(self, content: RecordDict) -> None:
-        """Refuse a reply that lacks something, or whose numbers cannot be averaged.
+        """Refuse a reply that lacks something required, or whose numbers cannot be averaged.
 
         Raises:
-            DisclosureError, NonFiniteError: what is wrong with it, without its numbers.
+            DisclosureError, NonFiniteError: what is wrong, without the values.
         """
         update, numbers = content.get(ARRAYS), content.get(METRICS_RECORD)
         if self.update and update is None:
-            raise DisclosureError("the reply holds no update")
+            raise DisclosureError("the reply contains no update")
         for name in (ARRAYS, EXTRA):
             record = content.get(name)
             if isinstance(record, ArrayRecord) and not is_finite(record):
@@ -99,7 +99,7 @@ class ReplySchema:
         for name in self.needed:
             number = numbers.get(name) if isinstance(numbers, MetricRecord) else None
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
-                raise DisclosureError(f'the reply has no usable number under "{name}"')
+                raise DisclosureError(f'the reply has no usable value for "{name}"')
 
     def _has_keys(self, name: str, record: ConfigRecord) -> bool:
         return self.keys is not None and self.keys.get(name) == frozenset(record)
@@ -111,19 +111,19 @@ class ReplySchema:
         extra = sorted(set(record) - self.metrics)
         if extra:
             raise DisclosureError(
-                f'a reply to "{kind}" may not carry the metrics {", ".join(extra)}',
+                f'a reply to "{kind}" may not contain the metrics {", ".join(extra)}',
                 hint="declare them in common/messages/table.py if they may leave a client",
             )
         lists = sorted(name for name, value in record.items() if isinstance(value, list))
         if lists:
             raise DisclosureError(
-                f'a reply to "{kind}" may carry single numbers only; these are lists: {", ".join(lists)}'
+                f'a reply to "{kind}" may contain single numbers only; these are lists: {", ".join(lists)}'
             )
 
     def _check_table(self, record: ConfigRecord) -> None:
         extra = sorted(set(record) - self.metrics - {"client"})
         if extra:
-            raise DisclosureError(f"a table of clients may not carry {', '.join(extra)}")
+            raise DisclosureError(f"a table of clients may not contain {', '.join(extra)}")
 
 
 def _no_check(record: ArrayRecord) -> None:
@@ -133,13 +133,13 @@ def _no_check(record: ArrayRecord) -> None:
 def _check_summand(record: ArrayRecord) -> None:
     arrays = record_to_weights(record)
     if len(arrays) != 1 or arrays[0].dtype != np.int64 or arrays[0].ndim != 1:
-        raise DisclosureError("what is added to a sum is not one vector of whole numbers")
+        raise DisclosureError("a summand must be one vector of integers")
 
 
 def _check_masked(record: ArrayRecord) -> None:
     arrays = [(array.dtype, len(array.shape)) for array in record.values()]
     if arrays != [("uint32", 1)]:
-        raise DisclosureError("a masked input is one vector of numbers modulo 2^32 and nothing else")
+        raise DisclosureError("a masked input must be one vector of integers modulo 2^32")
 
 
 _CHECKS: Final = {SUMMAND: _check_summand, MASKED: _check_masked}
@@ -151,7 +151,7 @@ def metric_record(values: Mapping[str, float]) -> MetricRecord:
 
 
 def client_table(clients: Sequence[int], numbers: Sequence[Mapping[str, float]]) -> ConfigRecord:
-    """Return the table of several clients' numbers, which all have the same names.
+    """Return a table of the numbers of several clients, which all have the same names.
 
     Args:
         clients: indices; numbers: the metrics of each.
@@ -161,7 +161,7 @@ def client_table(clients: Sequence[int], numbers: Sequence[Mapping[str, float]])
 
 
 def client_rows(table: ConfigRecord) -> dict[int, dict[str, float]]:
-    """Return client index → metrics, of what `client_table` made."""
+    """Return client index → metrics, the inverse of `client_table`."""
     clients, *columns = (cast("list[float]", values) for values in table.values())
     names = list(table)[1:]
     rows = zip(*columns, strict=True)

@@ -1,7 +1,7 @@
-"""A closed, typed request: a frozen dataclass whose fields say where in a message they stand and what fits.
+"""Closed, typed requests: frozen dataclasses whose fields declare their place in a message and valid values.
 
-`parse` reads a request at the side that receives it. It refuses by name what the type does not know: records
-and keys, missing ones, values of another type, out of range, or not finite. `to_content` writes one.
+`parse` reads a request at the receiving side. It refuses, by name, unknown records and keys, missing ones,
+and values that have another type, are out of range, or are not finite. `to_content` writes a request.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SPEC: Final = "message"  # key of a dataclass field's metadata
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """Where a field of a request stands in its message, and what fits.
+    """The place of a request's field in a message, and its valid values.
 
     Attributes:
-        record: name of the record; key: in it, "" for a whole record of arrays.
-        kind: type of the value; low, high: bounds of each number, both included.
-        choices: texts that fit; empty for any.
-        size: entries that a list, or bytes that a byte string, must have; `None` for any number.
+        record: name of the record; key: in the record, "" for a whole record of arrays.
+        kind: type of the value; low, high: bounds of each number, inclusive.
+        choices: valid texts; empty for any.
+        size: required entries of a list, or bytes of a byte string; `None` for any number.
         doc: one line for docs/messages.md.
     """
 
@@ -53,10 +53,10 @@ class FieldSpec:
     size: int | None = None
 
     def check(self, value: object) -> None:
-        """Refuse a value that does not fit; the text names the key, and numbers only.
+        """Refuse an invalid value; the error text names the key, and quotes numbers only.
 
         Raises:
-            MessageError: says what was expected.
+            MessageError: with the expected values.
         """
         inner = _LISTS.get(self.kind)
         if inner is None:
@@ -79,7 +79,7 @@ class FieldSpec:
             raise self._refused(f"expected one of {', '.join(self.choices)}")
 
     def range(self) -> str:
-        """Say which values fit."""
+        """Describe the valid values."""
         if self.choices:
             return ", ".join(self.choices)
         if math.isinf(self.low) and math.isinf(self.high):
@@ -93,7 +93,7 @@ class FieldSpec:
 
 
 def arrays(record: str, doc: str, *, optional: bool = False) -> Any:
-    """Declare a field that is a whole record of arrays; `None` where an optional one is absent."""
+    """Declare a field that is a whole record of arrays; an optional one is `None` if absent."""
     return _field(FieldSpec(record, "", "arrays", doc), None if optional else MISSING)
 
 
@@ -109,7 +109,7 @@ def key(
     choices: tuple[str, ...] = (),
     size: int | None = None,
 ) -> Any:
-    """Declare a field that stands under a key of a record; see `FieldSpec`."""
+    """Declare a field stored under a key of a record; see `FieldSpec`."""
     return _field(FieldSpec(record, name, kind, doc, low, high, choices, size), default)
 
 
@@ -119,23 +119,23 @@ def _field(spec: FieldSpec, default: object) -> Any:
 
 
 def specs(kind: type[Any]) -> dict[str, FieldSpec]:
-    """Return attribute → where it stands, of a request class."""
+    """Return attribute → `FieldSpec` of a request class."""
     return {one.name: one.metadata[_SPEC] for one in fields(kind)}
 
 
 def is_optional(kind: type[Any], name: str) -> bool:
-    """Tell whether a request may lack a field."""
+    """Return whether a request may lack a field."""
     return _by_name(kind)[name].default is not MISSING
 
 
 def parse(kind: type[R], content: RecordDict) -> R:
-    """Read a request.
+    """Parse a request.
 
     Args:
         kind: its class; content: of the message.
 
     Raises:
-        MessageError: something is unknown, missing or does not fit; it is named.
+        MessageError: a field is unknown, missing or invalid; the text names it.
     """
     declared = specs(kind)
     known: dict[str, dict[str, str]] = {}  # record → key → attribute
@@ -162,9 +162,9 @@ def _read_arrays(
     kind: type[Any], name: str, record: object, known: Mapping[str, str], declared: Mapping[str, FieldSpec]
 ) -> dict[str, Any]:
     if not isinstance(record, ArrayRecord):
-        raise MessageError(f'the record "{name}" of a {kind.__name__} holds no arrays')
+        raise MessageError(f'the record "{name}" of a {kind.__name__} contains no arrays')
     if not is_finite(record):
-        raise MessageError(f'the record "{name}" of a {kind.__name__} holds NaN or infinity')
+        raise MessageError(f'the record "{name}" of a {kind.__name__} contains NaN or infinity')
     return {known[""]: record}
 
 
@@ -183,7 +183,7 @@ def _read_keys(
 
 
 def to_content(request: Any) -> RecordDict:
-    """Write a request into a message's content; fields that are `None` are left out."""
+    """Write a request as the content of a message; fields that are `None` are omitted."""
     content = RecordDict()
     configs: dict[str, dict[str, Any]] = {}
     for attribute, spec in specs(type(request)).items():
@@ -201,7 +201,7 @@ def to_content(request: Any) -> RecordDict:
 
 
 def to_config(request: Any) -> ConfigRecord:
-    """Return the config record of a request, which strategies are given to complete."""
+    """Return the config record of a request, for strategies to complete."""
     return to_content(request).config_records[CONFIG]
 
 

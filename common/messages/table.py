@@ -1,4 +1,4 @@
-"""The table of message types: the one place for a type's name, purpose, schemas, refusal and charge."""
+"""The table of message types: the only place for a type's name, purpose, schemas, refusal and charge."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from shoal.common.messages.names import (
 )
 from shoal.common.messages.replies import ReplySchema
 
-# Of the privacy budget of `[privacy]`: nothing; the share of statistics; one round of training. Metrics of
+# Against the budget of `[privacy]`: nothing; the share for statistics; one round of training. Metrics of
 # evaluation and tests are not covered by it.
 Charge = Literal["nothing", "statistics", "round", "not covered"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # a row of the table: the same only as itself
+@dataclass(frozen=True, slots=True, eq=False)  # a row of the table, compared by identity
 class MessageType:
     """One type of message.
 
     Attributes:
         name: Flower's message type.
-        purpose: why it is sent, for people and audit logs.
-        phase: under which the results file it.
-        request, reply: what each holds.
-        site_name: under which the operator of a real site may refuse it; "" where no real site answers it.
-        charge: what an answer spends of the privacy budget.
-        state: whether it is answered from the client's state, and may change it.
+        purpose: why it is sent, for display and audit logs.
+        phase: the phase it has in the results.
+        request, reply: their schemas.
+        site_name: name under which the operator of a site may refuse it; "" if no real site answers it.
+        charge: what an answer costs of the privacy budget.
+        state: whether the handler reads the client's state, and may change it.
     """
 
     name: str
@@ -141,7 +141,7 @@ TEST: Final = MessageType(
 )
 LOCAL: Final = MessageType(
     "train.local",
-    "train and test a model that stays with the client, to compare",
+    "train and test a model that stays with the client, for comparison",
     "local",
     requests.AloneRequest,
     ReplySchema(frozenset(_TESTED | {STEPS}), (EXAMPLES,)),
@@ -150,7 +150,7 @@ LOCAL: Final = MessageType(
 )
 POOLED: Final = MessageType(
     "train.pooled",
-    "train on pooled rows, to compare (simulation only)",
+    "train on pooled rows, for comparison (simulation only)",
     "local",
     requests.AloneRequest,
     ReplySchema(frozenset(_COUNTS | {TRAIN_LOSS, STEPS}), (EXAMPLES,), update=True),
@@ -191,7 +191,7 @@ SECURE_VECTOR: Final = MessageType(
 )
 SECURE_UNMASK: Final = MessageType(
     "query.secure_unmask",
-    "take the masks off a secure sum: shares of those that must go",
+    "unmask a secure sum: shares of the secrets",
     "train",
     requests.SecureUnmaskRequest,
     _stage(UNMASK, "seeds-of", "seeds", "keys-of", "keys"),
@@ -215,18 +215,18 @@ MESSAGES: Final[Mapping[str, MessageType]] = _table(
         SECURE_UNMASK,
     ]
 )
-_UNKNOWN: Final = "of a kind that shoal does not know"
+_UNKNOWN: Final = "unknown message type"
 
 
 def message_type(name: str) -> MessageType:
-    """Return a type of message by Flower's name for it.
+    """Return a message type by its Flower name.
 
     Raises:
         DisclosureError: there is no such type.
     """
     found = MESSAGES.get(name)
     if found is None:
-        raise DisclosureError(f'a "{name[:40]}" message may not be answered at all')
+        raise DisclosureError(f'unknown message type "{name[:40]}"')
     return found
 
 
@@ -243,7 +243,7 @@ def purpose(name: str, round_number: int | None) -> str:
 
 
 def round_of(request: RecordDict) -> int | None:
-    """Return the round that a request belongs to; `None` if it does not say so."""
+    """Return the round that a request belongs to; `None` if it names none."""
     for name, key in ((CONFIG, requests.ROUND), (SECURE, "round")):
         record = request.get(name)
         found = record.get(key) if isinstance(record, ConfigRecord) else None

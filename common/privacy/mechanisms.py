@@ -1,7 +1,7 @@
-"""The mechanisms of differential privacy that `privacy.unit` names, and what each means for a run.
+"""The mechanisms of differential privacy, by `privacy.unit`, and their properties.
 
-What a mechanism does to an update is in `clients/mechanisms.py` (at the client) and `server/aggregation.py`
-(at the server); here is what anybody may ask of it.
+How a mechanism processes an update is in `clients/mechanisms.py` (client) and `server/aggregation.py`
+(server); this module holds the properties that all parts need.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Mechanism:
 
     Attributes:
         unit: its name in a scenario.
-        member: what a member is, whose data are hidden, in a word; "" where nothing is guaranteed.
+        member: the protected member in a word; "" without a guarantee.
         protects: the same in full.
-        whole_clients: whether a member is a client with all its rows, so that one plan holds for all.
+        whole_clients: whether a member is a client with all its rows, so that one plan holds for all clients.
         per_row: whether each step of local training is private (DP-SGD).
-        norms_apart: how many clipping norms two neighbouring updates can differ by: a client that is there or
-            not, one; a client that could send anything else, two.
-        server_noise: whether the server adds the noise, and so sees updates without it.
+        norms_apart: by how many clipping norms two neighbouring updates can differ: 1 for adding or removing
+            a client, 2 for a client that could send anything else.
+        server_noise: whether the server adds the noise, and so sees updates without noise.
     """
 
     unit: Unit
@@ -40,12 +40,12 @@ class Mechanism:
 
     @property
     def against_server(self) -> bool:
-        """Whether noise is added before the server sees anything: it need not be trusted with updates."""
+        """Whether noise is added before the server sees an update, so that it need not be trusted with it."""
         return self.guarantees and not self.server_noise
 
     @property
     def guarantees(self) -> bool:
-        """Whether anything is guaranteed. Then no round is chosen by looking at rows: the last is kept."""
+        """Whether there is a guarantee. If so, no round is selected by metrics: the last one is kept."""
         return bool(self.member)
 
 

@@ -1,1 +1,1 @@
-"""The update, the unit on the wire: which weights it is of, how it is encoded, how updates become a mean."""
+"""The update, the unit sent by clients: which weights it covers, its encoding, and the mean of updates."""

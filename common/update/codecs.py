@@ -1,6 +1,6 @@
-"""How an update travels: encoded at the client, decoded where it enters a sum.
+"""Encodings of an update: applied at the client, undone where the update enters a sum.
 
-A codec turns the arrays of one client's update into the arrays that are sent, and back. It is chosen by
+A codec turns the arrays of one client's update into the arrays to send, and back. It is chosen by
 `update.compress`; a new one is a class and a row in `CODECS`.
 """
 
@@ -17,34 +17,34 @@ _LEVELS: Final = 127
 
 
 class Codec(Protocol):
-    """Encodes and decodes updates; holds no state.
+    """Encodes and decodes updates; stateless.
 
     Attributes:
-        exact: whether what is decoded is what was encoded, to the bit.
+        exact: whether decoding restores the update bit by bit.
     """
 
     exact: ClassVar[bool]
 
     def encode(self, update: Arrays, rng: Callable[[], np.random.Generator]) -> list[NDArray[Any]]:
-        """Return the arrays that are sent.
+        """Return the arrays to send.
 
         Args:
-            update: finite arrays of floating point; they are not changed.
-            rng: makes the client's generator, for codecs that draw.
+            update: finite floating-point arrays, not modified.
+            rng: makes the client's generator, for randomised codecs.
         """
         ...
 
     def decode(self, encoded: Arrays, like: Arrays) -> list[NDArray[Any]]:
-        """Return the update in the types of `like`, the weights that it is of."""
+        """Return the update in the types of `like`, the weights that it belongs to."""
         ...
 
     def fits(self, encoded: Arrays, like: Arrays) -> bool:
-        """Tell whether arrays could be an encoded update of such weights: by number, shapes and types."""
+        """Return whether arrays could be an encoded update of such weights, by number, shapes and types."""
         ...
 
 
 class FullPrecision:
-    """Sends the update as it is."""
+    """Sends the update unchanged."""
 
     exact: ClassVar[bool] = True
 
@@ -57,14 +57,14 @@ class FullPrecision:
         return list(encoded)
 
     def fits(self, encoded: Arrays, like: Arrays) -> bool:
-        """Tell whether shapes and types are those of the weights."""
+        """Return whether shapes and types are those of the weights."""
         return _shapes(encoded) == _shapes(like) and [a.dtype for a in encoded] == [w.dtype for w in like]
 
 
 class Float16:
-    """Rounds to 16 bits: a relative error of at most 2^-11, from 6e-5 to 65,504 in size (IEEE 754).
+    """Rounds to 16 bits: a relative error of at most 2^-11 for magnitudes of 6e-5 to 65,504 (IEEE 754).
 
-    Numbers beyond the range become infinite, and the client refuses to send them.
+    Values beyond the range become infinite, and the client refuses to send them.
     """
 
     exact: ClassVar[bool] = False
@@ -79,43 +79,43 @@ class Float16:
         return [e.astype(w.dtype) for e, w in zip(encoded, like, strict=True)]
 
     def fits(self, encoded: Arrays, like: Arrays) -> bool:
-        """Tell whether shapes are those of the weights, in 16 bits."""
+        """Return whether shapes are those of the weights, in 16 bits."""
         return _shapes(encoded) == _shapes(like) and all(a.dtype == np.float16 for a in encoded)
 
 
 class Int8:
-    """Rounds each array at random to one of 255 levels between minus and plus its largest number.
+    """Rounds each array stochastically to one of 255 levels between minus and plus its largest magnitude.
 
-    Without bias: the expected value of what is decoded is what was encoded. Sent are the levels, one byte
-    each, and behind them the step of each array.
+    It is unbiased: the expected value of the decoded update is the update. The levels are sent as one byte
+    each, followed by the step size of each array.
 
-    Source: Alistarh, Grubic, Li, Tomioka, Vojnovic: QSGD, NeurIPS 2017, section 3.1, with the largest
-    number as the norm and 127 levels.
+    Source: Alistarh, Grubic, Li, Tomioka, Vojnovic: QSGD, NeurIPS 2017, section 3.1, with the maximum norm
+    and 127 levels.
     """
 
     exact: ClassVar[bool] = False
 
     def encode(self, update: Arrays, rng: Callable[[], np.random.Generator]) -> list[NDArray[Any]]:
-        """Return the levels of each array, and the steps."""
+        """Return the levels of each array, and the step sizes."""
         draws, levels, steps = rng(), [], np.zeros(len(update), np.float32)
         for k, u in enumerate(update):
             step = np.float32(np.abs(u).max(initial=0.0) / _LEVELS)
             drawn = draws.random(u.shape, dtype=np.float32)
             if step > 0:
                 steps[k] = step
-                # u / step is at most 127 up to rounding; a draw near 1 may lift it over.
+                # u / step is at most 127 up to rounding; a draw near 1 may exceed it.
                 levels.append(np.clip(np.floor(u / step + drawn), -_LEVELS, _LEVELS).astype(np.int8))
             else:
                 levels.append(np.zeros(u.shape, np.int8))
         return [*levels, steps]
 
     def decode(self, encoded: Arrays, like: Arrays) -> list[NDArray[Any]]:
-        """Return levels times steps."""
+        """Return levels times step sizes."""
         *levels, steps = encoded
         return [(level * step).astype(w.dtype) for level, step, w in zip(levels, steps, like, strict=True)]
 
     def fits(self, encoded: Arrays, like: Arrays) -> bool:
-        """Tell whether there are levels for each weight, and a step for each array."""
+        """Return whether there are levels for each weight, and a step size for each array."""
         if len(encoded) != len(like) + 1:
             return False
         *levels, steps = encoded

@@ -1,15 +1,15 @@
-"""Which of a model's weights an update is of, and which stay where they are.
+"""Which of a model's weights an update covers, and which stay with the client.
 
 Every array of `keras.Model.get_weights` has a role:
 
-trainable   training moves it, by gradients
-statistic   training moves it, without a gradient: the moving averages of batch norm
-frozen      no training moves it: layers with `trainable = False`, and whole numbers
+trainable   changed by gradients in training
+statistic   changed in training without a gradient: the moving averages of batch norm
+frozen      never changed in training: layers with `trainable = False`, and integer weights
 
-Trainable weights travel. Statistics travel with `model.aggregate_statistics = "mean"`; with "local" they are
-personal: each client keeps its own in its state (Andreux, du Terrail, Beguier, Tramel: Siloed Federated
-Learning for Multi-centric Histopathology Datasets, DCL 2020). Frozen weights are the same everywhere and are
-known by their hash.
+Updates cover trainable weights. They cover statistics if `model.aggregate_statistics = "mean"`; with "local",
+statistics are personal: each client keeps its own in its state (Andreux, du Terrail, Beguier, Tramel: Siloed
+Federated Learning for Multi-centric Histopathology Datasets, DCL 2020). Frozen weights are the same at all
+clients and are identified by their hash.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WeightSpec:
     """The roles of a model's weights, in the order of `keras.Model.get_weights`.
 
     Attributes:
-        roles: of each array; names: Keras' paths, for people.
+        roles: of each array; names: Keras' paths, for display.
         local_statistics: whether statistics are personal rather than shared.
     """
 
@@ -46,7 +46,7 @@ class WeightSpec:
     def of(cls, model: keras.Model, *, local_statistics: bool = False) -> WeightSpec:
         """Return the spec of a built model."""
         trainable = {id(v) for v in model.trainable_variables}
-        # A layer keeps what it was made to train apart from what it was not, whatever `trainable` says now.
+        # A layer keeps its trainable and non-trainable weights apart, whatever `trainable` says now.
         made_trainable = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
         live = {
             id(v)
@@ -70,29 +70,29 @@ class WeightSpec:
 
     @property
     def shared(self) -> list[int]:
-        """Positions of the weights that an update is of."""
+        """Positions of the weights that an update covers."""
         kinds = ("trainable",) if self.local_statistics else ("trainable", "statistic")
         return [k for k, role in enumerate(self.roles) if role in kinds]
 
     @property
     def personal(self) -> list[int]:
-        """Positions of the weights that each client keeps for itself."""
+        """Positions of the weights that each client keeps to itself."""
         return [k for k, role in enumerate(self.roles) if role == "statistic" and self.local_statistics]
 
     @property
     def frozen(self) -> list[int]:
-        """Positions of the weights that no training changes."""
+        """Positions of the weights that training never changes."""
         return [k for k, role in enumerate(self.roles) if role == "frozen"]
 
     def take_shared(self, weights: Arrays) -> list[NDArray[Any]]:
-        """Return the shared ones of all weights of a model."""
+        """Select the shared weights from all weights of a model."""
         return [weights[k] for k in self.shared]
 
     def with_shared(self, weights: Arrays, shared: Arrays) -> list[NDArray[Any]]:
-        """Return all weights of a model with other shared ones.
+        """Return all weights of a model with the shared ones replaced.
 
         Args:
-            weights: of the whole model; shared: in the order of `shared`.
+            weights: of the whole model; shared: new values, in the order of `shared`.
         """
         return replaced(weights, self.shared, shared)
 
@@ -102,10 +102,10 @@ class WeightSpec:
 
 
 def replaced(weights: Arrays, positions: Sequence[int], new: Arrays) -> list[NDArray[Any]]:
-    """Return weights with new ones at some positions.
+    """Return weights with those at some positions replaced.
 
     Raises:
-        ValueError: there are not as many new ones as positions.
+        ValueError: the numbers of new weights and positions differ.
     """
     found = list(weights)
     for position, value in zip(positions, new, strict=True):
@@ -114,7 +114,7 @@ def replaced(weights: Arrays, positions: Sequence[int], new: Arrays) -> list[NDA
 
 
 def content_hash(arrays: Arrays) -> bytes:
-    """Return the SHA-256 of arrays: of their types, shapes and numbers."""
+    """Return the SHA-256 of arrays, over their types, shapes and values."""
     found = sha256()
     for array in arrays:
         numbers = np.ascontiguousarray(array)

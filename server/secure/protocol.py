@@ -76,7 +76,7 @@ class SecureSum:
 
 
 def secure_sum(
-    grid: Grid, sites: Sites, scenario: Scenario, clients: Sequence[int], number: int, task: Task
+    grid: Grid, sites: Sites, scenario: Scenario, clients: Sequence[int], round_number: int, task: Task
 ) -> SecureSum:
     """Add up one vector from each client of a cohort, without revealing any single vector.
 
@@ -84,14 +84,14 @@ def secure_sum(
         grid: carries the messages; sites: the clients.
         scenario: `secure` and `server.min_success` limit how many clients may be lost.
         clients: the cohort, indices.
-        number: the round, 0 outside rounds; also separates the noise of sums with the same purpose.
+        round_number: the round, 0 outside rounds; also separates the noise of sums with the same purpose.
         task: what to add up.
 
     Raises:
         ConfigError: the cohort is too small to share secrets.
         TooFewRepliesError: too many clients were lost.
     """
-    session = _Session(grid, sites, scenario, number, task, len(clients))
+    session = _Session(grid, sites, scenario, round_number, task, len(clients))
     keys = session.keys([int(c) for c in clients])
     parameters = graph.choose(len(keys), scenario.secure.max_dropout, scenario.secure.max_colluding)
     order = sorted(keys)
@@ -127,7 +127,7 @@ class _Session:
     grid: Grid
     sites: Sites
     scenario: Scenario
-    number: int
+    round_number: int
     task: Task
     cohort: int
     least: int = 0
@@ -188,7 +188,7 @@ class _Session:
     def inputs(self, members: Sequence[int]) -> dict[int, Ring]:
         """Request masked inputs."""
         # One shared content: a Grid sends content that messages share only once.
-        record = self._record({**self.task.asked, "round": self.number, "members": list(members)})
+        record = self._record({**self.task.asked, "round": self.round_number, "members": list(members)})
         content = RecordDict({**self.task.content, SECURE: record})
         self.asked = digest(content)
 
@@ -255,7 +255,7 @@ class _Session:
                 raise DisclosureError(f'the reply has no record "{record}"')
 
         timeout_s = self.scenario.resources.timeout_s
-        exchange = ask(self.grid, self.sites, messages, self.task.phase, self.number, timeout_s, whole)
+        exchange = ask(self.grid, self.sites, messages, self.task.phase, self.round_number, timeout_s, whole)
         errors = {row.client: row.error for row in exchange.rows}
         found = {}
         for reply in exchange.accepted:

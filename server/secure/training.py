@@ -48,7 +48,7 @@ def train_securely(
     sites: Sites,
     scenario: Scenario,
     clients: Sequence[int],
-    number: int,
+    round_number: int,
     content: RecordDict,
     *,
     range: float | None = None,
@@ -57,7 +57,7 @@ def train_securely(
     """Train a cohort for one round and return the sums over it.
 
     Args:
-        grid, sites, scenario, clients, number: as for `secure_sum`.
+        grid, sites, scenario, clients, round_number: as for `secure_sum`.
         content: weights and config of an ordinary message "train"; where privacy.unit is not "client", its
             config has "full-weight-rows", the training rows from which a client has full weight.
         range: largest absolute value in an update, or the clip norm where privacy.unit is "client"; `None`
@@ -79,9 +79,9 @@ def train_securely(
         asked,
         layout.length(weights),
         "train",
-        f"round {number}, secure aggregation",
+        f"round {round_number}, secure aggregation",
     )
-    summed = secure_sum(grid, sites, scenario, clients, number, task)
+    summed = secure_sum(grid, sites, scenario, clients, round_number, task)
     totals = layout.decode(summed.total, weights, fixed)
     found = _sum(totals, content, loss_is_reported=not mechanism_of(scenario.privacy).per_row)
     return SecureRound(found, summed.survivors, summed.exchange)
@@ -106,7 +106,7 @@ def sum_vectors(
     *,
     config: ConfigRecord | None = None,
     stddev: float = 0.0,
-    number: int = 0,
+    round_number: int = 0,
     phase: Phase = "statistics",
 ) -> tuple[NDArray[np.float64], SecureSum]:
     """Return the sum of one vector from each client, and the session that produced it.
@@ -116,8 +116,8 @@ def sum_vectors(
         purpose: key of `VECTORS` in clients/secure/vectors.py; length: of the vector.
         range: largest absolute value of one number; larger ones are clipped.
         config: arguments of the purpose's function.
-        stddev: of the noise in the sum, as for `train_securely`; drawn anew for each purpose and number.
-        number: as for `secure_sum`; phase: of the rows.
+        stddev: of the noise in the sum, as for `train_securely`; drawn anew for each purpose and round.
+        round_number: as for `secure_sum`; phase: of the rows.
 
     Raises:
         ConfigError, TooFewRepliesError: as `secure_sum`.
@@ -126,7 +126,7 @@ def sum_vectors(
     asked = {"range": range, "levels": fixed.levels, "noise": [stddev], "purpose": purpose}
     content = RecordDict({CONFIG: config or ConfigRecord()})
     task = Task(table.SECURE_VECTOR.name, content, asked, length, phase, f'secure sum of "{purpose}"')
-    summed = secure_sum(grid, sites, scenario, clients, number, task)
+    summed = secure_sum(grid, sites, scenario, clients, round_number, task)
     return fixed.decode(summed.total), summed
 
 

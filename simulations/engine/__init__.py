@@ -1,1 +1,1 @@
-"""The engine: runs Flower ClientApps over a Grid of our own, in process or on runtime Ray workers."""
+"""The engine: runs Flower ClientApps over our own Grid, in this process or on Ray workers."""

@@ -1,7 +1,7 @@
-"""How a phase's messages are cut into chunks, the units that workers take.
+"""Divides a phase's messages into chunks, the units of work of the workers.
 
-The cut depends on the sorted clients and the config only, never on the number of workers or on who
-was fast: so results that depend on the chunking are the same on any machine.
+The chunks depend on the sorted clients and the config only, never on the number or speed of workers, so
+results that depend on the chunks are the same on any machine.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _SHORT = (EVALUATE.name, STATISTICS.name)  # a pass over few rows, many clients 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Messages that share their content and are worked on by one worker.
+    """Messages that share their content and are processed by one worker.
 
     Attributes:
         content: shared by all; messages: by ascending node id.
-        examples: that the clients have together, for starting the longest first.
+        examples: total rows of the clients, for starting the longest chunks first.
     """
 
     content: RecordDict
@@ -32,15 +32,15 @@ class Chunk:
     examples: float
 
 
-def cut(
+def make_chunks(
     messages: Sequence[Message], clients_per_chunk: int, examples: Callable[[Message], float]
 ) -> list[Chunk]:
-    """Cut messages into chunks.
+    """Divide messages into chunks.
 
     Args:
         messages: of one phase; those that share one content object can share a chunk.
-        clients_per_chunk: messages in a chunk; 0 cuts the phase into a fixed number of chunks.
-        examples: that the client of a message has.
+        clients_per_chunk: messages in a chunk; 0 for a fixed number of chunks per phase.
+        examples: returns the rows of a message's client.
     """
     groups: dict[int, list[Message]] = {}
     for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):

@@ -1,4 +1,4 @@
-"""The store of a run's client states, as the server's checkpoints refer to it."""
+"""The store of a run's client states, as used by the server's checkpoints."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from shoal.common.config import Scenario
 
 
 class CheckpointedStates:
-    """Notes moments of a store in checkpoints; the states themselves stay where they are."""
+    """Records marks of a store in checkpoints; the states themselves are not copied."""
 
     def __init__(self, store: ClientStateStore) -> None:
         self._store = store
 
     def mark(self) -> Mapping[str, Any]:
-        """Make all states durable, and return what `restore` takes to come back to them."""
+        """Make all states durable, and return the mark for `restore`."""
         return self._store.mark().to_json()
 
     def restore(self, mark: Mapping[str, Any]) -> None:
-        """Go back to the states of a mark."""
+        """Return to the states of a mark."""
         self._store.restore(Mark.from_json(mark))
 
     def release(self, mark: Mapping[str, Any]) -> None:
-        """Say that marks before this one will not be restored."""
+        """Give up all marks before this one."""
         self._store.release(Mark.from_json(mark))
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStateFolder:
-    """Where clients keep their own states: each in a folder below `path`, or in memory if it is `None`.
+    """Stores of clients that keep their own states: each in a folder below `path`, in memory if `None`.
 
     Attributes:
         checkpoint_every: rounds between the server's checkpoints.
@@ -45,7 +45,7 @@ class ClientStateFolder:
     checkpoint_every: int
 
     def states(self, name: str) -> SiteStates:
-        """Open the states of the client of that name."""
+        """Open the states of the client with that name."""
         if self.path is None:
             return SiteStates(MemoryStateStore(), self.checkpoint_every)
         return SiteStates.in_folder(self.path / name, self.checkpoint_every)
@@ -53,10 +53,10 @@ class ClientStateFolder:
 
 @contextmanager
 def state_store(scenario: Scenario, folder: Path | None) -> Iterator[ClientStateStore | None]:
-    """Give a run's store of client states; `None` where clients keep them themselves.
+    """Yield a run's store of client states; `None` if clients keep them themselves.
 
     Args:
-        scenario: of the run; folder: for the states, made when it is needed; `None` keeps them in memory.
+        scenario: of the run; folder: for the states, created when needed; `None` keeps them in memory.
     """
     if scenario.resources.transport == "grpc":
         yield None

@@ -1,4 +1,4 @@
-"""The Ray that workers run in: one of our own on this machine, or a cluster that is there already."""
+"""The Ray instance that workers run in: our own on this machine, or an existing cluster."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _PACKAGE = "shoal"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What workers may take together.
+    """The resources available to all workers together.
 
     Attributes:
-        cores: that are free; memory: in bytes; gpus: number of them.
+        cores: free cores; memory: in bytes; gpus: number of GPUs.
     """
 
     cores: int
@@ -44,25 +44,25 @@ class Room:
 
     @classmethod
     def here(cls) -> Room:
-        """Return what this machine has, without asking Ray."""
+        """Return the resources of this machine, without Ray."""
         affinity = getattr(os, "sched_getaffinity", None)  # Linux only
         return cls(len(affinity(0)) if affinity else os.cpu_count() or 1, memory_bytes())
 
     @classmethod
     def of_cluster(cls) -> Room:
-        """Return what the cluster has that we have joined, over all nodes."""
+        """Return the resources of the cluster that we have joined, over all nodes."""
         total = ray.cluster_resources()
         return cls(_free_cpus(), int(total.get("memory", 0.0)), total.get("GPU", 0.0))
 
 
 def worker_count(resources: ResourcesConfig, clients: int, room: Room) -> int:
-    """Return how many workers to start: as asked, or as many as cores, memory and GPUs allow.
+    """Return how many workers to start: the requested number, or what cores, memory and GPUs allow.
 
-    Never more than clients. Unless asked for, each has a core for each of its threads and room for
-    TensorFlow.
+    There are never more than clients. Unless requested otherwise, each worker has a core for each of its
+    threads and enough memory for TensorFlow.
 
     Raises:
-        WorkerError: GPUs are asked for and there are too few.
+        WorkerError: GPUs are requested and there are too few.
     """
     fit = min(room.cores // resources.threads_per_worker, room.memory // _LEAST_MEMORY)
     wanted = resources.workers or max(1, fit)
@@ -70,7 +70,7 @@ def worker_count(resources: ResourcesConfig, clients: int, room: Room) -> int:
         fit = int(room.gpus / resources.gpus_per_worker)
         if not fit or resources.workers > fit:
             raise WorkerError(
-                f"{resources.workers or 'the'} workers want {resources.gpus_per_worker:g} GPUs each, "
+                f"{resources.workers or 'the'} workers need {resources.gpus_per_worker:g} GPUs each, "
                 f"Ray sees {room.gpus:g}",
                 hint="lower resources.workers or resources.gpus_per_worker; 0 trains on the CPU",
             )
@@ -80,13 +80,13 @@ def worker_count(resources: ResourcesConfig, clients: int, room: Room) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RaySession:
-    """A Ray that is running.
+    """A running Ray instance.
 
     Attributes:
-        workers: how many to start in it; most_workers: of these, for any number of clients.
-        memory: bytes that they may take together.
-        environment: variables of their processes.
-        host: address at which they reach this process.
+        workers: number to start; most_workers: the same for an unlimited number of clients.
+        memory: bytes available to all workers together.
+        environment: environment variables of their processes.
+        host: address at which workers reach this process.
     """
 
     workers: int
@@ -100,17 +100,17 @@ class RaySession:
 def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession]:
     """Start Ray on this machine, or join the cluster at `resources.ray_address`; leave it at the end.
 
-    A Ray that this process has joined before is used as it is, and left running.
+    A Ray instance that this process has already joined is used as it is, and left running.
 
     Raises:
-        WorkerError: there is none, or no room in it.
+        WorkerError: Ray is not available, or has too few resources.
     """
     environment = worker_environment(resources.threads_per_worker)
     host, owns = "127.0.0.1", not ray.is_initialized()
     if owns and resources.ray_address:
         _join(resources.ray_address)
         host = ray.util.get_node_ip_address()
-        del environment["PYTHONPATH"]  # of this machine; the others have what `_stage` has sent them
+        del environment["PYTHONPATH"]  # of this machine; the others have the files sent by `_stage`
         _wait_for_cpus(max(1, resources.workers) * resources.threads_per_worker)
     elif owns:
         without = resources.model_copy(update={"gpus_per_worker": 0.0})
@@ -124,7 +124,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
             room = Room(own.cores, own.memory, there.gpus)
         count = worker_count(resources, clients, room)
         _check_room(count, resources.threads_per_worker, there.cores)
-        # Ray's own share of a cluster's memory is already off; of this machine's, nothing is.
+        # Ray's own share of a cluster's memory is already subtracted; this machine's is not.
         memory = room.memory if resources.ray_address else room.memory * 4 // 5
         yield RaySession(count, worker_count(resources, sys.maxsize, room), memory, environment, host)
     finally:
@@ -133,7 +133,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
 
 
 def _init(**options: Any) -> None:
-    """Call `ray.init` quietly, and keep what SIGTERM does: Ray would have it end us without a checkpoint."""
+    """Call `ray.init` quietly, and keep our SIGTERM handler: Ray's would end us without a checkpoint."""
     before = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, configure_logging=False, logging_level="ERROR", **options)
     if threading.current_thread() is threading.main_thread():
@@ -142,7 +142,7 @@ def _init(**options: Any) -> None:
 
 def _start(cpus: int) -> None:
     try:
-        _init(address="local", num_cpus=cpus, include_dashboard=False)  # whatever RAY_ADDRESS says
+        _init(address="local", num_cpus=cpus, include_dashboard=False)  # ignores RAY_ADDRESS
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise WorkerError(
             f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
@@ -154,30 +154,30 @@ def _join(address: str) -> None:
     with TemporaryDirectory(prefix="shoal-") as folder:
         _stage(Path(folder))
         try:
-            if address != "auto":  # Ray would try for many minutes
+            if address != "auto":  # Ray would retry for many minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
             _init(address=address, runtime_env={"working_dir": folder})
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise WorkerError(
                 f'no Ray cluster at "{address}": {error}',
-                hint="start one with `ray start --head`, of the same versions of Ray and Python; without "
+                hint="start one with `ray start --head`, with the same versions of Ray and Python; without "
                 "resources.ray_address, shoal starts its own on this machine",
             ) from error
 
 
 def _wait_for_cpus(cpus: int) -> None:
-    """Let nodes arrive that were started together with this process."""
+    """Wait for nodes that were started together with this process."""
     end = time.monotonic() + _ARRIVAL_S
     while _free_cpus() < cpus and time.monotonic() < end:
         time.sleep(0.2)
 
 
 def _stage(folder: Path) -> None:
-    """Copy the code that workers import: shoal, and modules of the user's that this process has imported.
+    """Copy the code that workers import: shoal, and the user's modules that this process has imported.
 
-    The user's are those below the working directory, where package.module:function is looked up. Data
-    files beside them are not sent.
+    The user's modules are those below the working directory, where package.module:function is looked up. Data
+    files next to them are not sent.
     """
     source = Path(str(importlib.import_module(_PACKAGE).__file__)).parent
     shutil.copytree(source, folder / _PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))  # follows links
@@ -193,12 +193,12 @@ def _stage(folder: Path) -> None:
 
 
 def _check_room(workers: int, threads: int, free: int) -> None:
-    """Refuse to wait forever for workers that a running Ray has no room for."""
+    """Raise instead of waiting forever for workers that do not fit into a running Ray."""
     if free < workers * threads:
         raise WorkerError(
             f"the running Ray has {free:g} free CPUs; {workers} workers of {threads} threads need "
             f"{workers * threads}",
-            hint="set resources.workers lower, or wait until the other job is done",
+            hint="set resources.workers lower, or wait until the other job has ended",
         )
 
 

@@ -1,4 +1,4 @@
-"""Makes the executor that a scenario asks for."""
+"""Makes a scenario's executor."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from shoal.simulations.engine.serial import SerialExecutor
 
 
 class KeptExecutor(Executor, Protocol):
-    """An executor that serves one run after another."""
+    """An executor that serves several runs in turn."""
 
     def fits(self, clients: int) -> bool:
-        """Tell whether it has as many workers as one would that is started for so many clients."""
+        """Return whether it has as many workers as a new one for this number of clients."""
         ...
 
     def serve(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
-        """Begin another run; the one before may have ended in any way.
+        """Begin another run; the previous one may have ended in any way.
 
         Args:
-            make_app: makes the ClientApp, once a worker; federation: what the app is told.
-            resources: as they were at the start in all that decides which workers there are.
+            make_app: makes the ClientApp, once per worker; federation: passed to the app.
+            resources: equal to those at the start in every key that determines the workers.
         """
         ...
 
@@ -36,12 +36,12 @@ def make_executor(
     """Return the executor named by `resources.backend`.
 
     Args:
-        make_app: makes the ClientApp, once a process; must pickle for Ray.
-        federation: what the app is told.
+        make_app: makes the ClientApp, once per process; must pickle for Ray.
+        federation: passed to the app.
         resources: backend, workers and threads.
     """
     if resources.backend == "serial":
-        if "tensorflow" not in sys.modules:  # it reads the variables once, when it is imported
+        if "tensorflow" not in sys.modules:  # it reads the variables once, on import
             os.environ.update(worker_environment(resources.threads_per_worker))
         return SerialExecutor(make_app, federation)
     from shoal.simulations.engine.ray_pool import RayExecutor  # Ray takes a second to import

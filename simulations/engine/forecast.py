@@ -1,20 +1,20 @@
-"""Forecasts how long a chunk of clients takes, so that the longest are started first."""
+"""Forecasts the duration of a chunk of clients, so that the longest are started first."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-_FORGET = 0.98  # weight of what is known when one more chunk has been measured
+_FORGET = 0.98  # factor on the weight of earlier chunks at each new measurement
 
 
 @dataclass(slots=True)
 class Forecast:
-    """log(seconds a client) = a + b log(examples a client), fitted to the chunks that were measured.
+    """log(seconds per client) = a + b log(examples per client), fitted to the measured chunks.
 
-    Least squares with exponential forgetting: a machine that gets busy, or a longer schedule, is soon
-    followed. Before two sizes were measured, time is taken as proportional to examples. The forecast
-    orders work only; it never decides which clients are together, which results depend on.
+    Least squares with exponential forgetting adapts soon to a busier machine or a longer schedule. Before two
+    sizes are measured, time is assumed proportional to examples. The forecast affects the execution order
+    only, never which clients share a chunk, on which results depend.
 
     Source of the model: Sani et al., Pollen: High-throughput Federated Learning Simulation via
     Resource-Aware Client Placement, 2023, arXiv:2306.17453 (log-linear in a client's batches).
@@ -27,11 +27,11 @@ class Forecast:
     xy: float = 0.0
 
     def learn(self, clients: int, examples: float, seconds: float) -> None:
-        """Take a measured chunk in.
+        """Add a measured chunk.
 
         Args:
-            clients: of the chunk, at least 1.
-            examples: all they have; seconds: that they took together.
+            clients: in the chunk, at least 1.
+            examples: total over the clients; seconds: total time.
         """
         if examples <= 0 or seconds <= 0:
             return
@@ -41,7 +41,7 @@ class Forecast:
         self.xx, self.xy = _FORGET * self.xx + x * x, _FORGET * self.xy + x * y
 
     def seconds(self, clients: int, examples: float) -> float:
-        """Return the seconds that a chunk will take; before anything was measured, its examples."""
+        """Return the expected seconds of a chunk; before the first measurement, its examples."""
         if examples <= 0:
             return 0.0
         if not self.weight:

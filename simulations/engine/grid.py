@@ -1,4 +1,4 @@
-"""Our Flower Grid: hands messages to an executor and returns replies in a fixed order."""
+"""Our Flower Grid: passes messages to an executor and returns replies in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shoal.clients.worker import Answer, Job
 from shoal.common.flower_shim import Run, client_error, number_message
 from shoal.common.messages.table import MESSAGES
 from shoal.common.sites import Sites
-from shoal.simulations.engine.chunks import Chunk, cut
+from shoal.simulations.engine.chunks import Chunk, make_chunks
 from shoal.simulations.engine.placement import NodeLoad
 
 
 class Executor(Protocol):
-    """Something that runs chunks: in this process, or on Ray workers."""
+    """Runs chunks: in this process, or on Ray workers."""
 
     def execute(
         self,
@@ -29,16 +29,16 @@ class Executor(Protocol):
         states: Sequence[StateBatch | None],
         timeout_s: float | None,
     ) -> Sequence[Sequence[Answer] | None]:
-        """Return the answers of each chunk, in order; `None` for one that missed the deadline.
+        """Return the answers of each chunk, in order; `None` for a chunk that missed the deadline.
 
         Args:
-            chunks: to run; jobs: of each; states: of those clients of each that have one.
-            timeout_s: seconds that all may take.
+            chunks: to run; jobs: of each chunk; states: of the chunk's clients that have one.
+            timeout_s: seconds for all chunks together.
         """
         ...
 
     def placement(self) -> list[NodeLoad]:
-        """Return what each node has done so far; none where all is in this process."""
+        """Return the work of each node so far; empty if everything runs in this process."""
         ...
 
     def close(self) -> None:
@@ -49,8 +49,8 @@ class Executor(Protocol):
 class EngineGrid(Grid):
     """A Grid over an executor.
 
-    A client costs nothing until a message reaches it: node ids are a range, and only clients that
-    put something into their `Context.state` have an entry here.
+    A client costs nothing until a message reaches it: node ids are a range, and only clients with a non-empty
+    `Context.state` have an entry here.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class EngineGrid(Grid):
         contexts: MutableMapping[int, RecordDict] | None = None,
         states: ClientStateStore | None = None,
     ) -> None:
-        """Make a Grid.
+        """Set up a Grid.
 
         Args:
             executor: runs the clients.
-            sites: which clients there are.
+            sites: the clients.
             run: Flower's description of the run.
-            clients_per_chunk: clients that a worker takes at a time; 0 as `cut` decides.
-            examples: client index → rows it has, for starting the longest first.
-            contexts: node id → `Context.state` to begin with; it is kept up to date.
-            states: what our algorithms remember of clients; in memory unless it is given.
+            clients_per_chunk: clients that a worker takes at a time; 0 for the default of `make_chunks`.
+            examples: client index → rows, for starting the longest chunks first.
+            contexts: node id → initial `Context.state`; updated in place.
+            states: store of the clients' algorithm states; `None` for one in memory.
         """
         self._executor = executor
         self._sites = sites
@@ -96,11 +96,11 @@ class EngineGrid(Grid):
 
     @property
     def contexts(self) -> Mapping[int, RecordDict]:
-        """Node id → `Context.state`, for clients that have put something into theirs."""
+        """Node id → `Context.state`, for clients whose state is not empty."""
         return self._contexts
 
     def placement(self) -> list[NodeLoad]:
-        """Return what each node has done so far."""
+        """Return the work of each node so far."""
         return self._executor.placement()
 
     def create_message(
@@ -111,7 +111,7 @@ class EngineGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Create a message; kept because Flower's interface has it."""
+        """Create a message; part of Flower's interface."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> range:
@@ -127,7 +127,7 @@ class EngineGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies to earlier pushed messages, each once."""
+        """Return the replies to pushed messages, each once."""
         return [self._waiting.pop(i) for i in message_ids if i in self._waiting]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -135,7 +135,7 @@ class EngineGrid(Grid):
 
         Args:
             messages: to nodes of this Grid.
-            timeout: seconds after which only the replies that are there are returned.
+            timeout: seconds after which only the replies received so far are returned.
         """
         asked = list(messages)
         for message in asked:
@@ -143,7 +143,7 @@ class EngineGrid(Grid):
         return self._exchange(asked, timeout)
 
     def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
-        chunks = cut(messages, self._clients_per_chunk, self._of_client)
+        chunks = make_chunks(messages, self._clients_per_chunk, self._of_client)
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
             states = [self._states_of(chunk) for chunk in chunks]
@@ -160,7 +160,7 @@ class EngineGrid(Grid):
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
     def _states_of(self, chunk: Chunk) -> StateBatch | None:
-        """Return what is remembered of a chunk's clients; `None` where nothing is, or it is not asked for."""
+        """Return the states of a chunk's clients; `None` if there are none or the request needs none."""
         kind = MESSAGES.get(chunk.messages[0].metadata.message_type)
         if kind is None or not kind.state:
             return None
@@ -169,7 +169,7 @@ class EngineGrid(Grid):
         return batch if len(batch) else None
 
     def _remember(self, found: Iterable[Iterable[Answer] | None]) -> None:
-        """Keep what clients' answers say is to be remembered, all of a phase in one write."""
+        """Store the new client states of all answers of a phase in one write."""
         new = [answer.states for answers in found for answer in answers or () if answer.states is not None]
         if new:
             self._states.write(joined(new))
@@ -183,7 +183,7 @@ class EngineGrid(Grid):
         return Job(node, self._sites.client(node), meta.message_type, meta.group_id, self._contexts.get(node))
 
     def _replies(self, asked: Mapping[int, Message], answer: Answer) -> list[Message]:
-        """Return the replies that an answer stands for: one content, or an error for each client."""
+        """Return the replies in an answer: one content, or an error for each client."""
         if answer.state is not None and (answer.state or answer.nodes[0] in self._contexts):
             self._contexts[answer.nodes[0]] = answer.state
         if answer.content is not None:
@@ -196,5 +196,5 @@ class EngineGrid(Grid):
 
 
 def run_config_values(values: Mapping[str, object]) -> dict[str, UserConfigValue]:
-    """Keep the values that Flower's run config can hold."""
+    """Select the values that Flower's run config can hold."""
     return {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}

@@ -1,4 +1,4 @@
-"""A simulation over the real wire: clients in Ray actors that dial the server with mutual TLS."""
+"""A simulation over the real network protocol: clients in Ray actors that connect with mutual TLS."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from shoal.simulations.engine.client_states import ClientStateFolder
 from shoal.simulations.engine.cluster import ray_session
 
 _SERVER: Final = "server"
-_START_S: Final = 300.0  # for all clients to be there, TensorFlow's import included
+_START_S: Final = 300.0  # until all clients are connected, including TensorFlow's import
 
 
 class _Actor:
-    """Several clients in one process: a connection each, and one worker that serves them in turn."""
+    """Several clients in one process: one connection each, and one worker that serves them in turn."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class _Actor:
         self._failures: list[str] = []
 
     def run(self, clients: Mapping[str, tuple[bytes, bytes, bytes]]) -> list[str]:
-        """Run clients until the server says goodbye; return why any of them ended before.
+        """Run clients until the server ends the session; return why any of them ended early.
 
         Args:
             clients: name → certificate authority, key and certificate, in PEM.
@@ -81,7 +81,7 @@ class _Actor:
 
 
 class _InTurn:
-    """Lets the clients of a process use its worker one after another."""
+    """Lets the clients of a process take turns with its worker."""
 
     def __init__(self, worker: Runs, turn: threading.Lock) -> None:
         self._worker = worker
@@ -102,16 +102,16 @@ def over_grpc(
     pooled: bool,
     keeps: ClientStateFolder | None = None,
 ) -> Iterator[TransportGrid]:
-    """Start a server and all clients, and give the Grid over them; they end with it.
+    """Start a server and all clients, and yield the Grid over them; they end with it.
 
     Args:
-        make_app: makes the ClientApp, once an actor; federation: what it is told.
+        make_app: makes the ClientApp, once per actor; federation: passed to it.
         resources: workers and threads; sites: the clients.
-        pooled: whether one more node answers with everybody's rows.
-        keeps: where each client keeps what its algorithm remembers; `None` where it remembers nothing.
+        pooled: whether there is one more node, with the rows of all clients.
+        keeps: where each client keeps its algorithm state; `None` if it has none.
 
     Raises:
-        WorkerError: not all clients came.
+        WorkerError: not all clients connected.
     """
     names = [f"client-{index}" for index in range(sites.count + pooled)]
     with ray_session(resources, len(names)) as session:
@@ -145,7 +145,7 @@ def over_grpc(
 def _certificates(
     names: Sequence[str], host: str
 ) -> tuple[grpc.ServerCredentials, dict[str, tuple[bytes, bytes, bytes]]]:
-    """Return the server's credentials, and of each client the authority, its key and its certificate."""
+    """Return the server's credentials, and each client's authority, key and certificate."""
     with TemporaryDirectory(prefix="shoal-") as folder:
         path = Path(folder)
         make_authority(path, "shoal simulation")
@@ -161,7 +161,7 @@ def _wait(server: TransportServer, clients: int, ended: Sequence[Any]) -> None:
     if len(there) < clients:
         done, _ = ray.wait(list(ended), num_returns=len(ended), timeout=0)
         reasons = "; ".join(reason for ref in done for reason in ray.get(ref)[:1])
-        raise WorkerError(f"{len(there)} of {clients} clients came in {_START_S:g} s. {reasons}")
+        raise WorkerError(f"{len(there)} of {clients} clients connected within {_START_S:g} s. {reasons}")
 
 
 def _pem(folder: Path, name: str) -> tuple[bytes, bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Where workers were, and what each node has done."""
+"""The nodes that workers ran on, and the work of each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class NodeLoad:
-    """One node of a Ray cluster over a run.
+    """The work of one node of a Ray cluster in a run.
 
     Attributes:
-        node: first 8 hex digits of Ray's id of it, as `ray list nodes` shows it.
-        workers: that have started on it; lost: of these, how many died before they were told to.
-        messages: to clients, that its workers have answered.
-        seconds: that its workers were busy, summed.
-        bytes_down: payload sent to the node, once a phase however many workers it has; bytes_up: of the
-            answers from it.
+        node: first 8 hex digits of its Ray id, as `ray list nodes` shows it.
+        workers: number started on it; lost: how many of these died unexpectedly.
+        messages: number of client messages that its workers have answered.
+        seconds: total busy time of its workers.
+        bytes_down: payload sent to the node, once per phase whatever its number of workers.
+        bytes_up: payload of its answers.
     """
 
     node: str

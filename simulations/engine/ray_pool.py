@@ -1,10 +1,10 @@
-"""Runs clients on runtime Ray workers, on this machine or over a cluster.
+"""Runs clients on long-lived Ray workers, on this machine or over a cluster.
 
-Workers stay for the whole run, and for the next one where an `Engine` keeps them: TensorFlow is imported
-and the model is built and traced once a worker. Chunks wait in one queue, and idle workers take the one that
-will take longest. A worker that dies is replaced and its chunk is tried again; a chunk that misses the
-deadline costs its worker. A worker that has grown beyond its memory is replaced before the machine swaps. A
-worker gets work when it has started: one that waits for room, because a node is lost, holds nothing up.
+Workers live for the whole run, and for the next one if an `Engine` keeps them: TensorFlow is imported and the
+model built and traced once per worker. Chunks wait in one queue, and idle workers take the chunk with the
+longest forecast. A worker that dies is replaced and its chunk is retried; a worker whose chunk misses the
+deadline is ended. A worker that exceeds its memory is replaced before the machine swaps. A worker gets work
+only once it has started: one that waits for resources, because a node is lost, blocks nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shoal.simulations.engine.forecast import Forecast
 from shoal.simulations.engine.placement import NodeLoad
 from shoal.simulations.engine.run_worker import RunWorker
 
-# Of more clients than these, a worker would rarely see one again before it is out of the worker's cache.
+# With more clients than this, a worker rarely sees a client again before it has left the worker's cache.
 _REMEMBERED = 10_000
 
 
@@ -41,13 +41,13 @@ class _Slot:
     """One worker.
 
     Attributes:
-        actor: of Ray; number: its place among the workers.
-        starting: a call that ends when it has started, and tells on what node; `None` from then on.
-        node: Ray's id of it, "" until then.
-        seen: clients whose data it has encoded.
-        queue: the calls it has been given, in the order in which it runs them.
-        freed: when it last finished a call; lag: least seconds from the end of a call, on the worker's
-            clock, to its arrival on ours.
+        actor: Ray actor; number: index of the worker.
+        starting: a call that ends when the worker has started, and returns its node; `None` afterwards.
+        node: Ray's id of the node, "" before that.
+        seen: clients whose data the worker has encoded.
+        queue: its calls, in the order in which it runs them.
+        freed: when it last finished a call.
+        lag: smallest seconds from the end of a call, on the worker's clock, to its arrival on ours.
     """
 
     actor: Any
@@ -62,13 +62,13 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """A chunk on its way, or one client of a chunk that has cost too many workers.
+    """A chunk in progress, or one client of a chunk that has failed on too many workers.
 
     Attributes:
         chunk: index of the chunk; jobs: its clients; content: in Ray's store; size: its payload in bytes.
-        examples: that they have; states: of those clients that have one.
-        failures: workers that died on it so far; last: no other try.
-        suspect: a worker died that had it, maybe on another: it has its next one to itself.
+        examples: total over its clients; states: of those clients that have one.
+        failures: workers that died on it so far; last: no further retry.
+        suspect: a worker that had it died, possibly on another piece: its next worker gets nothing else.
     """
 
     chunk: int
@@ -91,21 +91,21 @@ class _Running:
 
 @dataclass(slots=True)
 class _Phase:
-    """One `execute` call: what waits, what runs, what is done, and where the workers' time went."""
+    """One `execute` call: waiting, running and finished pieces, and how the workers spent their time."""
 
     started: float
     waiting: list[_Piece]
     answers: dict[int, list[Answer]] = field(default_factory=dict)
-    answered: set[int] = field(default_factory=set)  # nodes that answers are of
+    answered: set[int] = field(default_factory=set)  # nodes with an answer
     copied: set[_Piece] = field(default_factory=set)
     running: dict[Any, _Running] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     occupied: float = 0.0
-    reached: set[tuple[str, int]] = field(default_factory=set)  # nodes, and the content that went there
+    reached: set[tuple[str, int]] = field(default_factory=set)  # nodes, and the content sent to them
 
     def is_answered(self, piece: _Piece) -> bool:
-        """Tell whether there is an answer of each of its clients."""
+        """Return whether each of its clients has an answer."""
         return self.answered.issuperset(job.node_id for job in piece.jobs)
 
 
@@ -113,10 +113,10 @@ class RayExecutor:
     """A pool of Ray actors, each a `RunWorker`."""
 
     def __init__(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
-        """Start or join Ray if that has not been done, and start the workers.
+        """Start or join Ray if necessary, and start the workers.
 
         Raises:
-            WorkerError: if there is no Ray, or no room in it.
+            WorkerError: if Ray is not available, or has too few resources.
         """
         self._resources = resources
         self._federation = federation
@@ -134,7 +134,7 @@ class RayExecutor:
             self._closing = opening.pop_all()
 
     def fits(self, clients: int) -> bool:
-        """Tell whether a pool that is started for so many clients would have as many workers as this one."""
+        """Return whether a new pool for this number of clients would have as many workers as this one."""
         return min(self._most_workers, clients) == len(self._slots)
 
     def serve(self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig) -> None:
@@ -143,7 +143,7 @@ class RayExecutor:
         self._forecasts, self._loads, self._failed_starts = {}, {}, 0
         self._factory = ray.put(make_app)
         for number, slot in enumerate(self._slots):
-            if slot.queue:  # the run before was left in the middle: its calls may go on for long
+            if slot.queue:  # the previous run was aborted: its calls may run for long
                 self._replace(slot)
                 continue
             starting = slot.actor.__ray_call__.remote(_serve, self._factory, federation)
@@ -182,22 +182,22 @@ class RayExecutor:
                 self._give_up(phase)
                 break
             if ready[0] in starting:
-                self._welcome(phase, starting[ready[0]])
+                self._admit(phase, starting[ready[0]])
             else:
                 self._finish(phase, ready[0])
 
-    def _welcome(self, phase: _Phase, slot: _Slot) -> None:
-        """Take a worker that has started into service, or start another if it could not.
+    def _admit(self, phase: _Phase, slot: _Slot) -> None:
+        """Put a worker that has started into service, or start another if it failed.
 
         Raises:
-            WorkerError: none after another could; the text is Ray's, of a process that has seen no rows yet.
+            WorkerError: starting failed repeatedly; quotes Ray, as the process has not read any rows yet.
         """
         try:
             slot.node = ray.get(slot.starting)
         except RayError as error:
             self._failed_starts += 1
             if self._failed_starts > self._resources.max_retries:
-                raise WorkerError(f"workers do not start: {error}") from error
+                raise WorkerError(f"workers failed to start: {error}") from error
             self._replace(slot)
             return
         self._failed_starts = 0
@@ -206,18 +206,18 @@ class RayExecutor:
         self._load(slot).workers += 1
 
     def _hand_out(self, phase: _Phase) -> None:
-        """Give idle workers a chunk, and, while there are many, each one more to go on with meanwhile.
+        """Give each idle worker a chunk and, while many are left, a second one to queue behind it.
 
-        The last chunks are held back: they go to whoever is idle first. When there is nothing left, who is
-        idle also does what another has been given to go on with, lest that be lost behind a chunk that hangs.
+        The last chunks are held back for the first idle workers. When none is left, idle workers also run
+        chunks that are queued behind another one elsewhere, in case that one hangs.
         """
         for slot in self._slots:
             if slot.starting is None and not slot.queue:
                 if phase.waiting:
                     self._start(phase, slot, phase.waiting)
-                elif behind := self._behind(phase):
-                    phase.copied.add(behind)
-                    self._call(phase, slot, behind)
+                elif queued := self._queued(phase):
+                    phase.copied.add(queued)
+                    self._call(phase, slot, queued)
         for slot in self._slots:
             clear = [piece for piece in phase.waiting if not piece.suspect]
             alone = len(slot.queue) == 1 and not phase.running[slot.queue[0]].piece.suspect
@@ -225,20 +225,20 @@ class RayExecutor:
                 self._start(phase, slot, clear)
 
     def _account(self, phase: _Phase, elapsed: float) -> None:
-        """Say what the workers did in the time that the server has waited for them, as a mean over them."""
+        """Record what the workers did while the server waited for them, as a mean over them."""
         workers = len(self._slots)
         known = {name: seconds / workers for name, seconds in phase.seconds.items()}
         profiling.move("wait", {**known, "idle": elapsed - phase.occupied / workers}, phase.spans)
 
     def close(self) -> None:
         """End the workers, and Ray if this pool started it."""
-        with self._closing:  # does nothing the second time
+        with self._closing:  # has no effect the second time
             for slot in self._slots:
                 ray.kill(slot.actor)
             self._slots.clear()
 
     def placement(self) -> list[NodeLoad]:
-        """Return what each node has done so far, those first that did most."""
+        """Return the work of each node so far, busiest first."""
         return sorted(self._loads.values(), key=lambda load: -load.messages)
 
     def _load(self, slot: _Slot) -> NodeLoad:
@@ -255,13 +255,13 @@ class RayExecutor:
         return _Slot(made, number, made.__ray_call__.remote(_node_id), freed=time.perf_counter())
 
     def _start(self, phase: _Phase, slot: _Slot, among: Sequence[_Piece]) -> None:
-        """Give a worker the longest chunk that it has data for, or else that nobody has."""
+        """Give a worker the longest chunk whose data it has, or else a chunk whose data no worker has."""
         chosen = min(among, key=lambda piece: (self._rank(piece, slot), -self._forecast(piece), piece.chunk))
         phase.waiting.remove(chosen)
         self._call(phase, slot, chosen)
 
-    def _behind(self, phase: _Phase) -> _Piece | None:
-        """Return a piece that waits in a worker for the one before it, and that nobody else has."""
+    def _queued(self, phase: _Phase) -> _Piece | None:
+        """Return a piece that is queued behind another one in some worker, and that no other worker has."""
         queued = (phase.running[slot.queue[1]].piece for slot in self._slots if len(slot.queue) > 1)
         return next((piece for piece in queued if piece not in phase.copied), None)
 
@@ -286,12 +286,12 @@ class RayExecutor:
         return forecast.seconds(len(piece.jobs), piece.examples)
 
     def _finish(self, phase: _Phase, ref: Any) -> None:
-        """Take a finished chunk's answers, or see to it that it is tried again.
+        """Store a finished chunk's answers, or retry it.
 
         Args:
-            phase: what is going on.
-            ref: a call that has ended. Its worker runs calls in order, so the first it was given has ended
-                too; if the worker died, so have all.
+            phase: the current one.
+            ref: a call that has ended. Its worker runs calls in order, so its first call has ended too; if
+                the worker died, all have.
         """
         ref = phase.running[ref].slot.queue.pop(0)
         ran = phase.running.pop(ref)
@@ -303,7 +303,7 @@ class RayExecutor:
             self._occupied(phase, ran.slot, ran.since)
             self._load(ran.slot).lost += 1
             others = self._dismiss(phase, ran.slot)
-            if others:  # it may have died on any of them: nobody is blamed yet
+            if others:  # it may have died on any of them: no client is blamed yet
                 phase.waiting += [replace(piece, suspect=True) for piece in (ran.piece, *others)]
             elif not phase.is_answered(ran.piece):
                 self._try_again(phase, ran.piece, error)
@@ -316,28 +316,28 @@ class RayExecutor:
             phase.waiting += self._dismiss(phase, ran.slot)
 
     def _keep(self, phase: _Phase, chunk: int, answers: Sequence[Answer]) -> None:
-        """Keep what has not come before: two workers may have had the same clients."""
+        """Store answers that are new: two workers may have run the same clients."""
         fresh = [answer for answer in answers if phase.answered.isdisjoint(answer.nodes)]
         phase.answers.setdefault(chunk, []).extend(fresh)
         phase.answered.update(node for answer in fresh for node in answer.nodes)
 
     def _occupied(self, phase: _Phase, slot: _Slot, since: float) -> None:
-        """Count the time since a worker was given a call, or finished the one before it."""
+        """Add the time since a worker received a call, or finished the previous one."""
         now = time.perf_counter()
         phase.occupied += now - max(since, slot.freed)
         slot.freed = now
 
     def _dismiss(self, phase: _Phase, slot: _Slot) -> list[_Piece]:
-        """Put a new worker in the place of one, and return what that had still to do."""
+        """Replace a worker, and return its unfinished pieces."""
         self._replace(slot)
         left = [phase.running.pop(ref).piece for ref in slot.queue]
         return [piece for piece in left if not phase.is_answered(piece)]
 
     def _try_again(self, phase: _Phase, piece: _Piece, error: Exception) -> None:
-        """Put a chunk that has cost a worker back, or its clients one by one, or give the client up.
+        """Requeue a piece whose worker died, divide it into single clients, or give a client up.
 
-        It goes to a worker as it was, so that its bits stay; when that has failed often enough, one of
-        its clients is at fault, and the others shall not be lost with it.
+        It is retried unchanged first, so that its bits stay the same; after enough failures one of its
+        clients must be at fault, and the others should not be lost with it.
         """
         failures = piece.failures + 1
         if piece.last or (failures > self._resources.max_retries and len(piece.jobs) == 1):
@@ -349,7 +349,7 @@ class RayExecutor:
             phase.waiting += [replace(one, jobs=[job], last=True, suspect=True) for job in piece.jobs]
 
     def _measure(self, phase: _Phase, ran: _Running, finished: Finished) -> None:
-        """Add a chunk's times to those of the phase, and learn from them."""
+        """Add a chunk's times to those of the phase, and to the forecast."""
         busy, jobs = sum(finished.seconds.values()), ran.piece.jobs
         for name, seconds in finished.seconds.items():
             phase.seconds[name] = phase.seconds.get(name, 0.0) + seconds
@@ -359,16 +359,16 @@ class RayExecutor:
         load.messages += len(jobs)
         load.seconds += busy
         load.bytes_up += sum(content_bytes(a.content) for a in finished.answers if a.content is not None)
-        # The worker may be on another machine, with another clock.
+        # The worker may be on another machine, whose clock differs.
         lag, track = ran.slot.lag, 1 + ran.slot.number
         phase.spans += [replace(s, track=track, start=s.start + lag) for s in finished.spans]
 
     def _give_up(self, phase: _Phase) -> None:
-        """End the workers that still run when the deadline has passed."""
+        """End the workers that are still running at the deadline."""
         for slot in {ran.slot for ran in phase.running.values()}:
             self._occupied(phase, slot, phase.running[slot.queue[0]].since)
             self._replace(slot)
-        # A chunk that was divided has answers of some of its clients: it counts as it is.
+        # A divided chunk has answers of some of its clients: they count.
         phase.running.clear()
         phase.waiting.clear()
 
@@ -383,12 +383,12 @@ def _lost(jobs: Sequence[Job], times: int, error: Exception) -> Answer:
 
 
 def _serve(worker: RunWorker, make_app: AppFactory, federation: WorkerContext) -> str:
-    """Let a worker begin another run, and return the id of its node; runs there."""
+    """Let a worker begin another run, and return its node id; called in the worker."""
     worker.serve(make_app, federation)
     return _node_id(worker)
 
 
 def _node_id(worker: RunWorker) -> str:
-    """Return the id of the node that a worker is on; runs there."""
+    """Return the id of the worker's node; called in the worker."""
     node: str = ray.get_runtime_context().get_node_id()
     return node

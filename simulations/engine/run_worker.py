@@ -1,4 +1,4 @@
-"""What runs clients for one run after another, and keeps a compiled model that the next run can use."""
+"""Runs clients for several runs in turn, and keeps a compiled model for the next one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from shoal.simulations.baselines import PooledRuntime
 
 
 class RunWorker:
-    """A `Worker` for each run in turn, in this process or as a Ray actor."""
+    """One `Worker` per run, in this process or as a Ray actor."""
 
     def __init__(self, make_app: AppFactory, federation: WorkerContext) -> None:
         self._worker = Worker(make_app, federation)
 
     def serve(self, make_app: AppFactory, federation: WorkerContext) -> None:
-        """Begin another run; the one before is over.
+        """Begin another run after the previous one has ended.
 
         Args:
-            make_app: makes the ClientApp; federation: what the app is told.
+            make_app: makes the ClientApp; federation: passed to the app.
         """
         before, self._worker = self._worker, Worker(make_app, federation)
         old, new = before.app, self._worker.app
@@ -36,5 +36,5 @@ class RunWorker:
         return self._worker.run(content, jobs, states)
 
     def run_measured(self, content: RecordDict, jobs: Sequence[Job], states: StateBatch | None) -> Finished:
-        """Run as `run` does, and measure what it took."""
+        """Run as `run` does, and measure time and memory."""
         return self._worker.run_measured(content, jobs, states)

@@ -1,4 +1,4 @@
-"""Runs clients one after another in this process: for debugging, and as the reference of all others."""
+"""Runs clients one after another in this process: for debugging, and as the reference for other backends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SerialExecutor:
         states: Sequence[StateBatch | None],
         timeout_s: float | None,
     ) -> list[list[Answer] | None]:
-        """Run the chunks in order; those that would start after the deadline are not run."""
+        """Run the chunks in order; chunks that would start after the deadline are not run."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         answers: list[list[Answer] | None] = []
         for chunk, chunk_jobs, known in zip(chunks, jobs, states, strict=True):
@@ -43,8 +43,8 @@ class SerialExecutor:
         return answers
 
     def placement(self) -> list[NodeLoad]:
-        """Return nothing: there are no nodes."""
+        """Return an empty list: there are no nodes."""
         return []
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""

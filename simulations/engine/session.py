@@ -15,7 +15,7 @@ from shoal.simulations.engine.executors import KeptExecutor, make_executor
 
 _log = logging.getLogger("shoal.engine")
 
-# What decides which workers there are; the rest of [resources] may differ from run to run.
+# The keys that determine the workers; the rest of [resources] may differ from run to run.
 _OF_WORKERS: Final = {
     "backend", "ray_address", "workers", "threads_per_worker", "gpus_per_worker", "worker_memory_mb",
 }  # fmt: skip
@@ -24,13 +24,13 @@ _OF_WORKERS: Final = {
 class Engine:
     """Keeps the workers of a run for the next one.
 
-    A first run starts Ray and a process for each worker, each of which imports TensorFlow, builds the
-    model and traces it: many seconds. The next run on the same engine finds all of that done, and the
-    model too where it is the same (its name and arguments, input, optimizer, loss, strategy and privacy).
-    Results are the same bits as without.
+    A first run starts Ray and a process for each worker, each of which imports TensorFlow, builds the model
+    and traces it, which takes many seconds. The next run on the same engine reuses all of that, including the
+    model if it is the same (name and arguments, input, optimizer, loss, strategy and privacy). Results are
+    bit-identical to runs without an engine.
 
-    Where a run asks for other workers, those that are there are ended and others are started. A run that
-    fails leaves the engine usable. Runs over gRPC (resources.transport) start clients of their own.
+    If a run needs other workers, the existing ones are ended and new ones started. A run that
+    fails leaves the engine usable. Runs over gRPC (resources.transport) start their own clients.
 
     Use it in a `with` statement, or call `close`. An engine runs one run at a time.
     """
@@ -38,11 +38,12 @@ class Engine:
     def __init__(
         self, *, backend: Literal["ray", "serial"] | None = None, workers: int | None = None
     ) -> None:
-        """Make an engine; nothing is started before the first run.
+        """Set up an engine; nothing is started before the first run.
 
         Args:
-            backend: "ray" or "serial" for all runs, whatever their scenarios say; `None` as these say.
-            workers: Ray workers for all runs, 0 for one a core; `None` as the scenarios say.
+            backend: "ray" or "serial" for all runs, overriding their scenarios; `None` for the scenarios'
+                own.
+            workers: Ray workers for all runs, 0 for one per core; `None` for the scenarios' own.
         """
         given = {"backend": backend, "workers": workers}
         self._given: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -64,18 +65,18 @@ class Engine:
         return f"<Engine {state}{kept}>"
 
     def close(self) -> None:
-        """End the workers, and Ray if the engine started it; further calls do nothing."""
+        """End the workers, and Ray if the engine started it; repeated calls have no effect."""
         self._closed = True
         self.release()
 
     def release(self) -> None:
-        """End the workers; the next run starts others."""
+        """End the workers; the next run starts new ones."""
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.close()
 
     def adapted(self, scenario: Scenario) -> Scenario:
-        """Return the scenario with the engine's backend and workers in place of its own."""
+        """Return the scenario with the engine's backend and workers."""
         if not self._given:
             return scenario
         resources = scenario.resources.model_copy(update=self._given)
@@ -85,10 +86,10 @@ class Engine:
     def executor(
         self, make_app: AppFactory, federation: WorkerContext, resources: ResourcesConfig
     ) -> Iterator[KeptExecutor]:
-        """Give a run its workers: those that are there, where they fit, or new ones.
+        """Yield workers for a run: the existing ones if they fit, or new ones.
 
         Args:
-            make_app: makes the ClientApp, once a worker; federation: what the app is told.
+            make_app: makes the ClientApp, once per worker; federation: passed to the app.
             resources: of the run.
 
         Raises:
@@ -96,13 +97,13 @@ class Engine:
             WorkerError: workers cannot be started.
         """
         if self._closed or self._busy:
-            what = "is closed" if self._closed else "is used by another run"
-            raise RunError(f"the engine {what}", hint="make another one: with shoal.Engine() as engine: …")
+            what = "is closed" if self._closed else "is in use by another run"
+            raise RunError(f"the engine {what}", hint="create another one: with shoal.Engine() as engine: …")
         self._busy = True
         try:
             yield self._ready(make_app, federation, resources)
         except WorkerError:
-            self.release()  # workers, or Ray itself, may be gone
+            self.release()  # workers, or Ray itself, may have died
             raise
         finally:
             self._busy = False
@@ -115,8 +116,8 @@ class Engine:
         if kept is not None and wanted == self._workers and kept.fits(federation.clients):
             try:
                 kept.serve(make_app, federation, resources)
-            except Exception as error:  # Ray has gone in the meantime, in whatever way
-                _log.warning("the engine starts anew: %s: %s", type(error).__name__, error)
+            except Exception as error:  # Ray may have died in the meantime, in any way
+                _log.warning("the engine restarts its workers: %s: %s", type(error).__name__, error)
             else:
                 return kept
         self.release()

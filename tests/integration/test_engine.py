@@ -172,7 +172,7 @@ def test_workers_are_as_many_as_gpus_allow(gpus: float, asked: float, workers: i
 
 def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
     resources = ResourcesConfig.model_validate({"workers": 4, "gpus_per_worker": 0.5})
-    with pytest.raises(WorkerError, match=r"4 workers want 0\.5 GPUs each, Ray sees 1"):
+    with pytest.raises(WorkerError, match=r"4 workers need 0\.5 GPUs each, Ray sees 1"):
         worker_count(resources, 100, Room(8, 64 << 30, 1.0))
 
 

@@ -258,7 +258,7 @@ def test_what_cannot_go_on_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = crashed(tmp_path, monkeypatch)
     text = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(text.replace("seed = 1", "seed = 2"))
-    with pytest.raises(CheckpointError, match=r"another config: seed differ"):
+    with pytest.raises(CheckpointError, match=r"another config; these keys differ: seed"):
         go_on(folder)
 
     (folder / "config.toml").write_text(text)

@@ -51,7 +51,7 @@ def test_each_kind_of_message_has_a_purpose_of_its_own() -> None:
     assert all(purposes)
     assert len(set(purposes)) == len(table.MESSAGES)
     assert purpose(table.TRAIN.name, 3) == "round 3: train the global model on local rows"
-    assert purpose("query.who", None) == "of a kind that shoal does not know"
+    assert purpose("query.who", None) == "unknown message type"
 
 
 def test_an_entry_reports_who_when_what_and_why(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_other_results_than_numbers_by_name_are_refused(found: object) -> None:
 
 
 def test_a_metric_that_is_there_is_not_overwritten() -> None:
-    with pytest.raises(RunError, match='there is a metric "mae" already'):
+    with pytest.raises(RunError, match='the metric "mae" already exists'):
         Audience(Folder(), [Returns({"mae": 0.0})]).on_round(ROW, CLIENTS)
 
 

@@ -94,7 +94,7 @@ def test_the_weights_of_a_keras_model_are_the_initial_ones_whatever_the_seed() -
 
 def test_what_cannot_be_a_model_is_refused() -> None:
     for wrong, told in [
-        (7, "int is no model"),
+        (7, "int is not a model"),
         (Subclass(), "has no weights yet"),
         (keras.Sequential([keras.layers.Dense(1)]), "has no weights yet"),
     ]:
@@ -102,7 +102,7 @@ def test_what_cannot_be_a_model_is_refused() -> None:
             take_model(wrong)
     unsaved = Subclass()
     unsaved(np.zeros((1, 3)))
-    with pytest.raises(ModelError, match="give the function or class that builds it instead"):
+    with pytest.raises(ModelError, match="pass the function or class that builds it instead"):
         take_model(unsaved)
     stream = (line for line in ())
     with pytest.raises(ModelError, match="cannot be sent to worker processes"):

@@ -169,5 +169,5 @@ def test_a_train_step_of_the_users_own_has_the_objective_in_its_losses() -> None
 def test_a_train_step_that_leaves_out_the_losses_is_refused() -> None:
     trainer = own_step(complete=False)
     train(trainer)  # without an objective there is nothing to leave out
-    with pytest.raises(ModelError, match=r"leaves out model\.losses"):
+    with pytest.raises(ModelError, match=r"omits model\.losses"):
         train(trainer, LocalObjective(0.5))

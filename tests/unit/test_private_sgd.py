@@ -415,7 +415,7 @@ def half() -> keras.Model:
     ("make", "said"),
     [
         (lambda: mlp(keras.layers.BatchNormalization(name="bn")), r"bn/moving_mean.*batch norm"),
-        (own_step, "train_step or compute_loss of its own"),
+        (own_step, "has its own train_step or compute_loss"),
         (half, "mixed_bfloat16"),
     ],
     ids=["batch norm", "own train_step", "mixed precision"],

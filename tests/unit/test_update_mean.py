@@ -44,9 +44,9 @@ def test_the_mean_of_one_is_that_one_to_the_bit() -> None:
 
 
 def test_weights_of_nothing_have_no_mean() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="sum to zero"):
         mean_of([(1, 0.0), (2, 0.0)]).mean()
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="sum to zero"):
         UpdateMean().mean()
 
 

@@ -145,10 +145,10 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     "negative examples": (numbers(num_examples=-80), '"num-examples"'),
     "infinite examples": (numbers(num_examples=float("inf")), '"num-examples"'),
     "a list of examples": (numbers(num_examples=[1.0, 2.0]), "single numbers only"),
-    "a metric beyond the list": (numbers(salary=1.0), "may not carry the metrics salary"),
+    "a metric beyond the list": (numbers(salary=1.0), "may not contain the metrics salary"),
     "a record beyond the list": (
         having("rows", ArrayRecord([np.ones(3)])),
-        'may not carry the record "rows"',
+        'may not contain the record "rows"',
     ),
     "arrays that no algorithm asked for": (having("extra", ArrayRecord([np.ones(3)])), "with the update"),
     "config for metrics": (having("metrics", ConfigRecord({"num-examples": 80})), '"metrics"'),
@@ -233,7 +233,7 @@ STATISTICS_FAULTS: dict[str, tuple[Fault, str]] = {
         lambda reply: answer(reply, RecordDict({"metrics": reply.content["metrics"]})),
         "DisclosureError",
     ),
-    "weights": (having("arrays", ArrayRecord([np.ones(2)])), 'may not carry the record "arrays"'),
+    "weights": (having("arrays", ArrayRecord([np.ones(2)])), 'may not contain the record "arrays"'),
     "no rows": (numbers(train_rows=float("nan")), '"train-rows"'),
 }
 

@@ -33,7 +33,7 @@ from shoal.server.algorithms import server_algorithm
 from shoal.server.algorithms.algorithm import ServerAlgorithm
 from shoal.server.checkpoint import KEPT, Checkpoints
 from shoal.server.final_test import FinalTest
-from shoal.server.frozen import FrozenWeightsGrid
+from shoal.server.frozen import resending
 from shoal.server.preprocessing.collect import FittedPreprocessing
 from shoal.server.privacy.ledger import make_ledger
 from shoal.server.privacy.statement import promised
@@ -178,7 +178,7 @@ class _Server:
         federation, plan = self.federation, self.plan()
         found = self.checkpoint()
         start = self.prepare() if found is None else RunStart.of(found[0])
-        grid = FrozenWeightsGrid(self.grid, start.frozen) if len(start.frozen) else self.grid
+        grid = resending(self.grid, start.frozen)
         parts = self.parts(start, plan)
         progress = LoopState.at_start(start.initial) if found is None else self.resume(parts, found[1])
         if found is None:

@@ -52,5 +52,10 @@ class FrozenWeightsGrid(CohortGrid):
         return found
 
 
+def resending(grid: Grid, frozen: ArrayRecord) -> Grid:
+    """Return a Grid that resends frozen weights to clients that lack them; the same one if there are none."""
+    return FrozenWeightsGrid(grid, frozen) if len(frozen) else grid
+
+
 def _lacks(reply: Message) -> bool:
     return reply.has_error() and (reply.error.reason or "").startswith(FrozenWeightsError.__name__)

@@ -322,6 +322,7 @@ class RoundLoop:
             frozen_hash=self.base.frozen_hash,
             preprocessing=self.base.preprocessing,
             round_number=round_number,
+            execution_mode=self.base.execution_mode,
             reduce=self._takes_mean,
         )
         messages = self.strategy.configure_evaluate(

@@ -23,6 +23,7 @@ from shoal.common.sites import Sites
 from shoal.common.update.spec import WeightSpec
 from shoal.common.weights import weights_to_record
 from shoal.server.exchange import ask, require_replies
+from shoal.server.frozen import resending
 from shoal.server.preprocessing.collect import FittedPreprocessing, PreprocessingFitter, class_weights
 from shoal.server.rounds import RequestBase
 
@@ -97,7 +98,7 @@ class StartMaker:
             # No client has more rows, so weights by rows are at most 1 and keep their proportions.
             full_weight_rows=float(fitted.largest) if self.scenario.secure.aggregation else None,
         )
-        mode = self._execution_mode(base, initial)
+        mode = self._execution_mode(resending(self.grid, frozen), base, initial)
         return RunStart(
             fitted, RequestBase(**{**asdict(base), "execution_mode": mode}), spec, initial, frozen
         )
@@ -113,7 +114,7 @@ class StartMaker:
         roles = WeightSpec.of(model, local_statistics=config.aggregate_statistics == "local")
         return roles, model.get_weights()
 
-    def _execution_mode(self, base: RequestBase, initial: ArrayRecord) -> ExecutionMode:
+    def _execution_mode(self, grid: Grid, base: RequestBase, initial: ArrayRecord) -> ExecutionMode:
         """Return whether clients train in stacks or one by one; measures both at the first client."""
         wanted = self.scenario.resources.execution_mode
         cohort = self.scenario.strategy.clients_per_round or self.sites.count
@@ -133,7 +134,7 @@ class StartMaker:
             learning_rate=self.scenario.training.learning_rate,
         )
         message = Message(to_content(request), self.sites.node(0), table.AUTOTUNE_TYPE.name)
-        exchange = ask(self.grid, self.sites, [message], "statistics", 0, self.scenario.resources.timeout_s)
+        exchange = ask(grid, self.sites, [message], "statistics", 0, self.scenario.resources.timeout_s)
         require_replies(exchange, 1.0, "autotune of the execution mode")
         reason = str(exchange.accepted[0].content.config_records[AUTOTUNE]["reason"])
         if wanted == "stacked" and reason:

@@ -183,7 +183,7 @@ class TrainingConfig(Section):
     )
     batch_size: int = Field(32, ge=1, description="Rows per optimisation step.")
     optimizer: Literal[OPTIMIZERS] = Field("sgd", description="Keras optimizer of the clients.")  # type: ignore[valid-type]
-    learning_rate: float = Field(0.1, gt=0, description="Learning rate of the clients' optimizer.")
+    learning_rate: float = Field(0.1, gt=0, le=1e9, description="Learning rate of the clients' optimizer.")
     optimizer_args: Arguments = Field(
         default_factory=dict, description="More arguments of the optimizer, e.g. momentum."
     )

@@ -109,6 +109,10 @@ class EvaluateRequest(ModelRequest):
     """Requests evaluation of the model on local validation rows."""
 
     round_number: int = key(ROUND, "whole", "the round; 0 for the initial model", low=0)
+    execution_mode: ExecutionMode = key(
+        "execution-mode", "text", "that of training: decides how many clients a process evaluates together",
+        choices=("stacked", "sequential"), default="sequential",
+    )  # fmt: skip
     reduce: bool = key("reduce", "flag", "whether a process may answer for all its clients at once")
 
 

@@ -9,6 +9,8 @@ from shoal.common.config.cross_checks import cross_problems
 from shoal.common.errors import ConfigError, ShoalError
 from shoal.common.preprocessing.sums.noise import protection
 from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.simulations.attacks.catalog import ATTACKS
+from shoal.simulations.attacks.colluding import Colluding
 from shoal.simulations.checks.privacy import privacy_problems, secure_cohort_problems, secure_problems
 
 # Rows of all clients up to which a deep check fits the preprocessing and builds the model.
@@ -87,6 +89,12 @@ def _scaffold_problems(scenario: Scenario) -> list[str]:
         problems.append(
             "strategy.name: SCAFFOLD takes the step size from the clients' plain SGD: set "
             'training.optimizer = "sgd", without momentum'
+        )
+    attack = ATTACKS.get(scenario.attack.kind)
+    if attack is not None and issubclass(attack.kind, Colluding):
+        problems.append(
+            f'attack.kind: "{scenario.attack.kind}" is not supported with strategy.name = "SCAFFOLD": its '
+            "colluders would need each other's control variates"
         )
     if scenario.secure.aggregation:
         problems.append(

@@ -228,7 +228,7 @@ def _nodes(sites: Sites, reply: Message, silent: AbstractSet[int]) -> list[int]:
         return [sender]
     clients = table.get("client") if isinstance(table, ConfigRecord) else None
     if not isinstance(clients, list) or not all(isinstance(c, int) and 0 <= c < sites.count for c in clients):
-        raise DisclosureError("the client table in a reply lists no clients")
+        raise DisclosureError("the client table in a reply has no valid list of clients")
     if not all(_is_column(values, len(clients)) for values in table.values()):
         raise DisclosureError("the client table in a reply lacks a number for some client")
     nodes = sites.nodes(cast("list[int]", clients))

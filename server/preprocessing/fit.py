@@ -49,7 +49,7 @@ def fit_total(total: Statistics, schema: Schema, config: PreprocessingConfig) ->
     )
     if not all(fitted.input_spec.shape):
         raise DataError(
-            "no column is left after preprocessing: none was told of by preprocessing.min_sites = "
+            "no column is left after preprocessing: none was reported by preprocessing.min_sites = "
             f"{config.min_sites} clients",
             hint="lower preprocessing.min_sites or min_count, if the data's owners agree",
         )
@@ -57,9 +57,9 @@ def fit_total(total: Statistics, schema: Schema, config: PreprocessingConfig) ->
 
 
 def class_weights(total: Statistics, schema: Schema) -> dict[int, float] | None:
-    """Return rows / (classes · rows of the class) by class index, from what clients told together.
+    """Return rows / (classes · rows of the class) by class index, from the clients' total.
 
-    `None` where a class was told of by no client: then nothing can be balanced.
+    `None` if no client reported some class: then nothing can be balanced.
     """
     counts = total.classes
     if not counts or not all(counts):
@@ -112,7 +112,7 @@ def _tokens(total: Statistics, schema: Schema, config: PreprocessingConfig) -> s
         kept = total.tokens[name].most_common(config.vocabulary - 2, min_sites=config.min_sites)
         if not kept:
             raise DataError(
-                f'no word of "{name}" was told of by preprocessing.min_sites = {config.min_sites} clients',
+                f'no word of "{name}" was reported by preprocessing.min_sites = {config.min_sites} clients',
                 hint="lower preprocessing.min_sites or min_count, if the data's owners agree",
             )
         return spec.Tokens(name, kept, config.tokens)
@@ -131,7 +131,7 @@ def _sequence(total: Statistics, schema: Schema) -> spec.Sequence | None:
         if column.kind == "sequence":
             channels = total.sequences[column.name]
             if not all(channel.count for channel in channels):
-                raise DataError(f'no client told of all channels of "{column.name}"')
+                raise DataError(f'no client reported all channels of "{column.name}"')
             mean = tuple(channel.mean for channel in channels)
             return spec.Sequence(column.name, column.shape, mean, tuple(c.std or 1.0 for c in channels))
     return None

@@ -1,8 +1,8 @@
 """Finds the names (categories, words) that several sites have, from sums over sites alone.
 
 First which buckets are common to sites, then the names in them as a table that can be read only as a sum, and
-under noise how many rows each of these has. `common/preprocessing/sums/buckets.py` has the chance that a rare
-name is told.
+under noise how many rows each of these has. `common/preprocessing/sums/buckets.py` gives the probability that
+a rare name is revealed.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def noisy_counts(
 
 
 def chance_of_rare(heavy: Heavy) -> float:
-    """Return the largest chance in any column that a name of one site alone is told."""
+    """Return the largest probability, over columns, that a name of a single site is revealed."""
     return max(float(flags.mean(axis=1).prod()) for flags in heavy.values())
 
 

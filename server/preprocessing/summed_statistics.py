@@ -58,7 +58,7 @@ class SummedStatistics:
         sum_over: asks the clients; asked: how many it asks.
         schema, scenario: of the run.
         source: of the server's noise, where the server adds it.
-        say: is told what came of it.
+        say: called with progress messages.
 
     Raises:
         ConfigError: as `protection` does.
@@ -244,7 +244,7 @@ class SummedStatistics:
         counts = {c: parts[f"buckets {c}"].reshape(self.plan.hashes, -1) for c in self.plan.reach}
         heavy = summed_names.heavy_buckets(counts, layout, self.plan, self.spread)
         rare = summed_names.chance_of_rare(heavy)
-        self.say(f"names: one that a single site has is told with a chance of {rare:.1g} at most")
+        self.say(f"names: a name of a single site is revealed with a probability of at most {rare:.1g}")
         found = summed_names.read_names(heavy, self.questions, self.sum_over)
         if not self.protection.noisy:
             return summed_names.told_counts(found)
@@ -259,7 +259,7 @@ class SummedStatistics:
     def _is_uint8(self, pixels: NDArray[np.float64]) -> bool:
         small, large = pixels.tolist()
         if not self.protection.noisy and small and large:
-            raise DataError("clients told of different columns", hint="all sites need the same pixel types")
+            raise DataError("clients reported different columns", hint="all sites need the same pixel types")
         return bool(small > large)
 
     def _whole(self, mass: Any) -> int:

@@ -1,18 +1,18 @@
-"""The privacy ledger of a run: what has been spent, and whether another round may be.
+"""The privacy ledger of a run: the budget spent so far, and whether another round is allowed.
 
-A round is charged before anything of it can leave, in a file that is durable when the call returns: a run
-that is killed and goes on finds everything charged that may have been told.
+A round is charged before any of its results are sent, in a file that is durable when the call returns: a run
+that is killed and resumed finds every round charged whose results may have been revealed.
 
-- unit "client": a round releases one noisy sum. Everybody has spent the same.
-- unit "local": each client releases its own noisy update, to a server that may look at it. The ledger
-  tells what the client has spent that took part most often.
-- unit "record": each client keeps account of its own rows (`common/privacy/record.py`) and tells what it
-  has spent. Rows of different clients are different rows, so the largest counts. Under secure aggregation it
-  does not tell, since that would tell how many rows it has: then the budget, which no client passes, is the
-  bound.
+- unit "client": a round releases one noisy sum. All clients have spent the same.
+- unit "local": each client releases its own noisy update, to a server that may inspect it. The ledger reports
+  the spending of the client that took part most often.
+- unit "record": each client accounts for its own rows (`common/privacy/record.py`) and reports what it has
+  spent. Rows of different clients are different rows, so the largest value counts. Under secure aggregation
+  it reports nothing, as that would reveal its number of rows: then the budget, which no client exceeds, is
+  the bound.
 
-With noise from a seed, a round that is done again after a crash gives the same bits, and is charged once.
-With noise that nobody can repeat, it is another release, and is charged again.
+With noise from a seed, a round that is repeated after a crash gives the same bits, and is charged once.
+With noise that cannot be repeated, it is another release, and is charged again.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from shoal.common.privacy.plan import ClientPrivacyPlan
 
 
 class Ledger(Protocol):
-    """Keeps account of a run."""
+    """Keeps the privacy account of a run."""
 
     def affords(self) -> bool:
-        """Tell whether another round stays within the budget."""
+        """Return whether another round stays within the budget."""
         ...
 
     def charge(self, number: int, clients: Sequence[int]) -> None:
-        """Charge a round that is about to be asked of clients."""
+        """Charge a round before its requests are sent."""
         ...
 
     def hear(self, rows: Sequence[ClientRow]) -> None:
-        """Take note of what clients told of their own accounts."""
+        """Record the accounts that clients report."""
         ...
 
     @property
@@ -54,12 +54,12 @@ class Ledger(Protocol):
 
 
 class NoLedger:
-    """Of a run that promises nothing."""
+    """The ledger of a run without a guarantee."""
 
     epsilon = math.nan
 
     def affords(self) -> bool:
-        """Any number of rounds."""
+        """Return true: any number of rounds is allowed."""
         return True
 
     def charge(self, number: int, clients: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class NoLedger:
 
 
 class RecordLedger:
-    """Of unit "record": what clients tell of their own accounts."""
+    """The ledger of unit "record": the accounts that clients report."""
 
     def __init__(self, budget: float, epsilon: float = 0.0) -> None:
         self._budget = budget
@@ -78,21 +78,21 @@ class RecordLedger:
         self.epsilon = epsilon
 
     def affords(self) -> bool:
-        """Tell whether no client would pass its budget."""
+        """Return whether no client would exceed its budget."""
         return self._next <= self._budget
 
     def charge(self, number: int, clients: Sequence[int]) -> None:
         """Do nothing: each client charges itself before it trains."""
 
     def hear(self, rows: Sequence[ClientRow]) -> None:
-        """Take the largest account told."""
+        """Record the largest account reported."""
         told = [row.metrics for row in rows if EPSILON in row.metrics]
         self.epsilon = max([self.epsilon, *(float(numbers[EPSILON]) for numbers in told)])
         self._next = max([0.0, *(float(numbers[EPSILON_NEXT]) for numbers in told)])
 
 
 class ClientLedger:
-    """Of units "client" and "local".
+    """The ledger of units "client" and "local".
 
     Args:
         plan: of the run; apart: whether clients are charged for their own rounds only (unit "local").
@@ -114,15 +114,15 @@ class ClientLedger:
 
     @property
     def epsilon(self) -> float:
-        """What is spent so far."""
+        """Epsilon spent so far."""
         return self._plan.epsilon(self._spent())
 
     def affords(self) -> bool:
-        """Tell whether another round stays within the budget, whoever takes part in it."""
+        """Return whether another round stays within the budget, whoever takes part in it."""
         return self._plan.epsilon(self._spent() + 1) <= self._plan.budget
 
     def charge(self, number: int, clients: Sequence[int]) -> None:
-        """Charge a round, durably, unless it is one done again whose noise is the same again."""
+        """Charge a round, durably, unless it is a repeated one with the same noise."""
         if self._repeatable and any(entry["round"] == number for entry in self._charges.entries):
             return
         if self._apart:
@@ -132,7 +132,7 @@ class ClientLedger:
             self._charges.add({"round": number})
 
     def hear(self, rows: Sequence[ClientRow]) -> None:
-        """Do nothing: the server knows what was asked of whom."""
+        """Do nothing: the server knows which clients took part."""
 
     def _spent(self) -> int:
         return max(self._used.values(), default=0) if self._apart else len(self._charges.entries)
@@ -150,7 +150,7 @@ def make_ledger(
     Args:
         scenario: gives unit and budget; plan: for units "client" and "local".
         path: of its file; source: of the noise.
-        epsilon: that a checkpoint says was spent; NaN at the start.
+        epsilon: spent according to a checkpoint; NaN at the start.
     """
     privacy, mechanism = scenario.privacy, mechanism_of(scenario.privacy)
     if plan is not None:

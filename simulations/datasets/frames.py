@@ -13,7 +13,7 @@ from shoal.common.tabular.csv_files import without_values
 
 
 def is_frame(data: object) -> bool:
-    """Tell whether something is a data frame, an Arrow table, or a mapping of columns."""
+    """Return whether something is a data frame, an Arrow table, or a mapping of columns."""
     arrow = hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
     return arrow or isinstance(data, Mapping) or (hasattr(data, "columns") and hasattr(data, "to_numpy"))
 

@@ -155,10 +155,10 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     "for others too": (having("clients", ConfigRecord({"client": [0, 3]})), "answers for clients"),
     "for another unevenly": (
         having("clients", ConfigRecord({"client": [3], "seconds": [1, 2]})),
-        "lacks a number for some client",
+        "for some client",
     ),
-    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "lists no clients"),
-    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "lists no clients"),
+    "for nobody": (having("clients", ConfigRecord({"client": "all"})), "no valid list of clients"),
+    "for one beyond": (having("clients", ConfigRecord({"client": [3, 10**9]})), "no valid list of clients"),
 }
 
 

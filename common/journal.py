@@ -73,7 +73,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> 
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing, which takes its place once it is whole and on the disk.
+    """Open a temporary file next to `path` for writing, which replaces it once it is complete and synced.
 
     Args:
         path: the file; mode: permissions of the file, less the umask of the process.

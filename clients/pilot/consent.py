@@ -98,14 +98,14 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
 
 def _sends(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:
     least = scenario.preprocessing.min_count
-    beside = client_algorithm(scenario.strategy.name).sends
+    extra = client_algorithm(scenario.strategy.name).sends
     explained = {
         "statistics": f"vectors for {len(schema.columns)} columns, which are added to those of other sites "
         "(docs/preprocessing.md)"
         if is_asked_for_sums(scenario)
         else f"counts, means and rounded quantiles of {len(schema.columns)} columns, none based on fewer "
         f"than {least} rows (docs/preprocessing.md)",
-        "train": "; ".join(filter(None, [_TRAINED[scenario.privacy.unit], beside])),
+        "train": "; ".join(filter(None, [_TRAINED[scenario.privacy.unit], extra])),
         "secure-keys": "public keys of the session",
         "secure-shares": "shares of secrets, encrypted for other clients",
         "secure-train": "the masked update; only the sum over all clients can be read",

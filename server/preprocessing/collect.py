@@ -28,13 +28,13 @@ from shoal.server.sampling import cohort
 
 @dataclass(frozen=True, slots=True)
 class FittedPreprocessing:
-    """What the statistics of the clients gave, or of a draw of them.
+    """The result of the clients' statistics, or of a sample of clients.
 
     Attributes:
         spec: the preprocessing; total: the statistics of all of them together.
-        statistics: by client index, aggregates only; empty where clients told sums.
-        rows: client index → split → number of rows; empty where clients told sums.
-        largest: training rows that no client has more of, where clients told sums; else 0.
+        statistics: by client index, aggregates only; empty where clients reported sums.
+        rows: client index → split → number of rows; empty where clients reported sums.
+        largest: upper bound on any client's training rows, where clients reported sums; else 0.
     """
 
     spec: PreprocessingSpec
@@ -46,7 +46,7 @@ class FittedPreprocessing:
 
 @dataclass(frozen=True, slots=True)
 class PreprocessingFitter:
-    """Asks clients what the preprocessing is fitted from.
+    """Collects what the preprocessing is fitted from.
 
     Attributes:
         grid: carries the messages; sites: the clients behind it.
@@ -62,10 +62,10 @@ class PreprocessingFitter:
     say: Callable[[str], None]
 
     def fit(self) -> FittedPreprocessing:
-        """Ask the clients, or a draw of very many, and fit the preprocessing.
+        """Query the clients, or a sample of very many, and fit the preprocessing.
 
         Raises:
-            ShoalError: too few answered, they told too much, or nothing is left to learn from.
+            ShoalError: too few replied, one reported too much, or no column is left.
         """
         size = self.scenario.preprocessing.max_clients
         clients = cohort(self.scenario.seed, 0, self.sites.count, size, "statistics")
@@ -86,7 +86,7 @@ class PreprocessingFitter:
             self.scenario,
             "preprocessing statistics",
             say=self.say,
-            usable=lambda told: unpack(told).check(least),
+            usable=lambda content: unpack(content).check(least),
         )
         found = {
             self.sites.client(reply.metadata.src_node_id): unpack(reply.content)
@@ -97,23 +97,23 @@ class PreprocessingFitter:
         return FittedPreprocessing(spec, Statistics.merge(list(found.values())), found, rows)
 
     def _from_sums(self, clients: Sequence[int]) -> FittedPreprocessing:
-        """Fit from sums, with noise where it is asked for."""
+        """Fit from sums, with noise if configured."""
         self.say(f"statistics: sums over {len(clients)} clients")
         if self.scenario.secure.aggregation:
             sum_over: SumOver = MaskedSum(self.grid, self.sites, clients, self.scenario)
         else:
             sum_over = ClearSum(self.grid, self.sites, clients, self.scenario, self.say)
         draws = randomness(self.source, self.scenario.seed, "statistics-noise")
-        told = SummedStatistics(sum_over, len(clients), self.schema, self.scenario, draws, self.say)
-        total = told.total()
+        summed = SummedStatistics(sum_over, len(clients), self.schema, self.scenario, draws, self.say)
+        total = summed.total()
         spec = preprocessing.fit_total(total, self.schema, self.scenario.preprocessing)
-        return FittedPreprocessing(spec, total, {}, {}, told.largest)
+        return FittedPreprocessing(spec, total, {}, {}, summed.largest)
 
 
 def class_weights(
     scenario: Scenario, schema: Schema, fitted: FittedPreprocessing
 ) -> tuple[float, ...] | None:
-    """Return the weight of each class in the loss; `None` where all weigh the same."""
+    """Return the weight of each class in the loss; `None` for equal weights."""
     if scenario.training.class_weights != "balanced":
         return None
     weights = preprocessing.class_weights(fitted.total, schema)

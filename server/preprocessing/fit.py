@@ -1,4 +1,4 @@
-"""Fits the preprocessing from what clients told, and keeps the server's part of the disclosure rule."""
+"""Fits the preprocessing from clients' statistics, and applies the server's part of the disclosure rule."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingC
     """Merge clients' statistics into one preprocessing.
 
     Args:
-        statistics: one a client, in any order: the result does not depend on it.
+        statistics: of each client; the order does not affect the result.
         schema: names and kinds of the columns.
         config: what to do, and min_sites and min_count.
 
     Raises:
-        DisclosureError: fewer than min_sites clients told anything, or one told too much.
+        DisclosureError: fewer than min_sites clients reported anything, or one reported too much.
         DataError: nothing is left to learn from.
     """
     for part in statistics:
@@ -29,16 +29,16 @@ def fit(statistics: Sequence[Statistics], schema: Schema, config: PreprocessingC
 
 
 def fit_total(total: Statistics, schema: Schema, config: PreprocessingConfig) -> PreprocessingSpec:
-    """Return the preprocessing that the statistics of all clients together give.
+    """Return the preprocessing fitted from the statistics of all clients together.
 
     Raises:
         DisclosureError, DataError: as `fit` does.
     """
     if total.sites < config.min_sites:
         raise DisclosureError(
-            f"{total.sites} clients had statistics to tell (at least preprocessing.min_count = "
-            f"{config.min_count} training rows), preprocessing.min_sites = {config.min_sites} are needed",
-            hint="with fewer sites, what is fitted would tell of one; lower min_sites only if it may",
+            f"{total.sites} clients could report statistics (at least preprocessing.min_count = "
+            f"{config.min_count} training rows), preprocessing.min_sites = {config.min_sites} are required",
+            hint="fewer sites would reveal one of them; lower min_sites only if that is allowed",
         )
     fitted = PreprocessingSpec(
         numeric=_numeric(total, schema, config),

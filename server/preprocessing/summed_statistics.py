@@ -48,14 +48,14 @@ _LEAST_VARIANCE: Final = 1 / 1024
 
 
 class SummedStatistics:
-    """Asks for the sums of one federation.
+    """Requests the sums of one federation.
 
     Attributes:
         largest: rows that no site has more of, once `total` was asked for: up to twice the largest site's,
             or under noise, which tells no site's size, `privacy.full_weight_rows`.
 
     Args:
-        sum_over: asks the clients; asked: how many it asks.
+        sum_over: sends the requests; asked: number of clients.
         schema, scenario: of the run.
         source: of the server's noise, where the server adds it.
         say: called with progress messages.
@@ -84,7 +84,7 @@ class SummedStatistics:
         self.spread = each if self.protection.at_client else 1.0
 
     def total(self) -> Statistics:
-        """Ask for everything and return the statistics of all clients together.
+        """Request everything and return the statistics of all clients together.
 
         Raises:
             DisclosureError: fewer than min_sites clients are in the sum.
@@ -96,9 +96,9 @@ class SummedStatistics:
         sites = clients if self.protection.noisy else int(parts["sites"][0])
         if sites < self.config.min_sites:
             raise DisclosureError(
-                f"{sites} clients had statistics to tell, preprocessing.min_sites = {self.config.min_sites} "
-                "are needed",
-                hint="with fewer sites, what is fitted would tell of one; lower min_sites only if it may",
+                f"{sites} clients could report statistics, but preprocessing.min_sites = "
+                f"{self.config.min_sites} are required",
+                hint="fewer sites would reveal one of them; lower min_sites only if that is allowed",
             )
         self.largest = _largest(parts) or self.scenario.privacy.full_weight_rows
         moments = self._moments(parts, layout)
@@ -131,7 +131,7 @@ class SummedStatistics:
             hidden += [*total.numeric, *total.categorical]
         if hidden and self.protection.noisy:
             raise DataError(
-                "the noise that privacy.statistics_epsilon asks for hides all that clients hold of "
+                "the noise that privacy.statistics_epsilon requires hides all values of "
                 f"{hidden[0]}"
                 f"{f' and {len(hidden) - 1} more columns' if len(hidden) > 1 else ''}",
                 hint="raise privacy.statistics_epsilon; more rows and sites help, and so does "
@@ -140,14 +140,14 @@ class SummedStatistics:
         return total
 
     def _noisy_sum(self, question: Values, layout: Layout) -> tuple[dict[str, NDArray[np.float64]], int]:
-        """Ask for a pass that is one Gaussian mechanism, or for one without noise."""
+        """Request one pass: a single Gaussian mechanism, or without noise."""
         summed = self.sum_over(question, layout.size)
         by_server = self.protection.noisy and not self.protection.at_client
         vector = layout.noised(summed.vector, self.source) if by_server else summed.vector
         return layout.cut(vector), summed.clients
 
     def _moments(self, parts: Parts, layout: Layout) -> dict[str, Moments]:
-        """Ask for the moments of the columns and channels of which a range is known."""
+        """Request the moments of the columns and channels whose range is known."""
         blocks = {name: f"numeric {name}" for name in self.plan.schema.names("numeric")}
         blocks |= {channel: f"channel {channel}" for channel in self.plan.channels}
         ranges = {
@@ -224,7 +224,7 @@ class SummedStatistics:
         self, parts: Parts, layout: Layout, moments: Mapping[str, Moments]
     ) -> dict[str, NumericStatistics]:
         columns = self.plan.schema.names("numeric")
-        told = parts.get("told", np.full(len(columns), self.config.min_sites))  # under noise none tell that
+        told = parts.get("told", np.full(len(columns), self.config.min_sites))  # not reported under noise
         found = {}
         for name, sites in zip(columns, told.tolist(), strict=True):
             block = f"numeric {name}"
@@ -240,7 +240,7 @@ class SummedStatistics:
         return found
 
     def _names(self, parts: Parts, layout: Layout) -> dict[str, Counts]:
-        """Ask for the names whose buckets are heavy, and under noise for their counts."""
+        """Request the names whose buckets are heavy, and under noise their counts."""
         counts = {c: parts[f"buckets {c}"].reshape(self.plan.hashes, -1) for c in self.plan.reach}
         heavy = summed_names.heavy_buckets(counts, layout, self.plan, self.spread)
         rare = summed_names.chance_of_rare(heavy)
@@ -267,7 +267,7 @@ class SummedStatistics:
 
 
 def _largest(parts: Parts) -> int:
-    """Return a power of two that no site's rows exceed; 0 where sites do not tell."""
+    """Return a power of two that no site's rows exceed; 0 where sites do not report them."""
     sizes = np.flatnonzero(parts.get("sizes", np.zeros(1)))
     return 1 << int(sizes[-1]) if sizes.size else 0
 

@@ -1,4 +1,4 @@
-"""Sums over clients' vectors of whole numbers: the seam between what is asked and how it is added up."""
+"""Sums over clients' vectors of whole numbers: between what is requested and how it is added up."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class SummedVector:
 
 
 class SumOver(Protocol):
-    """Asks clients one question and returns the sum of their answers."""
+    """Sends clients one request and returns the sum of their replies."""
 
     def __call__(self, question: Values, size: int) -> SummedVector:
-        """Ask for vectors of `size` numbers; raises a `ShoalError` where too few clients answer."""
+        """Request vectors of `size` numbers; raises a `ShoalError` if too few clients reply."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ClearSum:
-    """Asks each client for its vector in the clear, and adds.
+    """Requests each client's vector in the clear, and adds them.
 
     Attributes:
-        grid, sites: reach the clients; clients: indices of those asked.
-        scenario: says how many must answer; say: called with a message on each retry.
+        grid, sites: reach the clients; clients: their indices.
+        scenario: sets how many must reply; say: called with a message on each retry.
     """
 
     grid: Grid
@@ -61,7 +61,7 @@ class ClearSum:
     say: Callable[[str], None]
 
     def __call__(self, question: Values, size: int) -> SummedVector:
-        """Ask and add, as `SumOver` says."""
+        """Request and add, as in `SumOver`."""
         content = RecordDict({CONFIG: ConfigRecord(question)})
 
         def usable(reply: RecordDict) -> None:
@@ -89,8 +89,8 @@ class MaskedSum:
     """Adds clients' vectors under masks, so that the server gets their sum only.
 
     Attributes:
-        grid, sites: reach the clients; clients: indices of those asked.
-        scenario: says how many must answer.
+        grid, sites: reach the clients; clients: their indices.
+        scenario: sets how many must reply.
     """
 
     grid: Grid
@@ -99,7 +99,7 @@ class MaskedSum:
     scenario: Scenario
 
     def __call__(self, question: Values, size: int) -> SummedVector:
-        """Ask and add, as `SumOver` says."""
+        """Request and add, as in `SumOver`."""
         wide = is_wide(question)
         task = Task(
             table.SECURE_VECTOR.name,

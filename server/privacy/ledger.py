@@ -86,9 +86,9 @@ class RecordLedger:
 
     def hear(self, rows: Sequence[ClientRow]) -> None:
         """Record the largest account reported."""
-        told = [row.metrics for row in rows if EPSILON in row.metrics]
-        self.epsilon = max([self.epsilon, *(float(numbers[EPSILON]) for numbers in told)])
-        self._next = max([0.0, *(float(numbers[EPSILON_NEXT]) for numbers in told)])
+        reports = [row.metrics for row in rows if EPSILON in row.metrics]
+        self.epsilon = max([self.epsilon, *(float(numbers[EPSILON]) for numbers in reports)])
+        self._next = max([0.0, *(float(numbers[EPSILON_NEXT]) for numbers in reports)])
 
 
 class ClientLedger:

@@ -215,7 +215,7 @@ def _spread(data: object, scenario: Scenario) -> Population:
 
 
 def _refuse_columns_of_arrays(data: object, columns: Mapping[str, str | None]) -> None:
-    """Refuse names of columns beside arrays, which have none: they would be ignored."""
+    """Refuse column names given with arrays, which have none: they would be ignored."""
     named = [key for key, value in columns.items() if value is not None]
     if isinstance(data, tuple) and named:
         raise ConfigError(

@@ -14,7 +14,7 @@ from shoal.api.surroundings import surroundings
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.simulations.results.sites import monitored_metric, over_sites, tested_metrics
-from shoal.simulations.sweeps.runs import GridRun, named, run_grid, told
+from shoal.simulations.sweeps.runs import GridRun, named, progress_line, run_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def sweep(
         count, done = len(scenarios) * len(seeds), []
         for found in run_grid(scenarios, place, seeds=seeds, engine=engine, observers=callbacks):
             done.append(found)
-            say(told(found, len(done), count))
+            say(progress_line(found, len(done), count))
     return Sweep(tuple(done))
 
 

@@ -98,12 +98,12 @@ def _scaffold_problems(scenario: Scenario) -> list[str]:
         )
     if scenario.secure.aggregation:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates beside the updates, which secure.aggregation "
+            "strategy.name: SCAFFOLD sends control variates with the updates, which secure.aggregation "
             "does not mask: use another strategy, or set it to false"
         )
     if mechanism_of(privacy).guarantees:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates beside the updates, which have no noise, so that "
+            "strategy.name: SCAFFOLD sends control variates with the updates, which have no noise, so that "
             f'privacy.unit = "{privacy.unit}" would not hold: use another strategy'
         )
     return problems

@@ -111,8 +111,8 @@ def _columns_to_raw(
     if sites is not None:
         sizes["the clients"] = len(sites)
     if len(set(sizes.values())) != 1:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise DataError(f"{where} arrays of different lengths: {told}")
+        lengths = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"{where} arrays of different lengths: {lengths}")
     label, site = _free("label", columns), _free("client", columns)
     arrays = columns | {label: labels} | ({} if sites is None else {site: sites})
     try:

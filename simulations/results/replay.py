@@ -31,7 +31,7 @@ class Replay:
         follower: of the run's events, not used before.
 
     Attributes:
-        rounds: in order; one that was told again replaces the first and all since.
+        rounds: in order; a repeated round replaces the first one and all after it.
         sites: of the last final test; messages: (UTC time, text) of each step outside rounds.
         end: the status that the last event tells, "" if it is not the end of the run.
     """

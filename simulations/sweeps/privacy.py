@@ -19,7 +19,7 @@ from shoal.simulations.report.plot import CATEGORICAL, Figure, figure, title
 from shoal.simulations.results import RunFolder
 from shoal.simulations.results.sites import monitored_metric, over_sites, tested_metrics
 from shoal.simulations.results.text import NONE, metric_name, number
-from shoal.simulations.sweeps.runs import Cell, GridRun, load_cells, run_grid, told
+from shoal.simulations.sweeps.runs import Cell, GridRun, load_cells, progress_line, run_grid
 
 PLAIN = "none"
 
@@ -77,7 +77,7 @@ def run_privacy_table(
     cells = privacy_cells(units, budgets)
     scenarios, done = load_cells(source, cells, settings), []
     for count, found in enumerate(run_grid(scenarios, folder), start=1):
-        say(told(found, count, len(cells)))
+        say(progress_line(found, count, len(cells)))
         done.append(found)
     first = done[0].run
     if first is None:

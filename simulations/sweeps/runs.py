@@ -121,7 +121,7 @@ def run_grid(
                 yield _attempt(name, used, folder, running, observers)
 
 
-def told(found: GridRun, number: int, count: int) -> str:
+def progress_line(found: GridRun, number: int, count: int) -> str:
     """Return the line about one of `count` runs, number 1 being the first."""
     said = "done" if found.run is not None else " ".join(found.reason.split())
     return f"[{number}/{count}] {found.cell}, seed {found.seed}: {said}  {duration(found.seconds)}"

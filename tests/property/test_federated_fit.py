@@ -90,7 +90,7 @@ def test_a_category_of_one_site_is_not_kept() -> None:
 
 def test_too_few_sites_fit_nothing() -> None:
     told = [local_statistics(shard([(1.0 * i, "a", i % 2) for i in range(20)]), SCHEMA, STRICT), Statistics()]
-    with pytest.raises(DisclosureError, match="1 clients had statistics"):
+    with pytest.raises(DisclosureError, match="1 clients could report statistics"):
         fit(told, SCHEMA, STRICT)
 
 

@@ -86,7 +86,7 @@ def test_few_rows_say_nothing_and_few_sites_fit_nothing() -> None:
     full, few = numbers(np.arange(20.0), np.arange(20.0)), numbers(np.arange(4.0), np.arange(4.0))
     asked = ShardSum([full, few, few], NUMBERS, SECURE)
     source = randomness("seeded", 1, "statistics-noise")
-    with pytest.raises(DisclosureError, match="1 clients had statistics"):
+    with pytest.raises(DisclosureError, match="1 clients could report statistics"):
         SummedStatistics(asked, 3, NUMBERS, SECURE, source).total()
     assert [vector.any() for vector in asked.answers["numbers"]] == [True, False, False]
 

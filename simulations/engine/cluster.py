@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -85,14 +86,14 @@ class RaySession:
     Attributes:
         workers: number to start; most_workers: the same for an unlimited number of clients.
         memory: bytes available to all workers together.
-        environment: environment variables of their processes.
+        runtime_env: Ray's settings of their processes, with their environment variables.
         host: address at which workers reach this process.
     """
 
     workers: int
     most_workers: int
     memory: int
-    environment: dict[str, str]
+    runtime_env: dict[str, Any]
     host: str = "127.0.0.1"
 
 
@@ -106,6 +107,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
         WorkerError: Ray is not available, or has too few resources.
     """
     environment = worker_environment(resources.threads_per_worker)
+    runtime_env: dict[str, Any] = {"env_vars": environment}
     host, owns = "127.0.0.1", not ray.is_initialized()
     if owns and resources.ray_address:
         _join(resources.ray_address)
@@ -115,6 +117,9 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     elif owns:
         without = resources.model_copy(update={"gpus_per_worker": 0.0})
         _start(worker_count(without, clients, Room.here()) * resources.threads_per_worker)
+    if not resources.ray_address:
+        # Ray writes the path into a shell command unquoted (2.55), so one with a space would be cut.
+        runtime_env["py_executable"] = shlex.quote(sys.executable)
     try:
         there = Room.of_cluster()
         if resources.ray_address:
@@ -126,7 +131,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
         _check_room(count, resources.threads_per_worker, there.cores)
         # Ray's own share of a cluster's memory is already subtracted; this machine's is not.
         memory = room.memory if resources.ray_address else room.memory * 4 // 5
-        yield RaySession(count, worker_count(resources, sys.maxsize, room), memory, environment, host)
+        yield RaySession(count, worker_count(resources, sys.maxsize, room), memory, runtime_env, host)
     finally:
         if owns:
             ray.shutdown()

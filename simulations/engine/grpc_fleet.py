@@ -123,7 +123,7 @@ def over_grpc(
             remote = ray.remote(_Actor).options(
                 num_cpus=resources.threads_per_worker,
                 max_restarts=0,
-                runtime_env={"env_vars": session.environment},
+                runtime_env=session.runtime_env,
             )
             address = f"{session.host}:{server.port}"
             actors = [

@@ -126,7 +126,7 @@ class RayExecutor:
         self._closing = ExitStack()
         with ExitStack() as opening:
             session = opening.enter_context(ray_session(resources, federation.clients))
-            self._environment = session.environment
+            self._runtime_env = session.runtime_env
             self._most_workers = session.most_workers
             self._memory_limit = 1_000_000 * resources.worker_memory_mb or session.memory // session.workers
             self._factory = ray.put(make_app)
@@ -249,7 +249,7 @@ class RayExecutor:
             num_cpus=self._resources.threads_per_worker,
             num_gpus=self._resources.gpus_per_worker,
             max_restarts=0,
-            runtime_env={"env_vars": self._environment},
+            runtime_env=self._runtime_env,
         )
         made = actor.remote(self._factory, self._federation)
         return _Slot(made, number, made.__ray_call__.remote(_node_id), freed=time.perf_counter())

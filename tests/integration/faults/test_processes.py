@@ -34,14 +34,16 @@ SETTINGS = ("partition.clients=24", "output.bootstrap=10")
 
 
 class Run:
-    """`shoal run linear` in a process, with two Ray workers."""
+    """`shoal run linear` in a process, with two Ray workers, under a path with a space."""
 
     def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
         where = ["--backend", "ray", "--workers", "2", "--output", str(folder / "runs"), "--quiet"]
-        command = [sys.executable, "-m", "shoal", "run", "linear", "--rounds", str(ROUNDS)]
+        (folder / "a b").symlink_to(sys.prefix)
+        python = str(folder / "a b" / "bin" / "python")
+        command = [python, "-m", "shoal", "run", "linear", "--rounds", str(ROUNDS)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: self.mark}
         with (folder / "said.txt").open("wb") as out:
             self.process = subprocess.Popen(

@@ -111,7 +111,7 @@ class EvaluateRequest(ModelRequest):
     round_number: int = key(ROUND, "whole", "the round; 0 for the initial model", low=0)
     execution_mode: ExecutionMode = key(
         "execution-mode", "text", "that of training: decides how many clients a process evaluates together",
-        choices=("stacked", "sequential"), default="sequential",
+        choices=("stacked", "sequential"),
     )  # fmt: skip
     reduce: bool = key("reduce", "flag", "whether a process may answer for all its clients at once")
 

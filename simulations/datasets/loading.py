@@ -56,7 +56,7 @@ def spread_table(
     if problems or data.label is None:
         raise ConfigError(problems or "data.label: needs the name of the column to predict")
     if not table.num_rows:
-        raise UnreadableDataError(f"{where} holds no rows")
+        raise UnreadableDataError(f"{where} contains no rows")
     for name in kinds["numeric"]:
         table = _replace(table, name, to_numbers(table[name], name, where))
     for name in kinds["categorical"]:

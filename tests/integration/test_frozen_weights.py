@@ -179,7 +179,14 @@ def request(fitted: str, of: ClientRuntime, **changes: Any) -> EvaluateRequest:
     model = of.trainer.model.get_weights()
     given = {"frozen_hash": of.weight_spec.frozen_hash(model), **changes}
     shared = weights_to_record(of.weight_spec.take_shared(model))
-    return EvaluateRequest(weights=shared, preprocessing=fitted, round_number=1, reduce=False, **given)
+    return EvaluateRequest(
+        weights=shared,
+        preprocessing=fitted,
+        round_number=1,
+        execution_mode="sequential",
+        reduce=False,
+        **given,
+    )
 
 
 def test_a_client_uses_its_own_where_they_are_the_server_s(fitted: str) -> None:

@@ -82,7 +82,7 @@ def test_arrays_with_and_without_clients() -> None:
     three = spread((x, y, COLUMNS["site"]), label=None, client_column=None)
     assert [c.name for c in three.schema.columns] == ["x0", "x1", "x2"]
     assert len(three) == 2
-    with pytest.raises(ConfigError, match="needs sites, and this data has none"):
+    with pytest.raises(ConfigError, match="needs sites, but these data have none"):
         spread((x, y), label=None, client_column=None)
     inputs = pd.DataFrame({k: COLUMNS[k] for k in ("age", "sex")})
     mixed = spread((inputs, COLUMNS["y"], COLUMNS["site"]), label=None, client_column=None)

@@ -45,8 +45,8 @@ def test_checks_do_not_import_keras(tmp_path: Path) -> None:
         ("cnn", {"kernel": 2.5}, "expected a whole number above 0, got 2.5"),
         ("cnn", {"kernel": True}, "got True"),
         ("linear", {"zero_start": 1}, "expected true or false, got 1"),
-        ("no package:build", {}, "expected package.module:function"),
-        ("package.module:", {}, "expected package.module:function"),
+        ("no package:build", {}, "not of the form package.module:function"),
+        ("package.module:", {}, "not of the form package.module:function"),
         ("no_such_package_anywhere.models:build", {}, 'no package or module "no_such_package_anywhere"'),
     ],
 )

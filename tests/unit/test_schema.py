@@ -250,9 +250,13 @@ def test_fields_of_one_request_stand_in_places_of_their_own() -> None:
 
 def test_strategies_are_given_the_config_record() -> None:
     request = EvaluateRequest(
-        weights=ArrayRecord([np.zeros(1)]), preprocessing="{}", round_number=3, reduce=True
+        weights=ArrayRecord([np.zeros(1)]),
+        preprocessing="{}",
+        round_number=3,
+        execution_mode="stacked",
+        reduce=True,
     )
-    expected = {"preprocessing": "{}", "server-round": 3, "reduce": True}
+    expected = {"preprocessing": "{}", "server-round": 3, "execution-mode": "stacked", "reduce": True}
     assert dict(to_config(request)) == expected
     assert dict(to_content(request).config_records[CONFIG]) == expected
     assert list(to_content(request)) == [ARRAYS, CONFIG]

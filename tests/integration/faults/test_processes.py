@@ -150,7 +150,7 @@ def test_a_driver_that_is_ended_leaves_nothing_running(
 
 def test_a_run_that_fails_leaves_nothing_running(start: Callable[..., Run]) -> None:
     shared = set(os.listdir("/dev/shm"))
-    run = start("--set", "training.learning_rate=1e30")
+    run = start("--set", "training.learning_rate=1e8")
     assert run.process.wait(200) == 11, run.said()  # NonFiniteError
     assert run.results().status() == "failed"
     assert_nothing_left(run, shared)

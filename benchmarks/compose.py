@@ -55,9 +55,10 @@ class Composed:
 
     def start(self, name: str, key: str = "") -> None:
         """Start the process of a service, also of one that has ended before."""
+        command = self.command(name)
         with (self.folder / f"{key or name}.txt").open("ab") as out:
             self.running[key or name] = subprocess.Popen(
-                self.command(name),
+                [*ray_program(self.folder), *command[1:]] if command[0] == "ray" else command,
                 cwd=self.folder,
                 env=self._environment(),
                 stdout=out,
@@ -146,6 +147,18 @@ def environment(**more: str) -> dict[str, str]:
     """Return our variables with more, and this interpreter's programs first in PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path} | more
+
+
+def ray_program(folder: Path) -> list[str]:
+    """Return `ray`, by a path without a space: with one, parts of a node do not start (Ray 2.55).
+
+    Args:
+        folder: without a space in its path; a link to this environment is made in it.
+    """
+    link = folder / "environment"
+    if not link.exists():
+        link.symlink_to(sys.prefix)
+    return [str(link / "bin" / "python"), "-m", "ray.scripts.scripts"]
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ import pytest
 from rounds import untimed
 from waiting import until
 
-from benchmarks.compose import free_port
+from benchmarks.compose import free_port, ray_program
 from shoal.simulations.results import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ class Nodes:
 
     def add(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
         where = arguments or ("--address", self.address)
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *where]
+        command = [*ray_program(self.folder), "start", "--block", *where]
         with (self.folder / "ray.txt").open("ab") as out:
             node = subprocess.Popen(
                 [*command, "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus)],

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from forking import start_shoal
+from rounds import untimed
 
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import CheckpointError, RunError
@@ -53,12 +54,11 @@ def result(folder: Path) -> dict[str, Any]:
     progress = found[1]["progress"]
     weights = [progress[name].to_numpy_ndarrays() for name in ("arrays", "best_arrays")]
     summary = {k: v for k, v in run.summary().items() if k not in ("seconds", "finished", "placement")}
-    rounds = run.rounds().to_pylist()
     clients = run.clients().to_pylist()
     return {
         "status": run.status(),
         "weights": [w.tobytes() for model in weights for w in model],
-        "rounds": [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rounds],
+        "rounds": untimed(folder),
         "clients": [
             {k: v for k, v in row.items() if k not in ("seconds", "metric_traces")} for row in clients
         ],

@@ -91,7 +91,7 @@ def test_state_of_a_client_follows_it_from_worker_to_worker(ray_executor: Execut
     grid = grid_over(ray_executor)
     for seen in (1, 2, 3):
         assert {r.content["metrics"]["seen"] for r in train(grid)} == {seen}
-    assert len(grid.states) == CLIENTS
+    assert len(grid.contexts) == CLIENTS
 
 
 def test_an_exception_is_that_client_s_only_and_its_text_stays(ray_executor: Executor) -> None:

@@ -233,7 +233,7 @@ def test_what_cannot_be_attacked_is_refused(leaky: RunFolder, tmp_path: Path) ->
         measure_leakage(RunFolder.open(pilot))
     unfinished = RunFolder.create(scenario(tmp_path))
     unfinished.close()
-    with pytest.raises(RunError, match="is killed; only a finished run"):
+    with pytest.raises(RunError, match="is killed: only a finished run"):
         measure_leakage(unfinished)
     with pytest.raises(RunError, match=r'unknown attack "membreship".* Did you mean "membership"'):
         measure_leakage(leaky, ["membreship"])

@@ -69,7 +69,7 @@ class FinalTest:
         pooled, content = self.pooled_node, to_content(request)
         more = "" if pooled is None else ", and their pooled rows"
         self.say(f"baselines: training {len(clients)} clients alone{more}")
-        messages = [Message(content, self.sites.node(c), table.LOCAL.name) for c in clients]
+        messages = self._messages(table.LOCAL, content, clients)
         if pooled is not None:
             messages.append(Message(content, pooled, table.POOLED.name))
         done = self._ask(messages, "local", self._usable)

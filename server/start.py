@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -99,9 +99,7 @@ class StartMaker:
             full_weight_rows=float(fitted.largest) if self.scenario.secure.aggregation else None,
         )
         mode = self._execution_mode(resending(self.grid, frozen), base, initial)
-        return RunStart(
-            fitted, RequestBase(**{**asdict(base), "execution_mode": mode}), spec, initial, frozen
-        )
+        return RunStart(fitted, replace(base, execution_mode=mode), spec, initial, frozen)
 
     def _model(self, fitted: FittedPreprocessing) -> tuple[WeightSpec, list[Any]]:
         """Build the model once; return the roles of its weights, and their initial values by seed."""

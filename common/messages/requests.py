@@ -29,11 +29,9 @@ class StatisticsRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumsRequest:
-    """Requests one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
+class PassDetails:
+    """The fields of a pass of summed statistics that depend on which pass it is."""
 
-    pass_name: str = key("pass", "text", "which pass", choices=("numbers", "moments", "names", "counts"))
-    asked: int = key("asked", "whole", "clients in the sum", low=1)
     clips: tuple[int, ...] | None = key("clips", "wholes", "largest count by column", default=None, low=0)
     low: tuple[float, ...] | None = key("low", "numbers", "lower ends of ranges", default=None)
     high: tuple[float, ...] | None = key("high", "numbers", "upper ends of ranges", default=None)
@@ -41,6 +39,14 @@ class SumsRequest:
     cells: tuple[int, ...] | None = key("cells", "wholes", "sizes of name tables", default=None, low=0)
     attempts: tuple[int, ...] | None = key("attempts", "wholes", "tries of name tables", default=None, low=0)
     names: str | None = key("names", "text", "names to count, as JSON", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumsRequest(PassDetails):
+    """Requests one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
+
+    pass_name: str = key("pass", "text", "which pass", choices=("numbers", "moments", "names", "counts"))
+    asked: int = key("asked", "whole", "clients in the sum", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,19 +186,12 @@ class SecureTrainRequest(MaskedInput, TrainRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecureVectorRequest(MaskedInput):
+class SecureVectorRequest(PassDetails, MaskedInput):
     """Requests a vector of aggregates under masks, with the fields of a `SumsRequest` for statistics."""
 
     purpose: str = key("purpose", "text", "what the vector holds", record=SECURE)
     pass_name: str | None = key("pass", "text", "which pass of statistics", default=None)
     asked: int | None = key("asked", "whole", "clients in the sum", default=None, low=1)
-    clips: tuple[int, ...] | None = key("clips", "wholes", "largest count by column", default=None, low=0)
-    low: tuple[float, ...] | None = key("low", "numbers", "lower ends of ranges", default=None)
-    high: tuple[float, ...] | None = key("high", "numbers", "upper ends of ranges", default=None)
-    heavy: bytes | None = key("heavy", "bytes", "buckets shared by several sites, as bits", default=None)
-    cells: tuple[int, ...] | None = key("cells", "wholes", "sizes of name tables", default=None, low=0)
-    attempts: tuple[int, ...] | None = key("attempts", "wholes", "tries of name tables", default=None, low=0)
-    names: str | None = key("names", "text", "names to count, as JSON", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

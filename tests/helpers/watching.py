@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from shoal.common.config import Scenario
+from shoal.server.app import Hooks, Outcome
 from shoal.server.cohort_grid import CohortGrid
+from shoal.simulations import datasets
+from shoal.simulations.run import coordinate
 
 Seen = list[tuple[Message, Message]]
 
@@ -37,3 +41,12 @@ def watching(seen: Seen) -> Callable[[Grid], Grid]:
         return found
 
     return wrap
+
+
+def run_watched(config: Scenario) -> tuple[Outcome, Seen]:
+    """Run a scenario; return its outcome, and each request with its reply."""
+    seen: Seen = []
+    found: list[Outcome] = []
+    hooks = Hooks([], lambda fitted: None)
+    coordinate(config, datasets.load_population(config), hooks, found.append, watching(seen))
+    return found[0], seen

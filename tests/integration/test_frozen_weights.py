@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from watching import Seen, watching
+from watching import run_watched
 
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.worker import WorkerContext
@@ -25,7 +25,7 @@ from shoal.common.schema import InputSpec
 from shoal.common.sites import Sites
 from shoal.common.update.spec import WeightSpec
 from shoal.common.weights import weights_to_record
-from shoal.server.app import Hooks, Outcome
+from shoal.server.app import Hooks
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.frozen import FrozenWeightsGrid
 from shoal.simulations import datasets
@@ -57,18 +57,10 @@ def scenario(*settings: str) -> Scenario:
     return load_scenario("linear", [*given, *settings])
 
 
-def run(config: Scenario) -> tuple[Outcome, Seen]:
-    seen: Seen = []
-    found: list[Outcome] = []
-    hooks = Hooks([], lambda fitted: None)
-    coordinate(config, datasets.load_population(config), hooks, found.append, watching(seen))
-    return found[0], seen
-
-
 @pytest.mark.parametrize("settings", [(), PRIVATE], ids=["plain", "private"])
 def test_frozen_weights_neither_change_nor_travel(settings: tuple[str, ...]) -> None:
     config = scenario(*settings)
-    outcome, seen = run(config)
+    outcome, seen = run_watched(config)
     schema, spec = datasets.load_population(config).schema, outcome.fitted.spec
     initial = build(config.model, spec.input_spec, schema.num_classes, seed=config.seed).get_weights()
     trained = load_trained(config, schema, spec, outcome.progress.arrays).get_weights()

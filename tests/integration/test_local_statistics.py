@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord
-from watching import Seen, watching
+from watching import run_watched
 
 from shoal.clients.state import DiskStateStore, Mark
 from shoal.common.config import Scenario
@@ -22,12 +22,10 @@ from shoal.common.models import build
 from shoal.common.schema import InputSpec
 from shoal.common.update.spec import WeightSpec
 from shoal.common.weights import record_to_weights
-from shoal.server.app import Hooks, Outcome
 from shoal.server.checkpoint import Checkpoints
-from shoal.simulations import datasets
 from shoal.simulations.lifecycle import CHECKPOINTS, CLIENT_STATES
 from shoal.simulations.results import RunFolder
-from shoal.simulations.run import coordinate, resume_run, run_scenario
+from shoal.simulations.run import resume_run, run_scenario
 
 CLIENTS, ROUNDS = 3, 3
 MEAN, VARIANCE = 4, 5  # of the batch norm, in the order of `get_weights`
@@ -55,20 +53,12 @@ def scenario(*settings: str) -> Scenario:
     return load_scenario("linear", [*given, *settings])
 
 
-def run(config: Scenario) -> tuple[Outcome, Seen]:
-    seen: Seen = []
-    found: list[Outcome] = []
-    hooks = Hooks([], lambda fitted: None)
-    coordinate(config, datasets.load_population(config), hooks, found.append, watching(seen))
-    return found[0], seen
-
-
 def shapes(record: Any) -> list[tuple[int, ...]]:
     return [tuple(array.shape) for array in record.values()]
 
 
 def test_statistics_are_in_no_message() -> None:
-    _, seen = run(scenario())
+    _, seen = run_watched(scenario())
     sent = [
         shapes(record)
         for request, reply in seen
@@ -79,7 +69,7 @@ def test_statistics_are_in_no_message() -> None:
     ]
     assert len(sent) > 2 * ROUNDS
     assert all(found == SHARED for found in sent)
-    _, seen = run(scenario("model.aggregate_statistics=mean"))
+    _, seen = run_watched(scenario("model.aggregate_statistics=mean"))
     first = seen[-1][0].content["arrays"]
     assert len(shapes(first)) == len(SHARED) + 2  # as a mean they travel
 

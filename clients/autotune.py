@@ -16,6 +16,7 @@ from shoal.common.messages.replies import metric_record
 from shoal.common.messages.requests import AutotuneRequest, TrainRequest
 
 _STACK = 16  # clients in the measured stack
+_Train = Callable[[list[ReadyClient], Fail], Iterable[list[LocalResult]]]
 _ROUND = 1  # keys the random draws of the measurement, whose results are discarded
 
 
@@ -30,7 +31,7 @@ def autotune(runtime: ClientRuntime, request: AutotuneRequest, client: int) -> R
         round_ = LocalRound(runtime, _training(request), ClientAlgorithm())
         (ready,) = round_.open([client], None, _raise)
 
-        def seconds(train: Callable[[list[ReadyClient], Fail], Iterable[LocalResult]], clients: int) -> float:
+        def seconds(train: _Train, clients: int) -> float:
             return _seconds(lambda: train([ready] * clients, _raise)) / clients
 
         numbers["sequential-seconds"] = seconds(round_.one_by_one, 2)
@@ -52,7 +53,7 @@ def _training(request: AutotuneRequest) -> TrainRequest:
     )
 
 
-def _seconds(work: Callable[[], Iterable[LocalResult]]) -> float:
+def _seconds(work: Callable[[], Iterable[list[LocalResult]]]) -> float:
     """Return the seconds of the faster of two runs, after one that compiles."""
     taken = []
     for _ in range(3):

@@ -44,57 +44,65 @@ def train_cohort(
         failed.append(CohortReply([client], None, error))
 
     round_ = LocalRound(runtime, request)
-    results = round_.train(round_.open(clients, states, fail), fail)
+    stacks = round_.train(round_.open(clients, states, fail), fail)
     if runtime.adversary is not None:
-        results = _altered(round_, runtime.adversary, results, fail)
-    encoded = _encoded(round_, results, fail)
+        stacks = _altered(round_, runtime.adversary, stacks, fail)
+    encoded = _encoded(round_, stacks, fail)
     if not request.reduce:
-        done = [reply_of_one(one, arrays, {TRACES: runtime.traces}) for one, arrays in encoded]
+        shared = {TRACES: runtime.traces}
+        done = [reply_of_one(one, arrays, shared) for stack in encoded for one, arrays in stack]
         return sorted([*done, *failed], key=lambda reply: reply.clients[0])
     return _reduced(round_, runtime, encoded, failed)
 
 
-_Encoded = Iterator[tuple[LocalResult, list[NDArray[Any]]]]
+_Stacks = Iterator[list[LocalResult]]
+_EncodedStacks = Iterator[list[tuple[LocalResult, list[NDArray[Any]]]]]
 
 
 def _reduced(
-    round_: LocalRound, runtime: ClientRuntime, encoded: _Encoded, failed: list[CohortReply]
+    round_: LocalRound, runtime: ClientRuntime, encoded: _EncodedStacks, failed: list[CohortReply]
 ) -> list[CohortReply]:
     """Return one reply for all clients with a result; its mean is over updates as the server decodes them."""
-    mean, codec, size = GroupMean(), round_.pipeline.codec, 0
-    for one, arrays in encoded:
+    mean, codec, like, size = GroupMean(), round_.pipeline.codec, round_.shared_start, 0
+    for stack in encoded:
         with span("reduce"):
-            mean.add(one, codec.decode(arrays, round_.shared_start))
-        size = size or count_bytes(weights_to_record(arrays))  # the same for all clients, as shapes are
+            for one, arrays in stack:
+                mean.add(one, codec.decode(arrays, like))
+                size = size or count_bytes(weights_to_record(arrays))  # the same for all clients
     if not mean.results:
         return failed
     return [mean.reply({TRACES: runtime.traces, UPDATE_BYTES: size}), *failed]
 
 
-def _encoded(round_: LocalRound, results: Iterator[LocalResult], fail: Fail) -> _Encoded:
+def _encoded(round_: LocalRound, stacks: _Stacks, fail: Fail) -> _EncodedStacks:
     """Encode each update for sending; an update that the codec cannot represent is an error."""
-    for one in results:
+    codec = round_.pipeline.codec
+    for stack in stacks:
+        ready = []
         with span("reduce"):
-            arrays = round_.pipeline.encode(one.update, one.origin)
-            good = round_.pipeline.codec.exact or all_finite(arrays)
-        if good:
-            yield one, arrays
-        else:
-            fail(one.client, NonFiniteError.after_update())
+            for one in stack:
+                arrays = round_.pipeline.encode(one.update, one.origin)
+                if codec.exact or all_finite(arrays):
+                    ready.append((one, arrays))
+                else:
+                    fail(one.client, NonFiniteError.after_update())
+        yield ready
 
 
-def _altered(
-    round_: LocalRound, adversary: Adversary, results: Iterator[LocalResult], fail: Any
-) -> Iterator[LocalResult]:
+def _altered(round_: LocalRound, adversary: Adversary, stacks: _Stacks, fail: Fail) -> _Stacks:
     """Let malicious clients change their updates, after every step that an honest client applies."""
 
     def honest(clients: Sequence[int]) -> list[list[NDArray[Any]]]:
         ready = round_.open(clients, None, lambda client, error: None)
-        return [one.update for one in round_.one_by_one(ready, lambda client, error: None)]
+        stacks = round_.one_by_one(ready, lambda client, error: None)
+        return [one.update for stack in stacks for one in stack]
 
-    for one in results:
-        sent = adversary.altered(one.update, one.origin, honest)
-        if all_finite(sent):
-            yield replace(one, update=sent)
-        else:
-            fail(one.client, NonFiniteError.forged())
+    for stack in stacks:
+        altered = []
+        for one in stack:
+            sent = adversary.altered(one.update, one.origin, honest)
+            if all_finite(sent):
+                altered.append(replace(one, update=sent))
+            else:
+                fail(one.client, NonFiniteError.forged())
+        yield altered

@@ -96,13 +96,13 @@ class LocalRound:
             ready.append(ReadyClient(LocalTask(rows.x, rows.y, settings, rng), origin, state))
         return ready
 
-    def train(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[LocalResult]:
-        """Train clients in the request's execution mode."""
+    def train(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
+        """Train clients in the request's execution mode; yields the results of each stack."""
         stacked = self._request.execution_mode == "stacked"
         return (self.stacked if stacked else self.one_by_one)(ready, fail)
 
-    def one_by_one(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[LocalResult]:
-        """Train one client after another."""
+    def one_by_one(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
+        """Train one client after another; each is a stack of its own."""
         for one in ready:
             started, states = time.perf_counter(), _stacked_states([one])
             try:
@@ -120,9 +120,9 @@ class LocalRound:
                 fail(one.origin.client, error)
                 continue
             new = [w[None] for w in trained]
-            yield from self._finish([one], start, new, np.array([loss]), np.array([steps]), started, fail)
+            yield self._finish([one], start, new, np.array([loss]), np.array([steps]), started, fail)
 
-    def stacked(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[LocalResult]:
+    def stacked(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
         """Train clients in stacks."""
         for stack in _stacks(ready, self._runtime.stack_limit(self._start)):
             started = time.perf_counter()
@@ -139,7 +139,7 @@ class LocalRound:
                 weights = found.weights if sound.all() else [w[sound] for w in found.weights]
                 kept = start if sound.all() else self._starts(done)
                 losses, steps = found.losses[sound], found.steps[sound]
-                yield from self._finish(done, kept, weights, losses, steps, started, fail)
+                yield self._finish(done, kept, weights, losses, steps, started, fail)
 
     def _starts(self, stack: Sequence[ReadyClient]) -> list[NDArray[Any]]:
         """Return the start weights of a stack; personal weights have a client axis."""

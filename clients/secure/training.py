@@ -35,7 +35,8 @@ def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fi
     failures: list[Exception] = []
     round_ = LocalRound(runtime, request)
     ready = round_.open([client], None, lambda client, error: failures.append(error))
-    results = list(round_.one_by_one(ready, lambda client, error: failures.append(error)))
+    stacks = round_.one_by_one(ready, lambda client, error: failures.append(error))
+    results = [one for stack in stacks for one in stack]
     if not results:
         raise failures[0] if failures else RuntimeError("local training returned no result")
     (result,) = results

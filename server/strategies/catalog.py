@@ -24,6 +24,8 @@ class StrategyEntry:
         needs_every_update: whether it needs every single update, not only their weighted mean.
         min_clients: minimum number of clients in a round if none is malicious.
         clients_per_malicious: additional clients for each of `num_malicious_nodes`.
+        sends: what its clients send with each update; nothing protects it. As in their `ClientAlgorithm`.
+        needs_plain_sgd: whether it computes with the step size of the clients' plain SGD.
         note: remarks for the docs.
         module: the module that contains the class.
     """
@@ -33,6 +35,8 @@ class StrategyEntry:
     needs_every_update: bool = False
     min_clients: int = 1
     clients_per_malicious: int = 0
+    sends: str = ""
+    needs_plain_sgd: bool = False
     note: str = ""
     module: str = FLOWER
 
@@ -77,6 +81,8 @@ STRATEGIES: Final[Mapping[str, StrategyEntry]] = {
     "SCAFFOLD": StrategyEntry(
         "Control variates correct the drift of local steps (Karimireddy et al., ICML 2020).",
         {"server_learning_rate": Argument(1.0), "server_momentum": Argument(0.0, below=1)},
+        sends="the change of its control variates, computed from the same rows",
+        needs_plain_sgd=True,
         note="Each client keeps a control variate, as large as the model, and sends its change with each "
         "update. The step size is that of the clients' plain SGD. Clients count by examples, also for the "
         "control variates; the paper has clients of one size.",

@@ -9,6 +9,7 @@ from shoal.common.config.cross_checks import cross_problems
 from shoal.common.errors import ConfigError, ShoalError
 from shoal.common.preprocessing.sums.noise import protection
 from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.server.strategies.catalog import STRATEGIES, StrategyEntry
 from shoal.simulations.attacks.catalog import ATTACKS
 from shoal.simulations.attacks.colluding import Colluding
 from shoal.simulations.checks.privacy import privacy_problems, secure_cohort_problems, secure_problems
@@ -63,14 +64,14 @@ def _collect(check: Callable[[Scenario], list[str]], scenario: Scenario) -> list
 def _strategy_problems(scenario: Scenario) -> list[str]:
     """Check the requirements of particular strategies."""
     strategy, training = scenario.strategy, scenario.training
-    problems = []
+    problems: list[str] = []
     if strategy.name == "FLTrust" and (strategy.clients_per_round or strategy.sampling == "poisson"):
         problems.append(
             "strategy.name: FLTrust needs its trusted client in every round, but the cohort is sampled: set "
             'strategy.clients_per_round = 0 and strategy.sampling = "fixed"'
         )
-    if strategy.name == "SCAFFOLD":
-        problems += _scaffold_problems(scenario)
+    if strategy.name in STRATEGIES:
+        problems += _algorithm_problems(scenario, STRATEGIES[strategy.name])
     own_rate = "client_learning_rate" in strategy.args
     if strategy.name == "QFedAvg" and training.optimizer != "sgd" and not own_rate:
         problems.append(
@@ -81,30 +82,32 @@ def _strategy_problems(scenario: Scenario) -> list[str]:
     return problems
 
 
-def _scaffold_problems(scenario: Scenario) -> list[str]:
-    """Check what control variates need: plain SGD, and updates that the server sees one by one."""
-    training, privacy = scenario.training, scenario.privacy
+def _algorithm_problems(scenario: Scenario, entry: StrategyEntry) -> list[str]:
+    """Check what an algorithm requires of the clients' optimizer, and whether what it sends is protected."""
+    name, training = scenario.strategy.name, scenario.training
     problems = []
-    if training.optimizer != "sgd" or training.optimizer_args.get("momentum"):
+    if entry.needs_plain_sgd and (training.optimizer != "sgd" or training.optimizer_args.get("momentum")):
         problems.append(
-            "strategy.name: SCAFFOLD takes the step size from the clients' plain SGD: set "
+            f"strategy.name: {name} takes the step size from the clients' plain SGD: set "
             'training.optimizer = "sgd", without momentum'
         )
+    if not entry.sends:
+        return problems
     attack = ATTACKS.get(scenario.attack.kind)
     if attack is not None and issubclass(attack.kind, Colluding):
         problems.append(
-            f'attack.kind: "{scenario.attack.kind}" is not supported with strategy.name = "SCAFFOLD": its '
-            "colluders would need each other's control variates"
+            f'attack.kind: "{scenario.attack.kind}" is not supported with strategy.name = "{name}": the '
+            f"update that its colluders would forge has no counterpart in {entry.sends}"
         )
+    unprotected = f"strategy.name: each client of {name} sends {entry.sends}, which"
     if scenario.secure.aggregation:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates with the updates, which secure.aggregation "
-            "does not mask: use another strategy, or set it to false"
+            f"{unprotected} secure.aggregation does not mask: use another strategy, or set it to false"
         )
-    if mechanism_of(privacy).guarantees:
+    if mechanism_of(scenario.privacy).guarantees:
         problems.append(
-            "strategy.name: SCAFFOLD sends control variates with the updates, which have no noise, so that "
-            f'privacy.unit = "{privacy.unit}" would not hold: use another strategy'
+            f'{unprotected} has no noise, so that privacy.unit = "{scenario.privacy.unit}" would not hold: '
+            "use another strategy"
         )
     return problems
 

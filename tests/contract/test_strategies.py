@@ -5,7 +5,6 @@ Updates are made up, messages are real: they go through our Grid to a ClientApp 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,33 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp import strategy as stock
-from flwr.serverapp.strategy import Strategy
 
-from shoal.clients.worker import WorkerContext
-from shoal.common.config import StrategyConfig
 from shoal.common.config.file import load_scenario
-from shoal.common.errors import ConfigError
-from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages.replies import client_table
-from shoal.common.sites import Sites
-from shoal.common.weights import is_finite, weights_to_record, with_types_of
+from shoal.common.weights import is_finite, with_types_of
 from shoal.server.checkpoint import Checkpoints
-from shoal.server.cohort_grid import CohortGrid
-from shoal.server.exchange import ask
-from shoal.server.strategies import STRATEGIES, check, make, needs_every_update
-from shoal.server.strategies.catalog import FLOWER, RESERVED, min_clients_per_round
-from shoal.server.strategies.making import named_class
+from shoal.server.strategies import STRATEGIES
 from shoal.server.strategies.metrics import mean_over_clients
 from shoal.server.strategies.state import left_out_of, restore, state_of
-from shoal.simulations.engine.grid import EngineGrid
-from shoal.simulations.engine.serial import SerialExecutor
+from tests.helpers.federated import LEARNING_RATE, Federated, Weights, made, same, scalars, some_weights
 
 NAMES = tuple(STRATEGIES)
-LEARNING_RATE = 0.1
-Weights = list[np.ndarray]
 
 # Arguments under which equal updates give that very update: at FedOpt's servers a learning rate replaces it.
 MEANS: Mapping[str, dict[str, Any]] = {
@@ -57,83 +42,6 @@ MEANS: Mapping[str, dict[str, Any]] = {
     "WeightedMedian": {},
     "FLTrust": {},
 }
-
-
-class Federated:
-    """A strategy with clients that answer what the test says."""
-
-    def __init__(self, strategy: Strategy, clients: int) -> None:
-        identify_process(1)
-        self.strategy = strategy
-        self.sites = Sites(clients, str)
-        self.updates: Sequence[Weights] = []
-        self.examples: Sequence[int] = []
-        self.losses: Sequence[float] = []
-        self.configs: list[dict[str, Any]] = []
-        executor = SerialExecutor(self._app, WorkerContext(1, {}, clients, show_errors=True))
-        self.grid = EngineGrid(executor, self.sites, make_run(1))
-
-    def _app(self) -> ClientApp:
-        app = ClientApp()
-
-        @app.train()
-        def train(message: Message, context: Context) -> Message:
-            client = int(context.node_config["partition-id"])
-            self.configs.append(dict(message.content.config_records["config"]))
-            numbers = {"num-examples": self.examples[client], "train_loss": self.losses[client]}
-            arrays = weights_to_record(self.updates[client])
-            reply = {"arrays": arrays, "metrics": MetricRecord(numbers)}
-            return Message(RecordDict(reply), reply_to=message)
-
-        return app
-
-    def round(
-        self,
-        sent: ArrayRecord,
-        updates: Sequence[Weights],
-        examples: Sequence[int] | None = None,
-        losses: Sequence[float] | None = None,
-        number: int = 1,
-    ) -> tuple[ArrayRecord, MetricRecord]:
-        """Run one round as `server.rounds` does, and return what the strategy gave."""
-        self.updates = updates
-        self.examples = examples or [10 + i for i in range(len(updates))]
-        self.losses = losses or [1.0 + i for i in range(len(updates))]
-        view = CohortGrid(self.grid, list(self.sites.node_ids))
-        messages = list(self.strategy.configure_train(number, sent.copy(), ConfigRecord(), view))
-        assert sorted(m.metadata.dst_node_id for m in messages) == list(self.sites.node_ids)
-        exchange = ask(self.grid, self.sites, messages, "train", number, timeout_s=60)
-        assert not [row.error for row in exchange.rows if row.error]
-        arrays, metrics = self.strategy.aggregate_train(number, exchange.accepted)
-        assert arrays is not None
-        assert metrics is not None
-        return arrays, metrics
-
-
-def made(name: str, clients: int, args: Mapping[str, Any] | None = None) -> Federated:
-    config = StrategyConfig(name=name, args=dict(args or {}))
-    return Federated(make(config, clients, LEARNING_RATE), clients)
-
-
-def scalars(name: str, start: float, values: Sequence[float], **rest: Any) -> tuple[float, Federated]:
-    """One round of a model with one weight; `rest` holds arguments of the strategy and of the round."""
-    of_round = {k: rest.pop(k) for k in ("examples", "losses") if k in rest}
-    federated = made(name, len(values), rest)
-    sent = ArrayRecord([np.array([start], np.float32)])
-    arrays, _ = federated.round(sent, [[np.array([v], np.float32)] for v in values], **of_round)
-    return float(arrays.to_numpy_ndarrays()[0][0]), federated
-
-
-def some_weights(rng: np.random.Generator) -> Weights:
-    """A matrix, a vector and a number without dimensions, as models have them."""
-    shapes: list[tuple[int, ...]] = [(3, 2), (2,), ()]
-    return [np.asarray(rng.normal(size=shape), np.float32) for shape in shapes]
-
-
-def same(a: Weights, b: Weights, **tolerance: float) -> None:
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 1e-6, "atol": 1e-6}))
-
 
 CLIENTS = 7  # enough for Bulyan with one malicious client: 4·1 + 3
 
@@ -357,180 +265,6 @@ def test_a_reply_for_several_clients_counts_as_theirs() -> None:
     found = mean_over_clients([together, metric_reply(30, auc=0.9)], "num-examples")
     # (10 · 0.5 + 30 · 0.9) / 40: the 30 rows without an AUC have no weight.
     assert found["auc"] == pytest.approx(0.8)
-
-
-# --- names and arguments
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_catalog_has_the_arguments_and_defaults_of_the_class(name: str) -> None:
-    parameters = inspect.signature(named_class(name)).parameters
-    own = {n: p.default for n, p in parameters.items() if n not in (*RESERVED, "kwargs")}
-    listed = {n: a.default for n, a in STRATEGIES[name].arguments.items()}
-    empty = inspect.Parameter.empty
-    assert listed == {n: None if default is empty else default for n, default in own.items()}
-
-
-def test_every_strategy_of_flower_that_takes_weights_is_there() -> None:
-    """XGBoost's take trees; the wrappers that add noise are not strategies by themselves."""
-    others = {"Strategy", "Result", "FedXgbBagging", "FedXgbCyclic"}
-    known = {n for n in stock.__all__ if n not in others and not n.startswith("DifferentialPrivacy")}
-    assert known == {n for n in NAMES if STRATEGIES[n].module == FLOWER}
-
-
-def test_which_strategies_need_every_update() -> None:
-    """Those whose aggregate is not a function of the mean by examples."""
-    means = {n for n in NAMES if not needs_every_update(StrategyConfig(name=n))}
-    assert means == {"FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad", "SCAFFOLD"}
-    assert needs_every_update(StrategyConfig(name="somebody:Else"))
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "expected"),
-    [
-        ("FedAvgg", {}, 'Did you mean "FedAvg"?'),
-        ("FedProx", {"proximal_nu": 1}, 'Did you mean "proximal_mu"?'),
-        ("FedAvg", {"eta": 1}, "FedAvg takes no arguments, got eta"),
-        ("FedAvg", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
-        ("Bulyan", {"selection_rule": "krum"}, "a function cannot be set"),
-        ("QFedAvg", {"train_loss_key": "loss"}, "shoal sets the names of records in messages"),
-        ("FedTrimmedAvg", {"beta": 0.5}, "at least 0 and below 0.5, got 0.5"),
-        ("FedAdam", {"tau": 0}, "a number above 0, got 0"),
-        ("FedProx", {"proximal_mu": "a lot"}, "expected a number of at least 0, got 'a lot'"),
-        ("FedProx", {"proximal_mu": True}, "got True"),
-        ("Krum", {"num_malicious_nodes": 1.5}, "a whole number of at least 0, got 1.5"),
-        ("MultiKrum", {"num_nodes_to_select": 0}, "of at least 1, got 0"),
-    ],
-)
-def test_what_is_wrong_is_said(name: str, args: dict[str, Any], expected: str) -> None:
-    config = StrategyConfig(name=name, args=args)
-    assert [line for line in check(config) if expected in line], check(config)
-    with pytest.raises(ConfigError) as caught:
-        make(config, CLIENTS, LEARNING_RATE)
-    assert expected in str(caught.value)
-
-
-def test_all_problems_are_listed_and_whole_numbers_are_numbers() -> None:
-    wrong = StrategyConfig(name="FedAdam", args={"etta": 1, "tau": -1, "min_train_nodes": 2})
-    assert len(check(wrong)) == 3
-    assert check(StrategyConfig(name="FedAdam", args={"eta": 1})) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "fewest"),
-    [
-        ("FedAvg", {}, 1),
-        ("Krum", {}, 3),
-        ("Krum", {"num_malicious_nodes": 2}, 7),  # 2·2 + 3
-        ("Bulyan", {"num_malicious_nodes": 2}, 11),  # 4·2 + 3
-        ("MultiKrum", {"num_nodes_to_select": 5}, 5),
-    ],
-)
-def test_too_few_clients_are_refused(name: str, args: dict[str, Any], fewest: int) -> None:
-    config = StrategyConfig(name=name, args=args)
-    assert min_clients_per_round(config) == fewest
-    make(config, fewest, LEARNING_RATE)
-    if fewest > 1:
-        with pytest.raises(ConfigError, match=f"needs at least {fewest} clients .* there are {fewest - 1}"):
-            make(config, fewest - 1, LEARNING_RATE)
-
-
-def test_arguments_are_not_mutated() -> None:
-    args = {"q": 0.5}
-    make(StrategyConfig(name="QFedAvg", args=args), 3, LEARNING_RATE)
-    assert args == {"q": 0.5}
-
-
-# --- a strategy of the user's own
-
-OWN = '''
-from flwr.serverapp.strategy import FedAvg, Strategy
-
-class Half(FedAvg):
-    """Goes half of the way; hands all else on."""
-    def __init__(self, share=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.share = share
-
-class Strict(FedAvg):
-    def __init__(self, needed, fraction_train=1.0, min_available_nodes=2):
-        super().__init__(fraction_train=fraction_train, min_available_nodes=min_available_nodes)
-
-class Picky(FedAvg):
-    def __init__(self, share=0.5):
-        if share > 1:
-            raise ValueError("share is above 1")
-        super().__init__()
-
-class Unfinished(Strategy):
-    pass
-
-NotOne = dict
-'''
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the present folder."""
-    (tmp_path / "own_strategies_for_test.py").write_text(OWN, encoding="utf-8")
-    (tmp_path / "broken_strategies_for_test.py").write_text("1 / 0", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return "own_strategies_for_test"
-
-
-def test_a_class_of_ones_own(own: str) -> None:
-    strategy = make(StrategyConfig(name=f"{own}:Half", args={"share": 0.25}), 3, LEARNING_RATE)
-    assert strategy.share == 0.25  # type: ignore[attr-defined]
-    assert strategy.min_available_nodes == 1  # type: ignore[attr-defined]
-    assert strategy.evaluate_metrics_aggr_fn is mean_over_clients  # type: ignore[attr-defined]
-    strict = make(StrategyConfig(name=f"{own}:Strict", args={"needed": 1}), 3, LEARNING_RATE)
-    assert strict.min_available_nodes == 1  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "expected"),
-    [
-        ("{own}:Missing", {}, "cannot be loaded: AttributeError"),
-        ("no_such_module_anywhere:X", {}, "cannot be loaded: ModuleNotFoundError"),
-        ("broken_strategies_for_test:X", {}, "cannot be loaded: ZeroDivisionError"),
-        (":X", {}, "cannot be loaded"),
-        ("{own}:NotOne", {}, "is not a flwr.serverapp.strategy.Strategy"),
-        ("{own}:Unfinished", {}, "lacks the methods aggregate_evaluate"),
-        ("{own}:Strict", {}, "strategy.args.needed: {own}:Strict requires this argument"),
-        ("{own}:Strict", {"needed": 1, "neded": 2}, 'Did you mean "needed"?'),
-        ("{own}:Half", {"fraction_train": 0.5}, "set strategy.clients_per_round"),
-        ("{own}:Picky", {"share": 2}, "rejected them: share is above 1"),
-    ],
-)
-def test_what_is_wrong_with_ones_own_class_is_said(
-    own: str, name: str, args: dict[str, Any], expected: str
-) -> None:
-    config = StrategyConfig(name=name.format(own=own), args=args)
-    with pytest.raises(ConfigError) as caught:
-        make(config, 3, LEARNING_RATE)
-    assert expected.format(own=own) in str(caught.value)
-
-
-# --- documentation
-
-
-def docs_row(name: str) -> str:
-    """The line of the table in docs/strategies.md."""
-    entry = STRATEGIES[name]
-    args = ", ".join(
-        f"`{n}`" if a.default is None else f"`{n}` = {a.default:g}" for n, a in entry.arguments.items()
-    )
-    fewest = str(entry.min_clients)
-    if entry.clients_per_malicious:
-        fewest += f" + {entry.clients_per_malicious} per malicious client"
-    return f"| `{name}` | {entry.summary} | {args or '–'} | {fewest} | {entry.note or '–'} |"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_page_has_a_row_for_it(name: str) -> None:
-    page = Path(__file__).parents[2] / "docs" / "strategies.md"
-    assert docs_row(name) in page.read_text(encoding="utf-8").splitlines()
 
 
 # --- what a strategy remembers

@@ -67,11 +67,13 @@ def lines_of(path: Path) -> int:
 
 def test_no_file_over_500_lines_and_no_function_over_60() -> None:
     long = []
-    for folder in (*PACKAGES, "shoal"):
+    for folder in (*PACKAGES, "shoal", "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             where = path.relative_to(ROOT)
             if lines_of(path) > 500:
                 long.append(f"{where}: {lines_of(path)} lines")
+            if folder in ("tests", "benchmarks"):
+                continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
                     # A docstring is not what makes a function hard to follow, nor are a command's options.

@@ -8,6 +8,8 @@ import pytest
 
 from shoal.clients.algorithms import client_algorithm, require_protected
 from shoal.common.errors import DisclosureError
+from shoal.server.strategies.catalog import STRATEGIES
+from shoal.simulations.checks.scenario import validate
 from tests.helpers.summing import scenario_with
 
 NAMES = ("FedAvg", "FedProx", "SCAFFOLD")
@@ -26,6 +28,18 @@ def test_nothing_unprotected_travels_beside_a_protected_update(sections: dict[st
         require_protected(scenario, client_algorithm("SCAFFOLD"))
 
 
+@pytest.mark.parametrize("sections", PROTECTED)
+def test_the_scenario_checks_refuse_it_before_a_run(sections: dict[str, dict[str, Any]]) -> None:
+    problems = validate(scenario_with(strategy={"name": "SCAFFOLD"}, **sections), deep=False)
+    assert any("each client of SCAFFOLD sends the change of its control variates" in p for p in problems)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_guarantee_every_algorithm_may_run(name: str) -> None:
     require_protected(scenario_with(), client_algorithm(name))
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_the_catalog_says_what_a_client_sends(name: str) -> None:
+    """The server's table is what `validate` reads; the client's own class is what the site obeys."""
+    assert STRATEGIES[name].sends == client_algorithm(name).sends

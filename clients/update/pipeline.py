@@ -44,9 +44,15 @@ class Pipeline:
 
 
 def finite(arrays: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
-    """Return for each client whether all its values are finite, (clients,); each array is (clients, ...)."""
-    clients = len(arrays[0])
-    found = np.ones(clients, np.bool_)
-    for a in arrays:
-        found &= np.isfinite(a).reshape(clients, -1).all(axis=1)
+    """Return for each client whether all its values are finite, (clients,); each array is (clients, ...).
+
+    A value that is not finite makes the sum so, and a sum takes a third of the time of looking at each
+    value; if a sum overflows, each value is looked at.
+    """
+    found = np.ones(len(arrays[0]), np.bool_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for a in arrays:
+            flat = a.reshape(len(a), -1)
+            good = np.isfinite(flat.sum(axis=1))
+            found &= good if good.all() else np.isfinite(flat).all(axis=1)
     return found

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from shoal.common import errors
 from shoal.common.config.file import load_scenario
-from shoal.common.errors import DataError, RunError, UnreadableDataError
+from shoal.common.errors import ConfigError, DataError, RunError
 from shoal.common.keras_loading import load_keras
 from shoal.common.preprocessing.segment import segment
 from shoal.common.schema import Schema
-from shoal.common.tabular.csv_files import Format, read_csv
-from shoal.common.tabular.tables import read_parquet
+from shoal.common.tabular.file_format import FileFormat
+from shoal.common.tabular.reading import read_columns, read_table
 from shoal.simulations.datasets.frames import as_table, is_frame
+from shoal.simulations.datasets.loading import unknown_column
 
 if TYPE_CHECKING:
     import keras
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 _BATCH = 1024
 
 
-def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
+def predict(
+    run: Path, rows: Path, out: Path | None, *, key: str | None = None, overrides: Sequence[str] = ()
+) -> pa.Table:
     """Predict a table of raw rows.
 
     Args:
         run: a run folder.
         rows: CSV or Parquet with the run's input columns; other columns are ignored.
         out: where to write the predictions, CSV or Parquet by its suffix; `None` means nowhere.
+        key: a column of the rows that is put before the predictions, to tell rows apart.
+        overrides: "data.args.…=value" settings, where the file is written differently from the run's own.
 
     Returns:
         One row per input row: for classes "prediction" and "probability of …", otherwise "prediction".
@@ -49,11 +54,14 @@ def predict(run: Path, rows: Path, out: Path | None) -> pa.Table:
             f"this model needs one {schema.kind} per row, which a table cannot contain",
             hint=f"load {run / 'model.keras'} with keras.models.load_model and call it with arrays",
         )
-    if not rows.exists():
-        raise UnreadableDataError(f"there is no file {rows}")
-    table = read_parquet(rows) if rows.suffix == ".parquet" else read_csv(rows, _csv_format(run))
+    form = _file_format(run, overrides)
+    table = read_table(rows, form).table
     _refuse_missing(table, schema)  # before Keras is loaded, which takes seconds
-    predictions = _predicted(load_model(run), _inputs(table, schema), schema)
+    if key is not None and key not in table.column_names:
+        raise ConfigError(f"--key: {unknown_column(key, table.column_names)}")
+    predictions = _predicted(run, None, table, schema, form, rows)
+    if key is not None:
+        predictions = predictions.add_column(0, key, table[key])
     if out is not None:
         _write(predictions, out)
     return predictions
@@ -74,7 +82,7 @@ def predict_given(run: Path, model: keras.Model, rows: Any) -> pa.Table:
     if is_frame(rows) and not isinstance(rows, np.ndarray):
         table = as_table(rows, "rows:")
         _refuse_missing(table, schema)
-        return _predicted(model, _inputs(table, schema), schema)
+        return _predicted(run, model, table, schema, _file_format(run), "the rows")
     array = np.asarray(rows)
     shape = schema.columns[0].shape if schema.kind in ("image", "sequence") else (len(schema.columns),)
     if array.shape[1:] != shape or array.dtype.kind not in "biuf":
@@ -83,9 +91,9 @@ def predict_given(run: Path, model: keras.Model, rows: Any) -> pa.Table:
             f"(rows, {', '.join(map(str, shape))}), or a data frame"
         )
     if schema.kind in ("image", "sequence"):
-        return _predicted(model, {schema.columns[0].name: array.astype(np.float32)}, schema)
+        return _computed(model, {schema.columns[0].name: array.astype(np.float32)}, schema)
     table = pa.table({column.name: array[:, i] for i, column in enumerate(schema.columns)})
-    return _predicted(model, _inputs(table, schema), schema)
+    return _predicted(run, model, table, schema, _file_format(run), "the rows")
 
 
 def load_model(run: Path) -> keras.Model:
@@ -116,7 +124,22 @@ def load_model(run: Path) -> keras.Model:
         ) from error
 
 
-def _predicted(model: keras.Model, inputs: dict[str, Any], schema: Schema) -> pa.Table:
+def _predicted(
+    run: Path,
+    model: keras.Model | None,
+    table: pa.Table,
+    schema: Schema,
+    form: FileFormat,
+    where: Path | str,
+) -> pa.Table:
+    """Read the inputs of rows and predict them; the model is loaded only if there are rows."""
+    if not table.num_rows:
+        return _as_table(np.empty((0, max(1, schema.num_classes))), schema)
+    inputs = _inputs(table, schema, form, where)
+    return _computed(load_model(run) if model is None else model, inputs, schema)
+
+
+def _computed(model: keras.Model, inputs: dict[str, Any], schema: Schema) -> pa.Table:
     wanted = {tensor.name for tensor in model.inputs}
     found = model.predict({k: v for k, v in inputs.items() if k in wanted}, batch_size=_BATCH, verbose=0)
     return _as_table(np.asarray(found), schema)
@@ -131,10 +154,18 @@ def _schema(run: Path) -> Schema:
     return Schema.from_json((run / "schema.json").read_text(encoding="utf-8"))
 
 
-def _csv_format(run: Path) -> Format:
-    """Return the format of the run's own CSV files, which new rows are assumed to have too."""
-    data = load_scenario(run / "config.toml").data
-    return Format.from_args(data.args) if data.source == "csv" else Format()
+def _file_format(run: Path, overrides: Sequence[str] = ()) -> FileFormat:
+    """Return the format of the run's own files, which new rows are assumed to have too, with changes.
+
+    Raises:
+        ConfigError: an override is not about data.args.
+    """
+    other = [text for text in overrides if not text.startswith("data.args.")]
+    if other:
+        raise ConfigError(
+            [f"--set {text.partition('=')[0]}: only data.args can be set for a prediction" for text in other]
+        )
+    return FileFormat.from_args(load_scenario(run / "config.toml", overrides).data.args)
 
 
 def _refuse_missing(table: pa.Table, schema: Schema) -> None:
@@ -146,27 +177,20 @@ def _refuse_missing(table: pa.Table, schema: Schema) -> None:
         raise DataError(f"the rows lack {len(missing)} of {len(schema.columns)} columns: {listed}")
 
 
-def _inputs(table: pa.Table, schema: Schema) -> dict[str, Any]:
+def _inputs(table: pa.Table, schema: Schema, form: FileFormat, where: Path | str) -> dict[str, Any]:
+    """Return the model's inputs, each (rows, 1); missing numbers are NaN, missing texts empty."""
     import tensorflow as tf
 
     inputs: dict[str, Any] = {}
-    for column in schema.columns:
-        values = table[column.name]
-        if column.kind == "numeric":
-            inputs[column.name] = tf.constant(_numbers(values, column.name)[:, None])
-        else:
-            texts = pc.fill_null(values.cast(pa.string()), "").to_pylist()
-            if column.kind == "text":
-                texts = [" ".join(segment(text)) for text in texts]
-            inputs[column.name] = tf.constant([[text] for text in texts], tf.string)
+    for name, values in read_columns(table, schema, form, where).items():
+        if values.dtype != object:
+            inputs[name] = tf.constant(values.astype(np.float32)[:, None])
+            continue
+        texts = [text or "" for text in values.tolist()]
+        if schema.kind == "text":
+            texts = [" ".join(segment(text)) for text in texts]
+        inputs[name] = tf.constant(np.array(texts, object)[:, None], tf.string)
     return inputs
-
-
-def _numbers(values: pa.ChunkedArray, name: str) -> NDArray[np.float32]:
-    try:
-        return np.asarray(values.cast(pa.float64()).to_numpy(), np.float32)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise DataError(f'column "{name}" contains values that are not numbers') from None
 
 
 def _as_table(found: NDArray[Any], schema: Schema) -> pa.Table:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from shoal.common.config import Scenario
-from shoal.common.errors import ConfigError, DataError, UnreadableDataError, unknown_name
+from shoal.common.errors import ConfigError, UnreadableDataError, nearest
 from shoal.common.schema import Schema, Shard
-from shoal.common.tabular.csv_files import Format, read_csv
-from shoal.common.tabular.labels import label_text
-from shoal.common.tabular.tables import read_parquet, to_numbers
+from shoal.common.tabular.file_format import FileFormat
+from shoal.common.tabular.reading import read_columns, read_labels, read_table
+from shoal.common.tabular.values import to_texts
 
 READABLE: Final = ("numeric", "categorical", "text")
-_FORMAT: Final = (
-    "delimiter",
-    "encoding",
-    "missing",
-)  # the entries of data.args about the format of CSV files
 
 
 class SitePopulation:
@@ -87,48 +79,22 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
     """
     if any(column.kind not in READABLE for column in schema.columns):
         raise ConfigError(f"a site's file must contain a table or texts, but this schema has {schema.kind}s")
-    if not path.is_file():
-        raise UnreadableDataError(f"{path} does not exist")
-    form = Format.from_args({k: v for k, v in scenario.data.args.items() if k in _FORMAT})
-    table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path, form)
+    form = FileFormat.from_args(scenario.data.args)
+    table = read_table(path, form).table
     wanted = [*(column.name for column in schema.columns), schema.label]
-    missing = [
-        f"{path}: {unknown_name('column', n, table.column_names)}"
-        for n in wanted
-        if n not in table.column_names
-    ]
-    if missing:
-        raise ConfigError(missing)
+    lacking = [name for name in wanted if name not in table.column_names]
+    if lacking:
+        near = {name: nearest(name, table.column_names) for name in lacking}
+        raise ConfigError(
+            [
+                f'{path}: unknown column "{name}"' + (f'. Did you mean "{near[name]}"?' if near[name] else "")
+                for name in lacking
+            ]
+        )
+    if scenario.data.args.get("drop_missing_labels", False):
+        table = table.filter(pc.is_valid(to_texts(table[schema.label], form)))
     if not table.num_rows:
         raise UnreadableDataError(f"{path} contains no rows")
-    columns = {c.name: _read(table[c.name], c.kind, c.name, path) for c in schema.columns}
-    return Shard(columns, _labels(table[schema.label], schema, scenario, path))
-
-
-def _read(column: pa.ChunkedArray, kind: str, name: str, path: Path) -> NDArray[Any]:
-    if kind == "numeric":
-        return np.asarray(to_numbers(column, name, path).to_numpy(), np.float64)
-    texts = column.cast(pa.string())
-    if kind == "text":
-        texts = pc.fill_null(texts, "")
-    return np.asarray(texts.to_numpy(zero_copy_only=False), object)
-
-
-def _labels(column: pa.ChunkedArray, schema: Schema, scenario: Scenario, path: Path) -> NDArray[Any]:
-    if column.null_count:
-        raise DataError(
-            f'{path}: {column.null_count} of {len(column)} rows have no label in "{schema.label}"'
-        )
-    if schema.task == "regression":
-        return np.asarray(to_numbers(column, schema.label, path).to_numpy(), np.float32)
-    index = {name: k for k, name in enumerate(schema.classes)}
-    rest = 0 if scenario.data.positive is not None and schema.task == "binary" else -1
-    codes = np.fromiter((index.get(label_text(v), rest) for v in column.to_pylist()), np.int32, len(column))
-    unknown = int((codes < 0).sum())
-    if unknown:
-        raise DataError(
-            f'{path}: {unknown} of {len(column)} rows have a label in "{schema.label}" that is not one of '
-            "the "
-            f"{len(index)} classes of the schema"
-        )
-    return codes
+    rest = scenario.data.positive is not None and schema.task == "binary"
+    labels = read_labels(table[schema.label], schema, form, path, rest=rest)
+    return Shard(read_columns(table, schema, form, path), labels)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoal.common.cli_options import SetOption
 from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @app.command()
@@ -23,24 +27,36 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="CSV or Parquet file to write; default: print CSV."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the rows to put before the predictions.")
+    ] = None,
+    set_: SetOption = None,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
     """Predict raw rows with the model of a run; the model includes the preprocessing.
 
+    If the file is written differently from the training data, say how with --set data.args.….
+
     \b
       shoal predict runs/medical-thyroid-20260101-120000 patients.csv
+      shoal predict runs/mine-20260101-120000 new.csv --key patient --set data.args.delimiter=";"
       shoal predict medical-thyroid-20260101-120000 patients.csv --out predictions.parquet
     """
     from shoal.simulations.predict import predict as predict_rows
     from shoal.simulations.results import RunFolder
 
-    table = predict_rows(RunFolder.open(run, directory).path, rows, out)
+    table = predict_rows(RunFolder.open(run, directory).path, rows, out, key=key, overrides=set_ or ())
     if out is not None:
         typer.echo(f"{table.num_rows} predictions: {out}")
         return
     writer = csv.writer(sys.stdout)
     writer.writerow(table.column_names)
-    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    writer.writerows(zip(*(_printed(column) for column in table.columns), strict=True))
+
+
+def _printed(column: pa.ChunkedArray) -> list[object]:
+    """Return the values of a column, numbers with the digits that float32 arithmetic supports."""
+    return [f"{value:.6g}" if isinstance(value, float) else value for value in column.to_pylist()]
 
 
 @app.command("list")

@@ -12,6 +12,7 @@ from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.plugins import form_problems, is_users_own
 from shoal.common.schema import Population
+from shoal.common.tabular.file_format import FORMAT_ARGUMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Source:
 
 _OPTIONAL_KEYS: Final = ("path", "client_column", "label", "text_column", "include", "exclude")
 _COLUMNS: Final = ("include", "exclude")
-_KINDS: Final = ("numeric", "categorical")
+_DECISIONS: Final = ("numeric", "categorical", "drop_missing_labels")
 
 BUILT_IN: Final[dict[str, Source]] = {
     "digits": Source(
@@ -73,13 +74,13 @@ FILES: Final[dict[str, Source]] = {
         "shoal.simulations.datasets.tables:load_csv",
         "a CSV file with a client column, or a folder with one file per client",
         _OPTIONAL_KEYS,
-        ("delimiter", "encoding", "missing", *_KINDS),
+        (*FORMAT_ARGUMENTS, *_DECISIONS),
     ),
     "parquet": Source(
         "shoal.simulations.datasets.tables:load_parquet",
         "a Parquet file with a client column, or a folder with one file per client",
         _OPTIONAL_KEYS,
-        _KINDS,
+        ("missing", *_DECISIONS),
     ),
     "npz": Source(
         "shoal.simulations.datasets.arrays:load_npz",

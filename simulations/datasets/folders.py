@@ -15,7 +15,7 @@ from shoal.common.arguments import Argument
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Population
-from shoal.common.tabular.csv_files import Format
+from shoal.common.tabular.file_format import FileFormat
 from shoal.simulations.datasets.loading import existing_path, spread
 from shoal.simulations.datasets.raw import Raw
 
@@ -28,7 +28,7 @@ _IMAGE_ARGUMENTS: Final = {"size": Argument(28, least=1, most=4096), "grayscale"
 def load_text(scenario: Scenario) -> Population:
     """Load text files, site/label/*.txt; `data.args` may set their encoding."""
     folder = existing_path(scenario, folder=True)
-    encoding = Format.from_args(scenario.data.args).encoding
+    encoding = FileFormat.from_args(scenario.data.args).encoding or "utf-8"
     rows = []
     for site, label, file in _files(folder, (".txt",)):
         try:

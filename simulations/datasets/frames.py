@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.common.errors import DataError
-from shoal.common.tabular.csv_files import without_values
+from shoal.common.tabular.values import plain
 
 
 def is_frame(data: object) -> bool:
@@ -31,9 +31,9 @@ def as_table(frame: Any, where: str) -> pa.Table:
     """
     try:
         return _plain(_to_arrow(frame))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, TypeError, ValueError):
         raise DataError(
-            f"{where}: a column holds values of mixed or unknown types: {without_values(error)}",
+            f"{where}: a column holds values of mixed or unknown types",
             hint="expected numbers, texts or true/false in each column",
         ) from None
 
@@ -54,13 +54,4 @@ def _to_arrow(frame: Any) -> pa.Table:
 
 def _plain(table: pa.Table) -> pa.Table:
     """Return a table with texts for names, and plain columns for dictionaries and views of texts."""
-    columns = [_plain_column(column) for column in table.columns]
-    return pa.table(columns, names=[str(name) for name in table.column_names])
-
-
-def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        return _plain_column(column.cast(column.type.value_type))
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column
+    return pa.table([plain(column) for column in table.columns], names=[str(n) for n in table.column_names])

@@ -3,81 +3,125 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-import pyarrow as pa
-
-from shoal.common import errors
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, MissingPackageError, UnreadableDataError, nearest
 from shoal.common.schema import Population
-from shoal.common.tabular.tables import to_numbers
+from shoal.common.tabular.csv_files import looks_like_values, no_header
+from shoal.common.tabular.file_format import FileFormat
+from shoal.common.tabular.reading import FileTable
+from shoal.simulations.datasets.labels import rows_with_label
 from shoal.simulations.datasets.partition import partition
 from shoal.simulations.datasets.raw import Raw
 from shoal.simulations.datasets.table import build_table
 
+Kind = Literal["numeric", "categorical"]
+
 
 def spread(raw: Raw, scenario: Scenario) -> Population:
     """Divide a data set among clients as the scenario says."""
-    table = build_table(raw, scenario.data)
+    table = build_table(raw, scenario.data, scenario.preprocessing.min_count)
     return partition(table, scenario.partition, scenario.seed)
 
 
 def spread_table(
-    table: pa.Table, scenario: Scenario, *, site: str | None, where: Path | str, hint: str | None = None
+    found: FileTable, scenario: Scenario, *, site: str | None, where: Path | str, hint: str | None = None
 ) -> Population:
     """Turn a table into the population that the scenario asks for.
 
     Args:
-        table: all rows, with the label and, where there are sites, the column `site`.
+        found: all rows, with the label and, where there are sites, the column `site`.
         scenario: names the columns; `data.args` may hold numeric and categorical, columns whose kind is
-            not what their values look like.
+            decided by the user, and drop_missing_labels.
         where: what errors say about where the rows come from.
         hint: one more problem to name where a column is missing.
 
     Raises:
         ConfigError: a column that the scenario names is not there; UnreadableDataError: there are no rows.
     """
-    data = scenario.data
+    data, table = scenario.data, found.table
     kinds = _kinds(data)
-    problems = [
-        f"data.{key}: {errors.unknown_name('column', name, table.column_names)}"
-        for key, name in (
-            ("label", data.label),
-            ("client_column", site),
-            ("text_column", data.text_column),
-            *(("args.numeric", name) for name in kinds["numeric"]),
-            *(("args.categorical", name) for name in kinds["categorical"]),
-        )
-        if name is not None and name not in table.column_names
-    ]
-    if problems and hint is not None:
-        problems.append(hint)
-    if problems or data.label is None:
-        raise ConfigError(problems or "data.label: needs the name of the column to predict")
+    _refuse_unknown(found, scenario, site, kinds, where, hint)
+    if data.label is None:
+        raise ConfigError("data.label: needs the name of the column to predict")
     if not table.num_rows:
         raise UnreadableDataError(f"{where} contains no rows")
-    for name in kinds["numeric"]:
-        table = _replace(table, name, to_numbers(table[name], name, where))
-    for name in kinds["categorical"]:
-        table = _replace(table, name, table[name].cast(pa.string()))
-    return spread(Raw(table, label=data.label, site=site, text=data.text_column), scenario)
+    form = FileFormat.from_args(data.args)
+    notes = list(found.notes)
+    if data.args.get("drop_missing_labels", False):
+        labelled = rows_with_label(table[data.label], form)
+        table = table.filter(labelled)
+        if dropped := len(labelled) - table.num_rows:
+            notes.append(f'{dropped} of {len(labelled)} rows without a label in "{data.label}" were left out')
+    raw = Raw(
+        table,
+        label=data.label,
+        site=site,
+        text=data.text_column,
+        typed=found.typed,
+        format=form,
+        kinds={name: kind for kind, names in kinds.items() for name in names},
+        where=str(where),
+        notes=tuple(notes),
+    )
+    return spread(raw, scenario)
 
 
-def _kinds(data: DataConfig) -> dict[str, list[str]]:
-    kinds = {key: data.args.get(key, []) for key in ("numeric", "categorical")}
+def _refuse_unknown(
+    found: FileTable,
+    scenario: Scenario,
+    site: str | None,
+    kinds: Mapping[Kind, Sequence[str]],
+    where: Path | str,
+    hint: str | None,
+) -> None:
+    """Refuse columns that the table lacks. Its own names are shown only if near: they may be a first row."""
+    data, names = scenario.data, found.table.column_names
+    wanted = [
+        ("label", data.label),
+        ("client_column", site),
+        ("text_column", data.text_column),
+        *((f"args.{kind}", name) for kind, given in kinds.items() for name in given),
+    ]
+    lacking = [(key, name) for key, name in wanted if name is not None and name not in names]
+    if not lacking:
+        return
+    if not found.typed and looks_like_values(names) and "header" not in data.args:
+        raise no_header(where, names)
+    problems = [f"data.{key}: {unknown_column(name, names)}" for key, name in lacking]
+    raise ConfigError([*problems, hint] if hint is not None else problems)
+
+
+def unknown_column(name: str, names: Sequence[str]) -> str:
+    """Return the problem with a column that a table lacks; of its columns only a near one is named."""
+    near = nearest(name, names)
+    guess = f' Did you mean "{near}"?' if near else ""
+    return f'unknown column "{name}" among the {len(names)} columns.{guess}'
+
+
+def _kinds(data: DataConfig) -> dict[Kind, Sequence[str]]:
+    kinds: dict[Kind, Sequence[str]] = {
+        "numeric": data.args.get("numeric", []),
+        "categorical": data.args.get("categorical", []),
+    }
     problems = [
-        f"data.args.{key}: expected a list of column names"
-        for key, names in kinds.items()
+        f"data.args.{kind}: expected a list of column names"
+        for kind, names in kinds.items()
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names)
     ]
+    problems += [
+        f'data.args: "{name}" is listed both as numeric and as categorical'
+        for name in ([] if problems else kinds["numeric"])
+        if name in kinds["categorical"]
+    ]
+    if not isinstance(data.args.get("drop_missing_labels", False), bool):
+        problems.append("data.args.drop_missing_labels: expected true or false")
     if problems:
         raise ConfigError(problems)
     return kinds
-
-
-def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, values)
 
 
 def package_folder(name: str, extra: str) -> Path:

@@ -13,6 +13,7 @@ from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, DataError
 from shoal.common.plugins import load_object
 from shoal.common.schema import Population
+from shoal.common.tabular.reading import FileTable
 from shoal.simulations.datasets.arrays import to_raw
 from shoal.simulations.datasets.frames import as_table, is_frame
 from shoal.simulations.datasets.loading import spread, spread_table
@@ -69,7 +70,7 @@ def spread_given(found: Any, scenario: Scenario, where: str) -> Population:
     if callable(found):
         return spread_given(found(), scenario, where)
     if is_frame(found):
-        table = as_table(found, where)
+        table = FileTable(as_table(found, where), typed=True)
         return spread_table(table, scenario, site=scenario.data.client_column, where=where)
     if not isinstance(found, tuple) or len(found) not in (2, 3):
         what = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from shoal.common.tabular.file_format import FileFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class Raw:
         positive: label value that makes the task binary, against all others; or `None`.
         classes: names of the integer labels 0, 1, …, if the data have names; else empty.
         exclude: columns that are never inputs.
+        typed: whether the types of columns are the source's own; otherwise all are text, as in CSV.
+        format: of the source; kinds: "numeric" or "categorical" for columns that the user decided.
+        where: what errors say about where the rows come from.
+        notes: what a user should know about how the rows were read, one line each.
     """
 
     table: pa.Table
@@ -33,3 +39,8 @@ class Raw:
     positive: str | None = None
     classes: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    typed: bool = True
+    format: FileFormat = field(default_factory=FileFormat)
+    kinds: Mapping[str, Literal["numeric", "categorical"]] = field(default_factory=dict)
+    where: str = "the data"
+    notes: tuple[str, ...] = ()

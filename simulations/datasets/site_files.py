@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import codecs
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from pyarrow import csv
+import pyarrow.compute as pc
+from pyarrow import csv, parquet
 
 from shoal.clients.pilot.site_data import READABLE
 from shoal.common.errors import ConfigError
-from shoal.common.schema import Population
+from shoal.common.schema import Population, Schema, Shard
+from shoal.common.tabular.file_format import FileFormat
 
 
-def write_sites(population: Population, folder: Path) -> list[Path]:
-    """Write schema.json and one CSV file per client.
+def write_sites(population: Population, folder: Path, form: FileFormat) -> list[Path]:
+    """Write schema.json and one file per client, which `load_site` reads back bit by bit.
+
+    Args:
+        population: a table or texts; folder: made if need be.
+        form: of the scenario's files. The sites' files are CSV written in it, or Parquet where it has no
+            plain header.
 
     Raises:
         ConfigError: the data are neither a table nor texts.
@@ -29,14 +34,32 @@ def write_sites(population: Population, folder: Path) -> list[Path]:
     (folder / "schema.json").write_text(schema.to_json(), encoding="utf-8")
     written = []
     for client in range(len(population)):
-        shard = population.shard(client)
-        columns: Mapping[str, NDArray[Any]] = shard.columns
-        classes = np.asarray(schema.classes, object)
-        labels = classes[shard.labels] if schema.classes else shard.labels
-        # pandas writes NaN, a missing number, as an empty field.
-        table = pa.table(
-            {n: pa.array(v, from_pandas=True) for n, v in columns.items()} | {schema.label: labels}
-        )
-        written.append(folder / f"{population.name(client)}.csv")
-        csv.write_csv(table, written[-1])
+        table = _table(population.shard(client), schema)
+        if form.header in (None, 1) and _is_writable(form.encoding):
+            written.append(folder / f"{population.name(client)}.csv")
+            _write_csv(table, written[-1], form)
+        else:
+            written.append(folder / f"{population.name(client)}.parquet")
+            parquet.write_table(table, written[-1])
     return written
+
+
+def _table(shard: Shard, schema: Schema) -> pa.Table:
+    classes = np.asarray(schema.classes, object)
+    labels = classes[shard.labels] if schema.classes else shard.labels
+    # from_pandas: NaN, a missing number, becomes a null, and so an empty field.
+    columns = {name: pa.array(values, from_pandas=True) for name, values in shard.columns.items()}
+    return pa.table(columns | {schema.label: labels})
+
+
+def _write_csv(table: pa.Table, path: Path, form: FileFormat) -> None:
+    for index, column in enumerate(table.columns):
+        if form.decimal == "," and pa.types.is_floating(column.type):
+            texts = pc.replace_substring(column.cast(pa.string()), ".", ",")
+            table = table.set_column(index, table.column_names[index], texts)
+    csv.write_csv(table, path, csv.WriteOptions(delimiter=form.delimiter_of(path)))
+
+
+def _is_writable(encoding: str | None) -> bool:
+    """Whether a file in UTF-8, which Arrow writes, would be read as such."""
+    return encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")

@@ -14,50 +14,16 @@ from numpy.typing import NDArray
 from shoal.common import errors
 from shoal.common.config import DataConfig
 from shoal.common.errors import ConfigError, DataError
-from shoal.common.schema import Column, Schema, Shard
+from shoal.common.schema import Column, ColumnKind, Schema, Shard
+from shoal.common.tabular.file_format import FileFormat
+from shoal.common.tabular.values import is_text as holds_text
+from shoal.common.tabular.values import plain, to_numbers, to_texts
+from shoal.simulations.datasets.inference import Inferred, infer, padded
 from shoal.simulations.datasets.labels import encode_labels
+from shoal.simulations.datasets.leaks import leaking
 from shoal.simulations.datasets.raw import Raw
+from shoal.simulations.datasets.stored import Coded, PlainColumn, Stored, Texts
 
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A categorical column: `codes` (rows,) int32 into `values` (object, of `str`); -1 where missing."""
-
-    codes: NDArray[np.int32]
-    values: NDArray[Any]
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the texts of rows, `None` where missing."""
-        codes = self.codes[rows]
-        known = np.empty(len(self.values) + 1, object)  # the last entry, for code -1, stays None
-        known[:-1] = self.values
-        return np.asarray(known[codes])
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """A text column in Arrow: Python strings are made only for the requested rows."""
-
-    array: pa.LargeStringArray
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the texts of rows, "" where missing."""
-        taken = pc.fill_null(self.array.take(pa.array(rows)), "")
-        return np.asarray(taken.to_numpy(zero_copy_only=False), object)
-
-
-@dataclass(frozen=True, slots=True)
-class PlainColumn:
-    """A numeric, image or sequence column."""
-
-    values: NDArray[Any]
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the values of rows."""
-        return self.values[rows]
-
-
-Stored = Coded | Texts | PlainColumn
 NO_SITE: Final = "(none)"  # the client of rows without a site
 
 
@@ -68,12 +34,14 @@ class StoredTable:
     Attributes:
         schema: names, kinds, classes; columns: by name; labels: as in `Shard`.
         sites: the site of each row, never missing; `None` if the data have no sites.
+        notes: what a user should know about how columns were read, one line each.
     """
 
     schema: Schema
     columns: Mapping[str, Stored]
     labels: NDArray[Any]
     sites: Coded | None
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -116,6 +84,11 @@ class TablePopulation:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how columns were read, one line each."""
+        return self._table.notes
+
     def name(self, client: int) -> str:
         """Return the display name of a client."""
         return self._names[client]
@@ -133,29 +106,52 @@ class TablePopulation:
         return Shard(columns, self._table.labels[rows])
 
 
-def build_table(raw: Raw, config: DataConfig) -> StoredTable:
+def build_table(raw: Raw, config: DataConfig, min_count: int) -> StoredTable:
     """Infer the schema of a data set and store its columns.
 
+    Args:
+        raw: the rows; config: names inputs and label.
+        min_count: rows that a category needs to be reported by a site.
+
     Raises:
-        ConfigError: a column in the configuration does not exist.
+        ConfigError: a column in the configuration does not exist, or columns need a decision of the user.
         DataError: there are no inputs, or the labels are unusable.
     """
     labels, task, classes = encode_labels(raw, config)
     stored: dict[str, Stored] = {}
     columns: list[Column] = []
+    notes, problems = [*raw.notes, *padded(raw.table[raw.label], raw.label, raw.format)], list[str]()
     for name, tensor in raw.tensors.items():
         _refuse_non_finite(name, tensor)
         columns.append(Column(name, "sequence" if tensor.ndim == 3 else "image", tensor.shape[1:]))
         stored[name] = PlainColumn(tensor)
-    if not raw.tensors:
-        for name in _inputs(raw, config):
-            column, kept = _store(name, raw.table[name], is_text=name == raw.text)
-            columns.append(column)
-            stored[name] = kept
+    for name in [] if raw.tensors else _inputs(raw, config):
+        found = _typed(raw, name, min_count)
+        notes += found.notes
+        problems += found.problems
+        if not found.problems:
+            columns.append(Column(name, _kind(found.values, is_text=name == raw.text)))
+            stored[name] = _store(name, found.values, columns[-1].kind)
+    if problems:
+        raise ConfigError([f"the column {problem}" for problem in problems])
     if not columns:
         raise DataError("no input columns are left", hint="check data.include and data.exclude")
-    sites = None if raw.site is None else _sites(raw.table[raw.site])
-    return StoredTable(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites)
+    notes += leaking(columns, stored, labels, task)
+    sites = None if raw.site is None else _sites(raw.table[raw.site], raw.format)
+    return StoredTable(Schema(tuple(columns), task, classes, raw.label), stored, labels, sites, tuple(notes))
+
+
+def _typed(raw: Raw, name: str, min_count: int) -> Inferred:
+    """Return a column as numbers or text, as the user decided or as its values say."""
+    column = plain(raw.table[name])
+    if name == raw.text:
+        return Inferred(to_texts(column, raw.format, trim=False))
+    kind = raw.kinds.get(name)
+    if kind == "categorical":
+        return Inferred(to_texts(column, raw.format))
+    if kind == "numeric":
+        return Inferred(to_numbers(column, name, raw.where, raw.format))
+    return infer(column, name, raw.format, typed=raw.typed, min_count=min_count)
 
 
 def _refuse_non_finite(name: str, tensor: NDArray[Any]) -> None:
@@ -168,9 +164,8 @@ def _refuse_non_finite(name: str, tensor: NDArray[Any]) -> None:
             )
 
 
-def _sites(column: pa.ChunkedArray) -> Coded:
-    names = column.cast(pa.string())
-    return _coded(pc.fill_null(pc.if_else(pc.equal(names, ""), None, names), NO_SITE))
+def _sites(column: pa.ChunkedArray, form: FileFormat) -> Coded:
+    return _coded(pc.fill_null(to_texts(column, form), NO_SITE))
 
 
 def _inputs(raw: Raw, config: DataConfig) -> list[str]:
@@ -190,24 +185,17 @@ def _inputs(raw: Raw, config: DataConfig) -> list[str]:
     return [name for name in names if name in wanted and name not in never]
 
 
-def _store(name: str, array: pa.ChunkedArray, *, is_text: bool) -> tuple[Column, Stored]:
-    """Infer the kind of a column from its type: numbers are numeric, text and true/false categorical."""
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return _store(name, array.cast(kind.value_type), is_text=is_text)
+def _kind(values: pa.ChunkedArray, *, is_text: bool) -> ColumnKind:
     if is_text:
-        return Column(name, "text"), Texts(array.cast(pa.large_string()).combine_chunks())
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Column(name, "numeric"), _numbers(name, array)
-    if pa.types.is_null(kind):
-        return Column(name, "numeric"), PlainColumn(np.full(len(array), np.nan))
-    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        texts = array.cast(pa.string())
-        return Column(name, "categorical"), _coded(pc.if_else(pc.equal(texts, ""), None, texts))
-    raise DataError(
-        f'column "{name}" has values of type {kind}; expected numbers, text or true/false',
-        hint=f'convert it to numbers, or exclude it: data.exclude = ["{name}"]',
-    )
+        return "text"
+    textual = holds_text(values.type) or pa.types.is_boolean(values.type)
+    return "categorical" if textual else "numeric"
+
+
+def _store(name: str, values: pa.ChunkedArray, kind: ColumnKind) -> Stored:
+    if kind == "text":
+        return Texts(values.cast(pa.large_string()).combine_chunks())
+    return _numbers(name, values) if kind == "numeric" else _coded(values.cast(pa.string()))
 
 
 def _numbers(name: str, array: pa.ChunkedArray) -> PlainColumn:

@@ -87,7 +87,7 @@ def summary(population: Population) -> list[str]:
         shown = [f"{name} ({rows})" for name, rows in list(left_out.items())[:_ROWS_SHOWN]]
         more = f" and {len(left_out) - len(shown):,} more" if len(left_out) > len(shown) else ""
         lines.append(f"left out, because of fewer rows than partition.min_rows: {', '.join(shown)}{more}")
-    return lines
+    return [*lines, *(f"note: {note}" for note in getattr(population, "notes", ()))]
 
 
 def list_datasets() -> str:

@@ -22,6 +22,7 @@ def overview(population: Population, fitted: FittedPreprocessing) -> dict[str, o
         f"{name} has {rows} rows, fewer than partition.min_rows: left out."
         for name, rows in list(left_out.items())[:20]
     ]
+    notes += [f"{note}." for note in getattr(population, "notes", ())]
     lists_all = len(population) <= _MOST_CLIENTS
     listed = list(range(len(population))) if lists_all else sorted(fitted.statistics)[:_MOST_CLIENTS]
     if not fitted.statistics:

@@ -168,8 +168,11 @@ def split(
     \b
       shoal split medical-thyroid sites
     """
+    from shoal.common.tabular.file_format import FileFormat
     from shoal.simulations import datasets
     from shoal.simulations.datasets.site_files import write_sites
 
-    written = write_sites(datasets.load_population(load_valid(scenario, set_)), folder)
+    loaded = load_valid(scenario, set_)
+    form = FileFormat.from_args(loaded.data.args)
+    written = write_sites(datasets.load_population(loaded), folder, form)
     typer.echo("\n".join(map(str, [folder / "schema.json", *written])))

@@ -137,10 +137,10 @@ def _categories(
     if len(filled) < _FEW_ROWS or most >= min_count:
         return Inferred(texts, tuple(notes))
     length = pc.mean(pc.utf8_length(filled)).as_py()
-    mends = [f'data.exclude = ["{name}"]']
+    fixes = [f'data.exclude = ["{name}"]']
     if length >= _LONG_TEXT:
         what = "free text"
-        mends.append(f'data.text_column = "{name}" to learn from it')
+        fixes.append(f'data.text_column = "{name}" to learn from it')
     elif distinct >= _NEARLY_ALL * len(filled):
         what = "an identifier"
     else:
@@ -151,7 +151,7 @@ def _categories(
         (
             f'"{name}" looks like {what}: {distinct} different texts in {len(filled)} rows, none in '
             f"preprocessing.min_count = {min_count} of them, so that no category would be left. "
-            f"Set {' or '.join(mends)}",
+            f"Set {' or '.join(fixes)}",
         ),
     )
 

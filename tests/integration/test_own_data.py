@@ -85,7 +85,7 @@ def test_csv_from_validation_to_prediction(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(DataError, match=r'dose .there is "dosis"'):
         predict(run, tmp_path / "few.csv", None)
     (tmp_path / "words.csv").write_text("age,dose,sex\nancient,1,F\n")
-    with pytest.raises(DataError, match='"age" contains values that are not numbers') as caught:
+    with pytest.raises(DataError, match='1 of 1 rows have no number in column "age"') as caught:
         predict(run, tmp_path / "words.csv", None)
     assert "ancient" not in str(caught.value)
     with pytest.raises(RunError, match=r"model\.keras|schema\.json"):

@@ -22,6 +22,7 @@ from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError, DataError, RunError, UnreadableDataError
 from shoal.common.schema import Schema
+from shoal.common.tabular.file_format import FileFormat
 from shoal.common.wire.agreement import agreement
 from shoal.server.pilot.grpc_server import Policy, TransportServer
 from shoal.simulations import datasets
@@ -40,7 +41,7 @@ def thyroid(*overrides: str) -> Scenario:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sites")
-    write_sites(datasets.load_population(thyroid()), folder)
+    write_sites(datasets.load_population(thyroid()), folder, FileFormat())
     return folder
 
 

@@ -12,6 +12,7 @@ from benchmarks.superlink import SuperLink
 from shoal.common.audit.check import read_chain
 from shoal.common.audit.log import AUDIT_LOG
 from shoal.common.config.file import load_scenario
+from shoal.common.tabular.file_format import FileFormat
 from shoal.simulations import datasets
 from shoal.simulations.datasets.site_files import write_sites
 from shoal.simulations.results import RunFolder
@@ -25,7 +26,7 @@ SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20
 def test_flwr_run_gives_the_results_of_the_simulation(tmp_path: Path) -> None:
     sites = tmp_path / "sites"
     scenario = load_scenario("medical-thyroid", SETTINGS)
-    write_sites(datasets.load_population(scenario), sites)
+    write_sites(datasets.load_population(scenario), sites, FileFormat())
     schema = sites / "schema.json"
     link = SuperLink(tmp_path)
     try:

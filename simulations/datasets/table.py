@@ -106,12 +106,12 @@ class TablePopulation:
         return Shard(columns, self._table.labels[rows])
 
 
-def build_table(raw: Raw, config: DataConfig, min_count: int) -> StoredTable:
+def build_table(raw: Raw, config: DataConfig, min_count: int = 1) -> StoredTable:
     """Infer the schema of a data set and store its columns.
 
     Args:
         raw: the rows; config: names inputs and label.
-        min_count: rows that a category needs to be reported by a site.
+        min_count: rows that a category needs to be reported by a site; with 1, none is refused as too rare.
 
     Raises:
         ConfigError: a column in the configuration does not exist, or columns need a decision of the user.

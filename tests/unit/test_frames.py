@@ -98,7 +98,8 @@ def test_what_cannot_be_used_is_refused_without_a_value() -> None:
     with pytest.raises(ConfigError, match=r'data\.label: unknown column "outcome"'):
         spread(COLUMNS, label="outcome")
     with pytest.raises(
-        ConfigError, match=r'data\.client_column: unknown column "sites"\. Did you mean "site"'
+        ConfigError,
+        match=r'data\.client_column: unknown column "sites" among the 4 columns\. Did you mean "site"',
     ):
         spread(COLUMNS, client_column="sites")
     with pytest.raises(DataError, match=r"data: int; expected a data frame"):

@@ -13,21 +13,21 @@ from benchmarks.compose import ROOT, Composed
 from benchmarks.pilot_demo import differences, pilot, simulate
 from shoal.simulations.results import RunFolder
 
-SHORT = [
-    word
-    for setting in (
-        "training.rounds=3",
-        "training.local_epochs=1",
-        "output.bootstrap=20",
-        "output.compare=false",
-    )
-    for word in ("--set", setting)
-]
+SMALL = ("training.local_epochs=1", "output.bootstrap=20", "output.compare=false")
+
+
+def _settings(*settings: str) -> list[str]:
+    return [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+
+
+SHORT = _settings("training.rounds=3")
+# Work goes to whichever worker has started: three rounds are over before the second of two is there.
+LONG = _settings("training.rounds=60")
 
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Iterator[Composed]:
-    found = Composed(tmp_path, {name: SHORT for name in ("serve", "client", "run")})
+    found = Composed(tmp_path, {"serve": SHORT, "client": SHORT, "run": LONG})
     yield found
     found.close()
 

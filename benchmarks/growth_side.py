@@ -6,6 +6,7 @@ As a program it takes a JSON object of the fields of `Case` and prints what it m
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ class Case:
         steps: optimisation steps of a client, `None` for one epoch of batches of 10.
         strategy, path, workers: as in the config.
         every: rounds between samples of memory.
+        update: `[update]` of the config.
     """
 
     population: int
@@ -52,6 +54,7 @@ class Case:
     path: str = "auto"
     workers: int = 2
     every: int = 1
+    update: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -135,6 +138,7 @@ def run(case: Case, wrap: Callable[[Grid], Grid] = lambda grid: grid) -> Measure
                 "clients_per_round": case.cohort,
                 "evaluate_clients": 1,
             },
+            "update": dict(case.update),
             "resources": {"workers": case.workers, "execution_mode": case.path},
             "output": {"bootstrap": 0},
         }
@@ -143,7 +147,9 @@ def run(case: Case, wrap: Callable[[Grid], Grid] = lambda grid: grid) -> Measure
     sampler = threading.Thread(target=_sample, args=(measured, done), daemon=True)
     sampler.start()
     hooks = Hooks([Watch(measured, case.every)], lambda fitted: None)
-    coordinate(scenario, Synthetic(case.population, case.rows, _SCHEMA), hooks, lambda outcome: None, wrap)
+    population = Synthetic(case.population, case.rows, _SCHEMA)
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:  # for clients' states, if there are any
+        coordinate(scenario, population, hooks, lambda outcome: None, wrap, state_folder=Path(folder))
     done.set()
     sampler.join()
     return measured

@@ -29,7 +29,6 @@ from shoal.common.messages.requests import TrainRequest
 from shoal.common.origin import Origin
 from shoal.common.profiling import span
 from shoal.common.seeds import generator
-from shoal.common.update.codecs import CODECS
 from shoal.common.update.spec import replaced
 
 Fail = Callable[[int, Exception], None]  # (client, why it has no result)
@@ -65,7 +64,7 @@ class LocalRound:
         self._algorithm = client_algorithm(runtime.scenario.strategy.name) if algorithm is None else algorithm
         require_protected(runtime.scenario, self._algorithm)
         self.mechanism = client_mechanism(runtime, request)
-        self.pipeline = Pipeline(self.mechanism.steps(), CODECS[runtime.scenario.update.compress])
+        self.pipeline = Pipeline.of(self.mechanism.steps(), runtime.scenario.update)
 
     @property
     def shared_start(self) -> list[NDArray[Any]]:
@@ -150,7 +149,8 @@ class LocalRound:
     def _initial_state(self) -> State:
         trainable = [w for w, role in zip(self._start, self.spec.roles, strict=True) if role == "trainable"]
         personal = {f"{_PERSONAL}{k}": self._start[k] for k in self.spec.personal}
-        return {**self._algorithm.init_state(trainable), **personal}
+        steps = self.pipeline.init_state(self.shared_start)
+        return {**self._algorithm.init_state(trainable), **personal, **steps}
 
     @span("reduce")
     def _finish(

@@ -25,7 +25,7 @@ from shoal.common.privacy.noise import Source
 from shoal.common.privacy.plan import ClientPrivacyPlan, make_plan
 from shoal.common.schema import Schema
 from shoal.common.sites import Sites
-from shoal.common.update.codecs import CODECS
+from shoal.common.update.codecs import codec_of
 from shoal.common.weights import record_to_weights
 from shoal.server import strategies
 from shoal.server.aggregation import Aggregation, make_aggregation
@@ -191,7 +191,7 @@ class _Server:
             scenario=self.scenario,
             task=federation.schema.task,
             base=start.base,
-            reader=UpdateReader(CODECS[self.scenario.update.compress], self.sites),
+            reader=UpdateReader(codec_of(self.scenario.update), self.sites),
             scheduler=SyncScheduler(self.scenario, self.sites.count, federation.source),
             on_round=self.report_round,
             aggregation=parts.aggregation,

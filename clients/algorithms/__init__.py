@@ -8,6 +8,7 @@ from typing import Final
 from shoal.clients.algorithms.algorithm import ClientAlgorithm
 from shoal.clients.algorithms.fedprox import FedProxClient
 from shoal.clients.algorithms.scaffold import ScaffoldClient
+from shoal.clients.update.pipeline import feeds_back
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.privacy.mechanisms import mechanism_of
@@ -40,4 +41,5 @@ def require_protected(scenario: Scenario, algorithm: ClientAlgorithm) -> None:
 def keeps_states(scenario: Scenario) -> bool:
     """Return whether clients of a scenario have a state that lasts between rounds."""
     personal = scenario.model.aggregate_statistics == "local"
-    return personal or client_algorithm(scenario.strategy.name).stateful
+    stateful = client_algorithm(scenario.strategy.name).stateful
+    return personal or stateful or feeds_back(scenario.update)

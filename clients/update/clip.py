@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.clients.update.step import StepStates, Updates
+from shoal.clients.update.step import Arrays, StepStates, Updates
 from shoal.common.origin import Origin
 
 
@@ -31,6 +32,10 @@ class Clip:
 
     def __init__(self, norm: float) -> None:
         self._norm = norm
+
+    def init_state(self, shared: Arrays) -> dict[str, NDArray[Any]]:
+        """Return an empty state."""
+        return {}
 
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates

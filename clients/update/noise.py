@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from shoal.clients.update.step import StepStates, Updates
+from numpy.typing import NDArray
+
+from shoal.clients.update.step import Arrays, StepStates, Updates
 from shoal.common.origin import Origin
 from shoal.common.privacy.noise import Source, with_noise
 
@@ -19,6 +22,10 @@ class GaussianNoise:
     def __init__(self, stddev: float, source: Source = "seeded") -> None:
         self._stddev = stddev
         self._source = source
+
+    def init_state(self, shared: Arrays) -> dict[str, NDArray[Any]]:
+        """Return an empty state."""
+        return {}
 
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.clients.update.error_feedback import ErrorFeedback
 from shoal.clients.update.step import Step, StepStates, Updates
+from shoal.common.config.sections import UpdateConfig
 from shoal.common.origin import Origin
-from shoal.common.update.codecs import Arrays, Codec
+from shoal.common.update.codecs import Arrays, Codec, TopK, codec_of
 
 
 class Pipeline:
@@ -23,6 +25,17 @@ class Pipeline:
     def __init__(self, steps: Sequence[Step], codec: Codec) -> None:
         self._steps = list(steps)
         self.codec = codec
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], update: UpdateConfig) -> Pipeline:
+        """Return the pipeline of `[update]`, after the steps that the privacy mechanism requires."""
+        codec = codec_of(update)
+        feedback = [ErrorFeedback(codec)] if isinstance(codec, TopK) and update.error_feedback else []
+        return cls([*steps, *feedback], codec)
+
+    def init_state(self, shared: Arrays) -> dict[str, NDArray[Any]]:
+        """Return the initial state of all steps for one client; `shared`: weights that updates cover."""
+        return {name: value for step in self._steps for name, value in step.init_state(shared).items()}
 
     def apply(
         self, updates: Updates, origins: Sequence[Origin], states: StepStates
@@ -41,6 +54,11 @@ class Pipeline:
     def encode(self, update: Arrays, origin: Origin) -> list[NDArray[Any]]:
         """Return the arrays to send for one client's update."""
         return self.codec.encode(update, lambda: origin.rng("compression"))
+
+
+def feeds_back(update: UpdateConfig) -> bool:
+    """Return whether clients keep a residual of their updates between rounds."""
+    return update.error_feedback and update.compress == "topk"
 
 
 def finite(arrays: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:

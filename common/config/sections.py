@@ -223,10 +223,16 @@ class UpdateConfig(Section):
         description="Standard deviation of the Gaussian noise added to every value of an update. On its own "
         "it does not guarantee differential privacy; use [privacy].",
     )
-    compress: Literal["none", "float16", "int8"] = Field(
+    compress: Literal["none", "float16", "int8", "topk"] = Field(
         "none",
         description="How an update is compressed: float16 rounds each value to 2 bytes; int8 rounds each to "
-        "1 byte, stochastically and without bias.",
+        "1 byte, stochastically and without bias; topk sends only the largest values.",
+    )
+    top_share: float = Field(
+        0.01, gt=0, le=1, description="Share of an update's values that topk sends, 8 bytes each."
+    )
+    error_feedback: bool = Field(
+        True, description="Whether each client adds what topk left out of its update to its next one."
     )
 
 

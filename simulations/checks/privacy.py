@@ -68,7 +68,7 @@ def _update_problems(scenario: Scenario) -> list[str]:
                 )
     if mechanism_of(privacy).server_noise and update.compress != "none":
         problems.append(
-            f'update.compress = "{update.compress}": rounding after clipping can make an update larger than '
+            f'update.compress = "{update.compress}": it acts after clipping, so an update can be larger than '
             'privacy.clip_norm, and the guarantee relies on that limit: set it to "none"'
         )
     return problems

@@ -104,7 +104,8 @@ def messages_markdown() -> str:
     lines += [
         "",
         "An update is what training has added to the shared weights. `update.compress` says how it is sent:",
-        "`none` as it is, `float16` in 16 bits, `int8` as one byte a number and a step for each array.",
+        "`none` as it is, `float16` in 16 bits, `int8` as one byte a number and a step for each array,",
+        "`topk` as the positions and values of the largest numbers.",
         "Shared weights are the trainable ones, and the statistics of batch norm unless",
         '`model.aggregate_statistics = "local"`. Every request names the frozen weights by their hash; they',
         "are sent only to a client that lacks them, and never back.\n",

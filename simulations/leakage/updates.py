@@ -17,7 +17,7 @@ from shoal.common.messages.names import ARRAYS
 from shoal.common.messages.requests import TrainRequest
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.schema import InputSpec, Shard
-from shoal.common.update.codecs import CODECS
+from shoal.common.update.codecs import codec_of
 from shoal.common.weights import Weights, record_to_weights, weights_to_record
 from shoal.simulations.leakage.populations import TargetBatches
 from shoal.simulations.leakage.target import Target
@@ -80,7 +80,7 @@ class Updates:
         reply = train_cohort(self.runtime, self._request, [batch])[0]
         if reply.content is None:
             raise reply.error or RuntimeError("a batch gave no update")
-        spec, codec = self.runtime.weight_spec, CODECS[self.runtime.scenario.update.compress]
+        spec, codec = self.runtime.weight_spec, codec_of(self.runtime.scenario.update)
         sent = record_to_weights(reply.content.array_records[ARRAYS])
         update = codec.decode(sent, spec.take_shared(self.start))
         rate = self.runtime.scenario.training.learning_rate

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shoal.common.config.sections import UpdateConfig
 from shoal.common.origin import Origin
-from shoal.common.update.codecs import CODECS, Codec
+from shoal.common.update.codecs import CODECS, Codec, codec_of
 
 SHAPES: list[tuple[int, ...]] = [(4, 3), (3,), (), (0, 2)]
 LIKE = [np.zeros(shape, np.float32) for shape in SHAPES]
+NAMED = {name: codec_of(UpdateConfig(compress=name, top_share=0.5)) for name in CODECS}
 
 
 def rng(client: int = 5) -> Callable[[], np.random.Generator]:
@@ -26,9 +28,9 @@ def update(seed: int = 0) -> list[NDArray[np.float32]]:
     return [np.asarray(draws.normal(size=shape), np.float32) for shape in SHAPES]
 
 
-@pytest.fixture(params=CODECS)
+@pytest.fixture(params=NAMED)
 def codec(request: pytest.FixtureRequest) -> Codec:
-    return CODECS[request.param]
+    return NAMED[request.param]
 
 
 def test_what_is_decoded_has_the_shapes_and_types_of_the_weights(codec: Codec) -> None:
@@ -45,14 +47,18 @@ def test_only_an_exact_codec_gives_the_bits_back(codec: Codec) -> None:
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
 def test_no_number_is_off_by_more_than_the_stated_error(seed: int, scale: float) -> None:
-    """float16: half a unit in the last of 11 places, or of 2^-24 below its range; int8: one of 127 steps."""
+    """float16: half a unit in the last of 11 places, or of 2^-24 below its range; int8: one of 127 steps.
+
+    topk sends a value exactly or not at all.
+    """
     original = [np.float32(scale) * u for u in update(seed)]
-    for name, codec in CODECS.items():
+    for name, codec in NAMED.items():
         for a, b in zip(codec.decode(codec.encode(original, rng()), LIKE), original, strict=True):
             bound = {
                 "none": np.zeros_like(b),
                 "float16": np.maximum(2.0**-11 * np.abs(b), 2.0**-25),
                 "int8": np.full_like(b, np.abs(b).max(initial=0) / 127 * (1 + 1e-5)),
+                "topk": np.abs(b),
             }[name]
             assert (np.abs(a - b) <= bound).all()
 
@@ -76,13 +82,13 @@ def test_what_was_encoded_fits_and_nothing_else_does(codec: Codec) -> None:
     assert codec.fits(encoded, LIKE)
     assert not codec.fits(encoded[1:], LIKE)
     assert not codec.fits([*encoded, encoded[0]], LIKE)
-    assert not codec.fits([encoded[0].T, *encoded[1:]], LIKE)
+    assert not codec.fits([encoded[0][..., None], *encoded[1:]], LIKE)
     assert not codec.fits([e.astype(np.float64) for e in encoded], LIKE)
     assert not codec.fits([], LIKE)
 
 
 def test_each_codec_refuses_what_another_sent() -> None:
-    for name, codec in CODECS.items():
-        assert [other for other, one in CODECS.items() if codec.fits(one.encode(update(), rng()), LIKE)] == [
+    for name, codec in NAMED.items():
+        assert [other for other, one in NAMED.items() if codec.fits(one.encode(update(), rng()), LIKE)] == [
             name
         ]

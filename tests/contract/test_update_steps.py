@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from shoal.clients.update.clip import Clip
+from shoal.clients.update.error_feedback import ErrorFeedback
 from shoal.clients.update.noise import GaussianNoise
 from shoal.clients.update.pipeline import finite
-from shoal.clients.update.step import Step, Updates
+from shoal.clients.update.step import Step, StepStates, Updates
 from shoal.common.origin import Origin
+from shoal.common.update.codecs import TopK
 
 STEPS: Mapping[str, Callable[[], Step]] = {
     "clip": lambda: Clip(1.5),
     "noise": lambda: GaussianNoise(0.1),
+    "error feedback": lambda: ErrorFeedback(TopK(0.3)),
 }
 SHAPES: list[tuple[int, ...]] = [(4, 3), (3,), ()]
 ORIGINS = [Origin(7, 2, client) for client in (5, 0, 9, 3)]
@@ -27,9 +30,12 @@ def updates(seed: int = 0) -> Updates:
 
 
 def applied(step: Step, stack: Updates, origins: list[Origin]) -> Updates:
-    left, remembered = step.apply(stack, origins, {})
-    assert remembered == {}  # none of these steps remembers anything
-    return left
+    return step.apply(stack, origins, states(step, len(origins)))[0]
+
+
+def states(step: Step, clients: int) -> StepStates:
+    initial = step.init_state([u[0] for u in updates()])
+    return {name: np.stack([value] * clients) for name, value in initial.items()}
 
 
 def some(stack: Updates, clients: list[int]) -> Updates:
@@ -71,6 +77,7 @@ def test_an_update_of_zeros_stays_finite(step: Step) -> None:
 
 def test_what_other_steps_remember_is_passed_on_unchanged(step: Step) -> None:
     memory = np.arange(8.0).reshape(4, 2)
-    _, after = step.apply(updates(), ORIGINS, {"of another": memory})
-    assert list(after) == ["of another"]
+    own = states(step, len(ORIGINS))
+    _, after = step.apply(updates(), ORIGINS, {"of another": memory, **own})
+    assert set(after) == {"of another", *own}
     np.testing.assert_array_equal(after["of another"], np.arange(8.0).reshape(4, 2))

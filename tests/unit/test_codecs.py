@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shoal.common.arrays import count_bytes
+from shoal.common.config.sections import UpdateConfig
 from shoal.common.origin import Origin
-from shoal.common.update.codecs import CODECS, Float16, Int8
+from shoal.common.update.codecs import Float16, Int8, TopK, codec_of
 from shoal.common.weights import all_finite, weights_to_record
 
 
@@ -72,9 +75,41 @@ def cnn_of_1_66_million() -> list[NDArray[np.float32]]:
     return [rng.normal(size=shape, scale=0.01).astype(np.float32) for shape in shapes]
 
 
-@pytest.mark.parametrize(("name", "share"), [("none", 1.0), ("float16", 0.51), ("int8", 0.26)])
+@pytest.mark.parametrize(
+    ("name", "share"), [("none", 1.0), ("float16", 0.51), ("int8", 0.26), ("topk", 0.021)]
+)
 def test_an_encoded_update_is_as_small_as_promised(name: str, share: float) -> None:
-    """In a record as it travels, with its keys and numpy's headers; 1, 1/2 and 1/4 without them."""
+    """In a record as it travels, with its keys and numpy's headers; 1, 1/2 and 1/4 without them.
+
+    topk sends 8 bytes for one in a hundred values of 4 bytes: 0.02.
+    """
     update = cnn_of_1_66_million()
-    size = count_bytes(weights_to_record(CODECS[name].encode(update, draws)))
+    size = count_bytes(weights_to_record(codec_of(UpdateConfig(compress=name)).encode(update, draws)))
     assert size <= share * count_bytes(weights_to_record(update))
+
+
+def test_topk_sends_the_largest_magnitudes_of_all_arrays_together() -> None:
+    """Of 5 values, ⌈0.5 · 5⌉ = 3: 9, -7, and of the two 2s the first."""
+    update = [np.array([[1.0, -7.0], [2.0, 9.0]], np.float32), np.array([2.0], np.float32)]
+    positions, values = TopK(0.5).encode(update, draws)
+    assert (positions.tolist(), values.tolist()) == ([1, 2, 3], [-7.0, 2.0, 9.0])
+    matrix, vector = TopK(0.5).decode([positions, values], update)
+    assert (matrix.tolist(), vector.tolist()) == ([[0.0, -7.0], [2.0, 9.0]], [0.0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.001, 1.0))
+def test_topk_is_a_contraction(seed: int, share: float) -> None:
+    """‖u − C(u)‖² ≤ (1 − k/n) ‖u‖²: the k largest of n squares sum to at least k/n of all."""
+    update = np.random.default_rng(seed).normal(size=37).astype(np.float32)
+    (decoded,) = TopK(share).decode(TopK(share).encode([update], draws), [update])
+    k = int(np.ceil(share * 37))
+    left = float(np.sum((update - decoded).astype(np.float64) ** 2))
+    assert left <= (1 - k / 37) * float(np.sum(update.astype(np.float64) ** 2)) + 1e-6
+
+
+def test_topk_refuses_positions_outside_the_model_or_twice() -> None:
+    like = [np.zeros(4, np.float32)]
+    values = np.ones(2, np.float32)
+    for positions, good in (([0, 3], True), ([0, 4], False), ([1, 1], False), ([3, 0], False)):
+        assert TopK(0.5).fits([np.array(positions, np.uint32), values], like) is good

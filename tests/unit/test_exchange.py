@@ -11,7 +11,7 @@ from shoal.clients.worker import WorkerContext
 from shoal.common.errors import NonFiniteError, TooFewRepliesError
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.sites import Sites
-from shoal.common.update.codecs import CODECS
+from shoal.common.update.codecs import FullPrecision
 from shoal.common.weights import weights_to_record
 from shoal.server.exchange import Exchange, ask, require_replies
 from shoal.server.update_sum import UpdateReader
@@ -65,7 +65,7 @@ def exchange(mode: str) -> Exchange:
         "train",
         round_number=6,
         timeout_s=60,
-        usable=lambda content: UpdateReader(CODECS["none"], SITES).check(content, start),
+        usable=lambda content: UpdateReader(FullPrecision(), SITES).check(content, start),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
+from shoal.common.config.sections import UpdateConfig
 from shoal.common.errors import DisclosureError
 from shoal.common.flower_shim import identify_process, number_message
 from shoal.common.messages.names import (
@@ -25,7 +26,7 @@ from shoal.common.messages.replies import client_table, metric_record
 from shoal.common.messages.table import TRAIN
 from shoal.common.origin import Origin
 from shoal.common.sites import Sites
-from shoal.common.update.codecs import CODECS
+from shoal.common.update.codecs import CODECS, Codec, codec_of
 from shoal.common.update.mean import UpdateMean
 from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.update_sum import UpdateReader
@@ -53,8 +54,12 @@ def reply(client: int, update: list[float], **numbers: float) -> Message:
     )
 
 
+def codec(compress: str) -> Codec:
+    return codec_of(UpdateConfig.model_validate({"compress": compress, "top_share": 0.4}))
+
+
 def reader(compress: str = "none") -> UpdateReader:
-    return UpdateReader(CODECS[compress], SITES)
+    return UpdateReader(codec(compress), SITES)
 
 
 def test_updates_are_added_with_their_weights() -> None:
@@ -96,7 +101,7 @@ def updates(client: int) -> list[NDArray[np.float32]]:
 
 
 def alone(client: int, compress: str) -> Message:
-    encoded = CODECS[compress].encode(updates(client), lambda: Origin(1, 1, client).rng("compression"))
+    encoded = codec(compress).encode(updates(client), lambda: Origin(1, 1, client).rng("compression"))
     numbers = metric_record({EXAMPLES: 3.0 + client, TRAIN_LOSS: 0.1 * client})
     return message(client, RecordDict({ARRAYS: weights_to_record(encoded), METRICS_RECORD: numbers}))
 
@@ -106,7 +111,7 @@ def together(clients: list[int], compress: str) -> Message:
     mean, like = UpdateMean(), record_to_weights(START)
     for client in clients:
         record = alone(client, compress).content.array_records[ARRAYS]
-        mean.add(CODECS[compress].decode(record_to_weights(record), like), 3.0 + client)
+        mean.add(codec(compress).decode(record_to_weights(record), like), 3.0 + client)
     examples = [3.0 + client for client in clients]
     loss = sum(0.1 * c * e for c, e in zip(clients, examples, strict=True)) / sum(examples)
     rows = [{EXAMPLES: e} for e in examples]

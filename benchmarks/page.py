@@ -25,6 +25,7 @@ PAGES: Final = {
         "growth-workers": "make bench BENCH=growth",
         "growth-rounds": "make bench BENCH=growth",
         "growth-server": "make bench BENCH=growth",
+        "state-rounds": "make bench BENCH=state",
         "private": "make bench BENCH=private",
     },
     "privacy.md": {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
@@ -19,7 +19,7 @@ from shoal.clients.result import CohortReply
 from shoal.clients.state import StateBatch
 from shoal.clients.state_record import batch_of, record_of
 from shoal.common import profiling
-from shoal.common.errors import ShoalError
+from shoal.common.errors import MessageError, ShoalError
 from shoal.common.flower_shim import identify_process, number_message
 from shoal.common.memory import resident_bytes
 from shoal.common.messages.names import CLIENT_STATE
@@ -142,7 +142,8 @@ class Worker:
         nodes = {job.client: job.node_id for job in jobs}
         try:
             replies: list[CohortReply] | None = many(jobs[0].message_type, content, sorted(nodes), states)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            _require_own_exit(error)
             return [Answer(None, self._reason(error), None, sorted(nodes.values()))]
         if replies is None:
             return None
@@ -158,8 +159,7 @@ class Worker:
         ]
 
     def _run_one(self, content: RecordDict, job: Job, states: StateBatch | None) -> Answer:
-        # Each client gets its own containers for the shared arrays: a mod may replace records.
-        own = RecordDict({name: copy.copy(record) for name, record in content.items()})
+        own = _own(content)
         message = Message(own, job.node_id, job.message_type, group_id=job.group_id)
         number_message(message)
         before = _with_state(RecordDict() if job.state is None else job.state, job.client, states)
@@ -167,21 +167,25 @@ class Worker:
             run_id=self._federation.run_id,
             node_id=job.node_id,
             node_config={"partition-id": job.client, "num-partitions": self._federation.clients},
-            state=RecordDict(dict(before)),
+            state=_own(before),
             run_config=dict(self._federation.run_config),
         )
+        given = context.state.get(CLIENT_STATE)
         try:
             reply = self._app(message, context)
-        except Exception as error:
+            if not isinstance(reply, Message):
+                raise MessageError(f"the ClientApp returned a {type(reply).__name__}, expected a Message")
+        except (Exception, SystemExit) as error:
+            _require_own_exit(error)
             return Answer(None, self._reason(error), None, [job.node_id])
         if reply.has_error():
             return Answer(None, reply.error.reason or "no reason given", None, [job.node_id])
-        changed = context.state.get(CLIENT_STATE) is not before.get(CLIENT_STATE)
+        changed = context.state.get(CLIENT_STATE) is not given
         remembered = batch_of(job.client, context.state) if changed else None
         kept = RecordDict({k: record for k, record in context.state.items() if k != CLIENT_STATE})
         return Answer(reply.content, "", kept, [job.node_id], remembered)
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: BaseException) -> str:
         """Return what failed and where. Foreign exceptions may quote data: only their type is sent."""
         name = type(error).__name__
         if isinstance(error, ShoalError) or self._federation.show_errors:
@@ -191,6 +195,25 @@ class Worker:
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         where = " ← ".join(f"{f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))
         return f"{name} at {where} (its text stays with the client; --backend serial shows it)"
+
+
+def _own(records: RecordDict) -> RecordDict:
+    """Return records that a client may change without another one, or a failed call, seeing it.
+
+    Arrays are immutable and shared; everything else is copied.
+    """
+    return RecordDict(
+        {
+            name: copy.copy(record) if isinstance(record, ArrayRecord) else copy.deepcopy(record)
+            for name, record in records.items()
+        }
+    )
+
+
+def _require_own_exit(error: BaseException) -> None:
+    """Let an exit through that Ray asked for; a client that calls `sys.exit` has merely failed."""
+    if hasattr(error, "ray_terminate_msg"):
+        raise error
 
 
 def _with_state(state: RecordDict, client: int, states: StateBatch | None) -> RecordDict:

@@ -6,14 +6,26 @@ version of Flower fails here first: `pyproject.toml` pins it and a test checks i
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+from logging import WARNING
 from uuid import uuid4
 
 from flwr.app import Error, Message
+from flwr.common.config import parse_config_args
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.logger import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["Run", "client_error", "identify_process", "make_run", "number_message"]
+__all__ = [
+    "Run",
+    "client_error",
+    "identify_process",
+    "make_run",
+    "number_message",
+    "numbered",
+    "parse_config_args",
+]
 
 FLOWER_MINOR = "1.41"
 
@@ -38,6 +50,19 @@ def number_message(message: Message) -> str:
     message_id = str(uuid4())
     message.metadata.__dict__["_message_id"] = message_id
     return message_id
+
+
+def numbered(messages: Iterable[Message], nodes: Container[int]) -> list[Message]:
+    """Return the messages to existing nodes, each with a new id; others get no reply, as in Flower."""
+    found = []
+    for message in messages:
+        if message.metadata.dst_node_id in nodes:
+            number_message(message)
+            found.append(message)
+        else:
+            text = "a message to node %d gets no reply: there is no such node"
+            log(WARNING, text, message.metadata.dst_node_id)
+    return found
 
 
 def client_error(reason: str) -> Error:

@@ -64,7 +64,7 @@ def load_object(key: str, path: str) -> Any:
     search_current_directory()
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user module may raise anything
+    except (Exception, SystemExit) as error:  # a user module may raise anything, or be a script that ends
         raise ConfigError(
             f'{key}: "{path}" cannot be loaded: {type(error).__name__}: {error}', hint=_HINT
         ) from error

@@ -5,6 +5,7 @@ The same app runs over any Grid: in process, on Ray workers, or over a network.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields
@@ -202,7 +203,8 @@ class _Server:
         )
         progress = loop.run(progress)
         tested = FinalTest(grid, self.sites, self.scenario, start, federation.pooled_node, self.say).run(
-            progress.best_arrays
+            progress.best_arrays,
+            judged=not (math.isnan(progress.score) or mechanism_of(self.scenario.privacy).guarantees),
         )
         for observer in self.hooks.observers:
             observer.on_sites(tested)

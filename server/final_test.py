@@ -17,7 +17,6 @@ from shoal.common.messages.names import ARRAYS
 from shoal.common.messages.requests import AloneRequest, TestRequest
 from shoal.common.messages.schema import to_content
 from shoal.common.messages.table import MessageType
-from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.sites import Sites
 from shoal.common.weights import same_shapes
 from shoal.server.exchange import Exchange, ask
@@ -44,13 +43,16 @@ class FinalTest:
     pooled_node: int | None
     say: Callable[[str], None]
 
-    def run(self, best: ArrayRecord) -> list[SiteRow]:
-        """Test the best federated model, and the baselines if requested, at every client."""
+    def run(self, kept: ArrayRecord, *, judged: bool) -> list[SiteRow]:
+        """Test the kept federated model, and the baselines if requested, at every client.
+
+        Args:
+            kept: its shared weights; judged: whether it is the best round's by validation, not the last's.
+        """
         size = self.scenario.strategy.evaluate_clients
         clients = [int(c) for c in cohort(self.scenario.seed, 0, self.sites.count, size, "evaluation")]
-        which = "last" if mechanism_of(self.scenario.privacy).guarantees else "best"
-        self.say(f"test: the {which} federated model at {len(clients)} clients")
-        tests: dict[Model, Exchange] = {"federated": self._tested(best, clients)}
+        self.say(f"test: the {'best' if judged else 'last'} federated model at {len(clients)} clients")
+        tests: dict[Model, Exchange] = {"federated": self._tested(kept, clients)}
         if self.scenario.output.compare:
             tests |= self._baselines(clients)
         return site_rows(self.sites, clients, self.start.fitted, tests)

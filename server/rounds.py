@@ -378,6 +378,7 @@ class RoundLoop:
     ) -> RoundRow:
         succeeded = [row for row in trained.rows if not row.error]
         phases = profiling.take()
+        judged = self._guarantees or not math.isnan(state.score)
         return RoundRow(
             round=round_number,
             cohort=len(trained.rows),
@@ -386,7 +387,7 @@ class RoundLoop:
             learning_rate=learning_rate(self.scenario.training, max(1, round_number)),
             train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
             metrics=measured,
-            best=bool(measured) and state.best_round == round_number,
+            best=bool(measured) and state.best_round == round_number and judged,
             bytes_up=trained.bytes_up + evaluated.bytes_up,
             bytes_down=trained.bytes_down + evaluated.bytes_down,
             bytes_moved=0 if self._one_process else trained.bytes_moved + evaluated.bytes_moved,

@@ -33,6 +33,7 @@ from shoal.simulations.report import write_report
 from shoal.simulations.results import RunFolder
 from shoal.simulations.results.folder import SERVED, EndStatus
 from shoal.simulations.results.overview import overview
+from shoal.simulations.trial import try_out
 
 if TYPE_CHECKING:
     from shoal.server.pilot.grid import TransportGrid
@@ -108,6 +109,7 @@ def run_hooks(
         write_atomically(folder.path / "schema.json", population.schema.to_json())
         write_atomically(folder.path / "preprocessing.json", fitted.spec.to_json())
         folder.write_overview(overview(population, fitted))
+        try_out(scenario, population.schema, fitted.spec)
 
     audience = Audience(folder, observers)
     return Hooks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import read_columns, read_table
 from shoal.simulations.datasets.frames import as_table, is_frame
 from shoal.simulations.datasets.loading import unknown_column
+from shoal.simulations.trial import load_saved
 
 if TYPE_CHECKING:
     import keras
@@ -97,30 +97,23 @@ def predict_given(run: Path, model: keras.Model, rows: Any) -> pa.Table:
 
 
 def load_model(run: Path) -> keras.Model:
-    """Load the model of a run, which takes raw columns; layers of the running script are found.
+    """Load the model of a run, which takes raw columns.
+
+    Classes of the module that the scenario names are found, and those of the running script.
 
     Raises:
-        RunError: it left none, or the model is made of classes that this process does not have.
+        RunError: it left none, or the model is made of classes that cannot be imported.
     """
     _schema(run)
-    load_keras()
-    import keras
-
-    main = vars(sys.modules["__main__"])
-    classes = {
-        name: kind
-        for name, kind in main.items()
-        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer) and kind.__module__ == "__main__"
-    }
     try:
-        return keras.models.load_model(run / "model.keras", custom_objects=classes, compile=False)
+        return load_saved(run / "model.keras", load_scenario(run / "config.toml").model.name)
     except (TypeError, ValueError) as error:
         lacking = re.search(r"Could not locate [^.]*", str(error))
         reason = lacking[0] if lacking else str(error).partition("\n")[0]
         raise RunError(
             f"{run / 'model.keras'} cannot be loaded: {reason}",
-            hint="if the model is made of classes of your own, load it with keras.models.load_model and "
-            "custom_objects",
+            hint="if the model is made of classes of your own, predict where their module can be "
+            "imported, as in the folder of the scenario",
         ) from error
 
 
@@ -140,8 +133,10 @@ def _predicted(
 
 
 def _computed(model: keras.Model, inputs: dict[str, Any], schema: Schema) -> pa.Table:
-    wanted = {tensor.name for tensor in model.inputs}
-    found = model.predict({k: v for k, v in inputs.items() if k in wanted}, batch_size=_BATCH, verbose=0)
+    from shoal.common.preprocessing.layers import column_name
+
+    rows = {tensor.name: inputs[column_name(tensor.name)] for tensor in model.inputs}
+    found = model.predict(rows, batch_size=_BATCH, verbose=0)
     return _as_table(np.asarray(found), schema)
 
 
@@ -179,6 +174,7 @@ def _refuse_missing(table: pa.Table, schema: Schema) -> None:
 
 def _inputs(table: pa.Table, schema: Schema, form: FileFormat, where: Path | str) -> dict[str, Any]:
     """Return the model's inputs, each (rows, 1); missing numbers are NaN, missing texts empty."""
+    load_keras()
     import tensorflow as tf
 
     inputs: dict[str, Any] = {}

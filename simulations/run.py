@@ -299,4 +299,5 @@ def _grid(
             examples=examples,
             contexts=contexts,
             states=store,
+            pooled=scenario.output.compare,
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shoal.clients.training.local_settings import LocalSettings, batch_plan
 from shoal.clients.training.objective import Arrays, LocalObjective
 from shoal.clients.training.objective_term import ObjectiveTerm
-from shoal.common.errors import NonFiniteError
+from shoal.common.errors import ModelError, NonFiniteError
 from shoal.common.profiling import span
 from shoal.common.weights import all_finite
 
@@ -149,18 +149,20 @@ class Trainer:
         for metric in self.model.metrics:
             metric.reset_state()
 
-        def train_step(step: tf.Tensor) -> tuple[tf.Tensor]:
+        def train_step(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = order[bounds[step] : bounds[step + 1]]
             batch = [tf.gather(x, rows), tf.gather(y, rows)]
             if weight is not None:
                 batch.append(tf.gather(weight, rows))
-            self.model.train_step(tuple(batch))
-            return (step + 1,)
+            loss = minimised_loss(self.model, tuple(batch))
+            return step + 1, total if loss is None else total + loss * tf.cast(tf.size(rows), tf.float32)
 
         steps = tf.shape(bounds)[0] - 1
-        tf.while_loop(lambda step: step < steps, train_step, [tf.constant(0)])
+        begin = [tf.constant(0), tf.constant(0.0)]
+        _, total = tf.while_loop(lambda step, _: step < steps, train_step, begin)
         self.objective_term.require_computed()
-        return self.model._loss_tracker.result()
+        own = type(self.model).train_step is not keras.Model.train_step
+        return total / tf.cast(bounds[-1], tf.float32) if own else self.model._loss_tracker.result()
 
     def _predict(self, x: tf.Tensor) -> tf.Tensor:
         self.traces += 1
@@ -188,6 +190,38 @@ class Trainer:
         return predicted, loss
 
 
+def minimised_loss(model: keras.Model, batch: tuple[tf.Tensor, ...]) -> tf.Tensor | None:
+    """Run the model's `train_step`; return the loss that an own one minimises, `None` for that of Keras.
+
+    Keras keeps the mean loss in a tracker, which a model's own step need not update. Its loss is what it asks
+    `compute_loss` for, or else what it returns as "loss".
+
+    Raises:
+        ModelError: it does neither.
+    """
+    if type(model).train_step is keras.Model.train_step:
+        model.train_step(batch)
+        return None
+    computed: list[tf.Tensor] = []
+    compute_loss = model.compute_loss
+
+    def noted(*args: Any, **kwargs: Any) -> tf.Tensor:
+        computed.append(compute_loss(*args, **kwargs))
+        return computed[-1]
+
+    model.compute_loss = noted
+    try:
+        logs = model.train_step(batch)
+    finally:
+        del model.compute_loss
+    if not computed and (not isinstance(logs, dict) or "loss" not in logs):
+        raise ModelError(
+            "the model's own train_step neither calls self.compute_loss nor returns its loss",
+            hint='compute the loss with self.compute_loss(x=…, y=…, y_pred=…), or return {"loss": …}',
+        )
+    return tf.cast(computed[-1] if computed else logs["loss"], tf.float32)
+
+
 def _unroll(model: keras.Model) -> None:
     """Unroll the loops of short recurrent layers, which then train in two thirds of the time.
 
@@ -197,8 +231,10 @@ def _unroll(model: keras.Model) -> None:
         return
     for layer in model._flatten_layers(include_self=False):
         if type(layer) in _RECURRENT:
-            steps = layer.get_build_config()["input_shape"][1]
-            layer.unroll = steps is not None and steps <= _MOST_UNROLLED
+            shapes = layer.get_build_config() or {}
+            # Called with an initial state, a layer has several inputs.
+            shape = shapes.get("input_shape") or shapes.get("shapes_dict", {}).get("sequences_shape")
+            layer.unroll = bool(shape and shape[1] and shape[1] <= _MOST_UNROLLED)
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:

@@ -29,6 +29,7 @@ KERAS_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
     "sgd": keras.optimizers.SGD,
 }
 
+_AVERAGED: Final = "the optimizer's averaged weights are not those that a client sends"
 # Arguments of Keras' classes that a scenario may not set, and why.
 _RESERVED: Final[Mapping[str, str]] = {
     "learning_rate": "set training.learning_rate, the start of the schedule",
@@ -36,6 +37,11 @@ _RESERVED: Final[Mapping[str, str]] = {
     "name": "it has no effect",
     "dtype": "it follows the model",
     "axis": "model outputs have a single axis",
+    "from_logits": "a model's outputs must be probabilities: end it with a sigmoid or softmax",
+    "use_ema": _AVERAGED,
+    "ema_momentum": _AVERAGED,
+    "ema_overwrite_frequency": _AVERAGED,
+    "gradient_accumulation_steps": "gradients do not accumulate over rounds: set training.batch_size",
 }
 
 
@@ -53,6 +59,11 @@ def _check_output(model: keras.Model, task: Task) -> None:
         return
     outputs = shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
     fits = outputs is not None and outputs >= 3 if task == "multiclass" else outputs == 1
+    if task == "multiclass" and outputs == 1:
+        raise ModelError(
+            "the task is multiclass, but the label has two classes, which are learnt with one sigmoid output",
+            hint='remove data.task, or set it to "binary"',
+        )
     if not fits:
         expected = "(None, classes) with 3 classes or more" if task == "multiclass" else "(None, 1)"
         raise ModelError(

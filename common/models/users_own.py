@@ -48,6 +48,12 @@ def build_users_own(model: ModelConfig, spec: InputSpec, num_classes: int) -> ke
         raise ModelError(f"{model.name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, keras.Model):
         raise ModelError(f"{model.name} returned a {type(built).__name__}, expected a keras.Model")
+    if built.compiled:
+        raise ModelError(
+            f"{model.name} returned a compiled model, whose optimizer, loss and metrics would not be used",
+            hint="return it without compile; set training.optimizer, training.learning_rate, training.loss "
+            "and training.metrics instead",
+        )
     _check_output(built, spec, num_classes)
     return built
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from shoal.common.audit.log import AuditLog
@@ -52,9 +52,16 @@ class TransportGrid(Grid):
         """Return the traffic so far, by client."""
         return self._server.meter.clients
 
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Not supported: deprecated in Flower."""
-        raise NotImplementedError("create a flwr.app.Message instead")
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; part of Flower's interface."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> range:
         """Return all node ids, including those of clients that are not connected now."""

@@ -142,6 +142,7 @@ def _deep_check(scenario: Scenario) -> list[str]:
     from shoal.common import models
     from shoal.server.preprocessing import fit as preprocessing
     from shoal.simulations.attacks.adversary import make_adversary
+    from shoal.simulations.trial import try_out
 
     make_adversary(scenario, population)  # raises if the attack does not fit the data
     schema = population.schema
@@ -149,7 +150,8 @@ def _deep_check(scenario: Scenario) -> list[str]:
         split(population.shard(client), scenario.data, scenario.seed, client) for client in range(clients)
     )
     statistics = [local_statistics(part["train"], schema, scenario.preprocessing) for part in parts]
-    spec = preprocessing.fit(statistics, schema, scenario.preprocessing).input_spec
-    model = models.build(scenario.model, spec, schema.num_classes, seed=scenario.seed)
+    spec = preprocessing.fit(statistics, schema, scenario.preprocessing)
+    model = models.build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
     models.compile_model(model, scenario.training, schema.task)
+    try_out(scenario, schema, spec)
     return []

@@ -192,25 +192,46 @@ def data(
 
 @app.command("run-app")
 def run_app(
-    server_app: Annotated[str, typer.Argument(help="The ServerApp as module:name.")],
-    client_app: Annotated[str, typer.Argument(help="The ClientApp as module:name.")],
-    clients: Annotated[int, typer.Option(min=1, metavar="N", help="Number of clients.")],
+    server_app: Annotated[
+        str, typer.Argument(help="The ServerApp as module:name; or the folder of a project.")
+    ],
+    client_app: Annotated[
+        str, typer.Argument(help="The ClientApp as module:name; not for a folder, whose project names both.")
+    ] = "",
+    clients: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Number of clients; a project may have its own.")
+    ] = 0,
     backend: Annotated[
         Literal["ray", "serial"], typer.Option(help="Where clients run: in Ray workers or in this process.")
     ] = "ray",
     workers: Annotated[int, typer.Option(min=0, metavar="N", help="Ray workers; 0 means one per core.")] = 0,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Overrides tool.flwr.app.config of pyproject.toml."),
+    ] = None,
 ) -> None:
     """Run your own Flower ServerApp and ClientApp on shoal's engine.
 
     Modules are imported relative to the current directory.
 
     \b
+      shoal run-app . --clients 10
+      shoal run-app . --run-config "num-server-rounds=5"
       shoal run-app server_app:app client_app:app --clients 10
       shoal run-app my_project.server:app my_project.client:app --clients 100 --workers 8
     """
     from shoal.simulations.run_app import run_app as run_flower_app
+    from shoal.simulations.run_app import run_project
 
-    run_flower_app(server_app, client_app, clients, backend=backend, workers=workers)
+    given = run_config or ()
+    if not client_app and ":" not in server_app:
+        run_project(Path(server_app), clients, backend=backend, workers=workers, run_config=given)
+        return
+    problems = [] if client_app else ["the ClientApp is missing: name it as module:name"]
+    problems += [] if clients else ["--clients is missing: say how many there are"]
+    if problems:
+        raise ConfigError(problems)
+    run_flower_app(server_app, client_app, clients, backend=backend, workers=workers, run_config=given)
 
 
 @app.command()

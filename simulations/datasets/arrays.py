@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zipfile import BadZipFile
+
 import numpy as np
 import pyarrow as pa
 
@@ -20,13 +22,20 @@ def load_npz(scenario: Scenario) -> Population:
     """
     path = existing_path(scenario, folder=False)
     try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:  # which numpy leaves open if it is broken
+            found = np.load(file, allow_pickle=False)
+            single = isinstance(found, np.ndarray)
+            arrays = {} if single else {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UnreadableDataError(
             f"{path} cannot be read as .npz: {type(error).__name__}",
             hint="save it with np.savez(file, x=…, y=…, clients=…), without Python objects",
         ) from None
+    if single:
+        raise UnreadableDataError(
+            f"{path} holds a single array (.npy); expected an .npz file with x, y and optionally clients",
+            hint="save them together with np.savez(file, x=…, y=…, clients=…)",
+        )
     missing = [name for name in ("x", "y") if name not in arrays]
     if missing:
         raise UnreadableDataError(

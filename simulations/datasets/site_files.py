@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from shoal.clients.pilot.site_data import READABLE
-from shoal.common.errors import ConfigError
+from shoal.common.errors import ConfigError, DataError
+from shoal.common.file_names import file_name
 from shoal.common.schema import Population, Schema, Shard
 from shoal.common.tabular.file_format import FileFormat
 
@@ -25,23 +27,40 @@ def write_sites(population: Population, folder: Path, form: FileFormat) -> list[
             plain header.
 
     Raises:
-        ConfigError: the data are neither a table nor texts.
+        ConfigError: the data are neither a table nor texts. DataError: names of clients do not make files.
     """
     schema = population.schema
     if any(column.kind not in READABLE for column in schema.columns):
         raise ConfigError(f"only tables and texts can be written to files, but these are {schema.kind}s")
+    as_csv = form.header in (None, 1) and _is_writable(form.encoding)
+    written = [folder / f"{name}.{'csv' if as_csv else 'parquet'}" for name in _file_names(population)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.json").write_text(schema.to_json(), encoding="utf-8")
-    written = []
-    for client in range(len(population)):
+    for client, path in enumerate(written):
         table = _table(population.shard(client), schema)
-        if form.header in (None, 1) and _is_writable(form.encoding):
-            written.append(folder / f"{population.name(client)}.csv")
-            _write_csv(table, written[-1], form)
+        if as_csv:
+            _write_csv(table, path, form)
         else:
-            written.append(folder / f"{population.name(client)}.parquet")
-            parquet.write_table(table, written[-1])
+            parquet.write_table(table, path)
     return written
+
+
+def _file_names(population: Population) -> list[str]:
+    """Return a file name for each client.
+
+    Raises:
+        DataError: two are the same where capitals do not count, as on many laptops, or one is too long.
+    """
+    names = [file_name(population.name(client)) for client in range(len(population))]
+    folded = Counter(name.casefold() for name in names)
+    alike = sum(count for count in folded.values() if count > 1)
+    if alike:
+        raise DataError(
+            f"the names of {alike} clients differ in capital letters only: their files would overwrite "
+            "each other on some file systems",
+            hint="rename them in the column or folder that names the clients",
+        )
+    return names
 
 
 def _table(shard: Shard, schema: Schema) -> pa.Table:

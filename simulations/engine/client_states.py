@@ -12,6 +12,7 @@ from shoal.clients.algorithms import keeps_states
 from shoal.clients.pilot.states import SiteStates
 from shoal.clients.state import ClientStateStore, DiskStateStore, Mark, MemoryStateStore
 from shoal.common.config import Scenario
+from shoal.common.file_names import file_name
 
 
 class CheckpointedStates:
@@ -48,7 +49,7 @@ class ClientStateFolder:
         """Open the states of the client with that name."""
         if self.path is None:
             return SiteStates(MemoryStateStore(), self.checkpoint_every)
-        return SiteStates.in_folder(self.path / name, self.checkpoint_every)
+        return SiteStates.in_folder(self.path / file_name(name), self.checkpoint_every)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from threading import Lock
 from typing import Protocol
@@ -12,7 +14,7 @@ from flwr.serverapp import Grid
 
 from shoal.clients.state import ClientStateStore, MemoryStateStore, StateBatch, joined
 from shoal.clients.worker import Answer, Job
-from shoal.common.flower_shim import Run, client_error, number_message
+from shoal.common.flower_shim import Run, client_error, number_message, numbered
 from shoal.common.messages.table import MESSAGES
 from shoal.common.sites import Sites
 from shoal.simulations.engine.chunks import Chunk, make_chunks
@@ -63,6 +65,7 @@ class EngineGrid(Grid):
         examples: Callable[[int], float] = lambda client: 1.0,
         contexts: MutableMapping[int, RecordDict] | None = None,
         states: ClientStateStore | None = None,
+        pooled: bool = False,
     ) -> None:
         """Set up a Grid.
 
@@ -74,9 +77,11 @@ class EngineGrid(Grid):
             examples: client index → rows, for starting the longest chunks first.
             contexts: node id → initial `Context.state`; updated in place.
             states: store of the clients' algorithm states; `None` for one in memory.
+            pooled: whether there is a node behind the clients', which has the rows of all of them.
         """
         self._executor = executor
         self._sites = sites
+        self._nodes = range(sites.node(0), sites.node(sites.count + pooled))
         self._run = run
         self._clients_per_chunk = clients_per_chunk
         self._examples = examples
@@ -120,11 +125,10 @@ class EngineGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run the messages and keep their replies until they are pulled."""
-        pushed = list(messages)
-        ids = [number_message(message) for message in pushed]
+        pushed = numbered(messages, self._nodes)
         for reply in self._exchange(pushed, None):
             self._waiting[reply.metadata.reply_to_message_id] = reply
-        return ids
+        return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies to pushed messages, each once."""
@@ -133,16 +137,24 @@ class EngineGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Run the messages and return their replies by ascending node id.
 
+        Several messages to one node are run in their order, one after another.
+
         Args:
-            messages: to nodes of this Grid.
+            messages: to nodes of this Grid; one to another node has no reply, as in Flower.
             timeout: seconds after which only the replies received so far are returned.
         """
-        asked = list(messages)
-        for message in asked:
-            number_message(message)
-        return self._exchange(asked, timeout)
+        return self._exchange(numbered(messages, self._nodes), timeout)
 
     def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        end = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        for wave in _waves(messages):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            replies += self._exchange_wave(wave, left)
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+    def _exchange_wave(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Run messages to different nodes."""
         chunks = make_chunks(messages, self._clients_per_chunk, self._of_client)
         jobs = [[self._job(message) for message in chunk.messages] for chunk in chunks]
         with self._lock:  # strategies may send from several threads
@@ -150,14 +162,13 @@ class EngineGrid(Grid):
             found = self._executor.execute(chunks, jobs, states, timeout)
             self._remember(found)
         asked = {message.metadata.dst_node_id: message for message in messages}
-        replies = [
+        return [
             reply
             for answers in found
             if answers is not None
             for answer in answers
             for reply in self._replies(asked, answer)
         ]
-        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
     def _states_of(self, chunk: Chunk) -> StateBatch | None:
         """Return the states of a chunk's clients; `None` if there are none or the request needs none."""
@@ -193,6 +204,19 @@ class EngineGrid(Grid):
         for reply in replies:
             number_message(reply)
         return replies
+
+
+def _waves(messages: list[Message]) -> list[list[Message]]:
+    """Divide messages so that each node has at most one in a wave, and its messages keep their order."""
+    waves: list[list[Message]] = []
+    before: Counter[int] = Counter()
+    for message in messages:
+        node = message.metadata.dst_node_id
+        if before[node] == len(waves):
+            waves.append([])
+        waves[before[node]].append(message)
+        before[node] += 1
+    return waves
 
 
 def run_config_values(values: Mapping[str, object]) -> dict[str, UserConfigValue]:

@@ -246,8 +246,8 @@ def chosen_round(facts: Facts) -> str:
         return (
             f"The model is from round {number_of}, the last: with differential privacy no round is selected."
         )
-    if not facts.scenario.data.validation_fraction:
-        return f"The model is from round {number_of}, the last: there were no validation rows."
+    if not any(row.best for row in facts.rounds):
+        return f"The model is from round {number_of}, the last: no validation metric could choose one."
     by = "" if facts.metric is None else f" by {metric_name(facts.metric)}"
     return f"The model is from round {number_of}, the best{by} on validation rows."
 

@@ -93,6 +93,15 @@ def show_run(run: Run, directory: str | Path = "runs", console: Console | None =
     console.print(f"\n[dim]{escape(str(folder.path))}[/]", highlight=False, soft_wrap=True)
 
 
+def _kept(run: RunFolder, best: list[RoundRow]) -> dict[str, str]:
+    """Return which round's model is kept: the best by validation, or else the last."""
+    if best:
+        return {"best round": str(best[-1].round)}
+    kept = run.summary().get("best_round") if run.status() != "running" else None
+    told = "" if kept is None else f" (no validation metric; round {kept}, the last, is kept)"
+    return {"best round": f"{NONE}{told}"}
+
+
 def _facts(run: RunFolder, rounds: list[RoundRow]) -> dict[str, str]:
     """Return the key numbers of a run by name."""
     scenario, metric = run.scenario(), _metric(run)
@@ -100,7 +109,7 @@ def _facts(run: RunFolder, rounds: list[RoundRow]) -> dict[str, str]:
     facts = {
         "scenario": f"{scenario.name}, {scenario.strategy.name}, {scenario.model.name}, seed {scenario.seed}",
         "rounds": f"{rounds[-1].round if rounds else 0} of {scenario.training.rounds}",
-        "best round": str(best[-1].round) if best else NONE,
+        **_kept(run, best),
     }
     if best and metric and metric in best[-1].metrics:
         facts[f"validation {metric_name(metric)}"] = number(best[-1].metrics[metric])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,8 @@ def test_the_round_of_the_model_is_reported_with_the_reason(facts: Facts) -> Non
     assert told.chosen_round(facts) == f"The model is from round {best}, the best by AUC on validation rows."
     private = changed(facts, privacy={"unit": "client", "noise_multiplier": 1.0})
     assert "the last: with differential privacy no round is selected" in told.chosen_round(private)
-    blind = changed(facts, data=facts.scenario.data.model_dump() | {"validation_fraction": 0.0})
-    assert "the last: there were no validation rows" in told.chosen_round(blind)
+    blind = replace(facts, rounds=[replace(row, best=False) for row in facts.rounds])
+    assert "the last: no validation metric could choose one" in told.chosen_round(blind)
 
 
 def test_secure_aggregation_is_what_the_configuration_says(facts: Facts) -> None:

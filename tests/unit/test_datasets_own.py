@@ -327,7 +327,7 @@ def test_text_folders(tmp_path: Path) -> None:
     assert (population.schema.kind, population.schema.classes) == ("text", ("bad", "good"))
     assert sorted(population.shard(0).columns["text"]) == sorted(f"文 {i}" for i in range(0, 12, 2))
     (tmp_path / "site-0" / "good" / "x.txt").write_bytes(SECRET.encode() + b"\xff")
-    assert "x.txt cannot be read as text in UTF-8" in refused(UnreadableDataError, "text", tmp_path)
+    assert "x.txt, line 1: not valid UTF-8" in refused(UnreadableDataError, "text", tmp_path)
 
 
 def test_image_folders(tmp_path: Path) -> None:

@@ -260,7 +260,8 @@ def test_what_is_wrong_with_the_training_is_said(training: dict[str, Any], expec
     [
         (2, "binary", r"output has shape \(None, 2\); a binary task needs \(None, 1\)"),
         (2, "regression", r"needs \(None, 1\)"),
-        (1, "multiclass", r"needs \(None, classes\) with 3 classes or more"),
+        (1, "multiclass", r"the label has two classes"),
+        (2, "multiclass", r"needs \(None, classes\) with 3 classes or more"),
     ],
 )
 def test_output_that_does_not_fit_is_refused_when_compiling(units: int, task: Task, expected: str) -> None:

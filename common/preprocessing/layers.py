@@ -39,6 +39,18 @@ def with_preprocessing(spec: PreprocessingSpec, trained: keras.Model) -> keras.M
     return keras.Model(inputs, trained(encode(values if len(values) > 1 else values[0])), name="raw_rows")
 
 
+def without_preprocessing(whole: keras.Model) -> keras.Model:
+    """Return the trained model of one that `with_preprocessing` made.
+
+    Raises:
+        ValueError: the model is not of that form.
+    """
+    *_, trained = [layer for layer in whole.layers if isinstance(layer, keras.Model)] or [None]
+    if trained is None:
+        raise ValueError("the model has no model inside")
+    return trained
+
+
 def _plain(trained: keras.Model, functional: type[keras.Model]) -> keras.Model:
     """Return a functional model of a class of the user's own as one of Keras' own, with the same layers.
 

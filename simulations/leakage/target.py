@@ -20,6 +20,7 @@ from shoal.common.schema import Population, Split
 from shoal.common.seeds import generator
 from shoal.common.weights import Weights
 from shoal.simulations import datasets
+from shoal.simulations.predict import load_model
 from shoal.simulations.results import RunFolder
 
 _MOST_CLIENTS: Final = 1_000  # if there are more, a random sample of this size
@@ -136,13 +137,14 @@ def _index(index: dict[str, int], name: str) -> int:
 
 def _released(run: RunFolder) -> Released:
     """Read the trained model from model.keras, without its preprocessing layers."""
-    import keras
+    whole = load_model(run.path)
+    from shoal.common.preprocessing.layers import without_preprocessing  # TensorFlow takes seconds to import
 
-    whole = keras.models.load_model(run.path / "model.keras", compile=False)
-    trained = [layer for layer in whole.layers if isinstance(layer, keras.Model)]
-    if len(trained) != 1:
-        raise RunError(f"{run.path / 'model.keras'} is not a model written by a run")
-    return Released(_text(run.path / "preprocessing.json"), trained[0].get_weights())
+    try:
+        trained = without_preprocessing(whole)
+    except ValueError as error:
+        raise RunError(f"{run.path / 'model.keras'} is not a model written by a run") from error
+    return Released(_text(run.path / "preprocessing.json"), trained.get_weights())
 
 
 def _check_same_rows(target: Target) -> None:

@@ -148,7 +148,9 @@ INSTANTS = {
         "    if target.name == 'round-000005.zip': kill()\n"
         "Path.replace = f"
     ),
-    "in the final test": ("from shoal.server.final_test import FinalTest\nFinalTest.run = lambda *a: kill()"),
+    "in the final test": (
+        "from shoal.server.final_test import FinalTest\nFinalTest.run = lambda *a, **k: kill()"
+    ),
 }
 
 

@@ -89,7 +89,9 @@ def bootstrap(
 
     Rows are drawn with replacement. Resamples in which a metric is undefined are skipped. A metric that is
     undefined on the rows themselves has no limits either. The limits are percentiles of the resamples, so
-    with very few rows the value itself may lie outside them.
+    with very few rows the value itself may lie outside them. Resamples that all agree, as where every row is
+    predicted right, say nothing about chance: an accuracy of 0 or 1 then has the exact limits of Clopper
+    and Pearson (Biometrika 26, 1934), and any other metric none.
 
     Args:
         task, labels, predictions, names: as in `measure`.
@@ -109,7 +111,7 @@ def bootstrap(
     for counts in _resamples(rng, len(labels), resamples):
         for name, metric in metrics.items():
             draws[name].append(metric(counts))
-    return {name: Interval(values[name], *_limits(values[name], draws[name])) for name in names}
+    return {name: _interval(name, values[name], draws[name], len(labels)) for name in names}
 
 
 def auc(labels: Rows, predictions: Rows) -> float:
@@ -133,13 +135,19 @@ def _resamples(rng: np.random.Generator, rows: int, resamples: int) -> Iterator[
         yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
 
 
-def _limits(value: float, draws: Sequence[Values]) -> tuple[float, float]:
+def _interval(name: str, value: float, draws: Sequence[Values], rows: int) -> Interval:
     every = np.concatenate([np.empty(0), *draws])
     defined = every[~np.isnan(every)]
     if math.isnan(value) or not defined.size:
-        return math.nan, math.nan
+        return Interval(value, math.nan, math.nan)
     low, high = np.quantile(defined, (0.025, 0.975))
-    return float(low), float(high)
+    if low < high:
+        return Interval(value, float(low), float(high))
+    if name == "accuracy" and value in (0.0, 1.0):
+        # All of n rows are right with probability p^n, which is 0.025 at the lower limit of p.
+        least: float = 0.025 ** (1 / rows)
+        return Interval(value, *((least, 1.0) if value else (0.0, 1 - least)))
+    return Interval(value, math.nan, math.nan)
 
 
 def _metric(task: Task, name: str, labels: Rows, predictions: Rows) -> Callable[[Counts], Values]:

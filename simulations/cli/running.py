@@ -83,8 +83,19 @@ def run(
     else:
         with ProgressDisplay(loaded) as progress:
             folder = run_scenario(loaded, observers=[progress], trace=profile)
+        _conclude(folder)
     report = folder / "report.html"
     typer.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+
+
+def _conclude(path: Path) -> None:
+    """Print the answer of a run, as the report begins with it."""
+    from shoal.simulations.report.verdict import verdict_of
+    from shoal.simulations.results import RunFolder
+
+    run = RunFolder(path)
+    verdict = verdict_of(run.scenario(), run.status(), run.round_rows(), run.sites())
+    typer.echo(f"\n{verdict.headline}." + "".join(f"\n{sentence}" for sentence in verdict.sentences) + "\n")
 
 
 @app.command()
@@ -126,6 +137,7 @@ def resume(
     else:
         with ProgressDisplay(loaded) as progress:
             resume_run(folder, loaded, [progress])
+        _conclude(folder.path)
     typer.echo(f"Report: {folder.path / 'report.html'}")
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
-from shoal.simulations.report.verdict import judge
 from shoal.simulations.results.sites import models, over_sites, tested_metrics
 from shoal.simulations.results.text import MODEL_NAMES, NONE, count, interval, metric_name, number
 
@@ -154,6 +153,6 @@ def _preprocessing(facts: Facts, spec: Mapping[str, Any]) -> list[str]:
 
 
 def _caveats(facts: Facts) -> list[str]:
-    verdict = judge(facts.sites, facts.metric)
+    verdict = facts.verdict
     caveats = [f"{verdict.headline}.", *verdict.sentences, sentences.failures(facts)]
     return [*(f"- {sentence}" for sentence in caveats), f"- {TO_FILL_IN} what users should watch for."]

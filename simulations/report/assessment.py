@@ -13,7 +13,6 @@ from typing import Final
 from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
 from shoal.simulations.report.sentences import NOT_RECORDED
-from shoal.simulations.report.verdict import judge
 from shoal.simulations.results.text import count
 
 DISCLAIMER: Final = (
@@ -29,11 +28,11 @@ def _not_recorded(about: str) -> Fact:
 
 
 def _alternatives(facts: Facts) -> str:
-    return " ".join([f"{judge(facts.sites, facts.metric).headline}.", sentences.results(facts)])
+    return " ".join([f"{facts.verdict.headline}.", sentences.results(facts)])
 
 
 def _limits(facts: Facts) -> str:
-    return " ".join(judge(facts.sites, facts.metric).sentences) or NOT_RECORDED
+    return " ".join(facts.verdict.sentences) or NOT_RECORDED
 
 
 def _risks(facts: Facts) -> str:

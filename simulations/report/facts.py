@@ -10,6 +10,7 @@ from shoal.common.audit.check import Chain, read_chain
 from shoal.common.audit.log import AUDIT_LOG
 from shoal.common.config import Scenario
 from shoal.common.events import RoundRow, SiteRow
+from shoal.simulations.report.verdict import Verdict, verdict_of
 from shoal.simulations.results.folder import SERVED
 from shoal.simulations.results.sites import monitored_metric, tested_metrics
 
@@ -91,6 +92,11 @@ class Facts:
     def metric(self) -> str | None:
         """The metric that selected the round."""
         return monitored_metric(self.scenario.training, tested_metrics(self.sites))
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer of the run, in words."""
+        return verdict_of(self.scenario, self.status, self.rounds, self.sites)
 
 
 def _sent_in_log(chain: Chain) -> list[SentMessages] | None:

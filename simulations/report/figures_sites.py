@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoal.common.events import SiteRow
+from shoal.simulations.comparison import differences
 from shoal.simulations.report.plot import CATEGORICAL, COLOURS, LABELS, SYMBOLS, Figure, figure, label, title
-from shoal.simulations.report.verdict import differences
 from shoal.simulations.results.sites import models
 from shoal.simulations.results.text import metric_name
 

@@ -1,8 +1,7 @@
 """The answer in words: did federated learning help each site, compared with local and with pooled training?
 
-The federated model of each site is compared with the other model on the same test rows. A difference below
-`TIE` counts as none. A difference is clear if the two 95 % intervals do not overlap. This is stricter than a
-test of the difference: a clear difference can be trusted, and the others may still be real.
+It concludes only from what exceeds chance (`simulations/comparison.py`), and only if training had converged
+(`simulations/convergence.py`).
 """
 
 from __future__ import annotations
@@ -11,34 +10,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from shoal.common.events import Interval, Model, SiteRow
-from shoal.simulations.results.sites import higher_is_better, over_sites
-from shoal.simulations.results.text import interval, metric_name, number
+from shoal.common.events import RoundRow, SiteRow
+from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.simulations.comparison import FEWEST_SITES, LEVEL, TIE, Comparison, compare, differences
+from shoal.simulations.convergence import BOUNDED, Unconverged, unconverged
+from shoal.simulations.results.sites import monitored_metric, over_sites, tested_metrics
+from shoal.simulations.results.text import interval, metric_name, number, signed
 
-TIE = 0.0005  # half of the last digit shown
+if TYPE_CHECKING:
+    from shoal.common.config import Scenario
+    from shoal.simulations.results.folder import Status
+
 NEAR = 0.01  # of a metric between 0 and 1
 NEAR_SHARE = 0.05  # of a metric without an upper bound
-BOUNDED = ("auc", "f1", "accuracy")
+MORE_ROUNDS = 3  # times as many are proposed for training that has not converged
 
 Tone = Literal["good", "mixed", "bad", "open"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One site's federated value against another model's.
-
-    Attributes:
-        gain: how much better the federated model is, in the metric's unit; negative if worse.
-        clear: whether the 95 % intervals do not overlap; `None` without intervals.
-    """
-
-    site: SiteRow
-    federated: Interval
-    other: Interval
-    gain: float
-    clear: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +39,30 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def differences(rows: Sequence[SiteRow], other: Model, metric: str) -> list[Difference]:
-    """Return the sites where both models have a finite value of the metric."""
-    found = []
-    for row in rows:
-        ours, theirs = (row.tests.get(model, {}).get(metric) for model in ("federated", other))
-        if ours is None or theirs is None or not math.isfinite(ours.value - theirs.value):
-            continue
-        gain = ours.value - theirs.value
-        found.append(
-            Difference(row, ours, theirs, gain if higher_is_better(metric) else -gain, _apart(ours, theirs))
-        )
-    return found
+def verdict_of(
+    scenario: Scenario, status: Status, rounds: Sequence[RoundRow], sites: Sequence[SiteRow]
+) -> Verdict:
+    """Return the verdict on a run from what its folder holds."""
+    validated = monitored_metric(
+        scenario.training, list({name: None for row in rounds for name in row.metrics})
+    )
+    # Early stopping has its own rule for convergence.
+    early = None if status == "stopped early" else unconverged(rounds, validated)
+    return judge(sites, monitored_metric(scenario.training, tested_metrics(sites)), early, scenario)
 
 
-def _apart(one: Interval, two: Interval) -> bool | None:
-    if any(math.isnan(bound) for bound in (one.low, one.high, two.low, two.high)):
-        return None
-    return one.low > two.high or two.low > one.high
-
-
-def judge(rows: Sequence[SiteRow], metric: str | None) -> Verdict:
+def judge(
+    rows: Sequence[SiteRow],
+    metric: str | None,
+    early: Unconverged | None = None,
+    scenario: Scenario | None = None,
+) -> Verdict:
     """Return the verdict on the final test of all sites.
 
     Args:
         rows: one per site; empty if the test did not take place.
         metric: the metric to judge by; `None` if there is none.
+        early: what shows that training had not converged; scenario: whose training that was.
     """
     if not rows or metric is None:
         return Verdict(
@@ -83,53 +70,89 @@ def judge(rows: Sequence[SiteRow], metric: str | None) -> Verdict:
             "open",
             ("Below is what the run recorded until then; metrics are from validation rows.",),
         )
-    alone = differences(rows, "local", metric)
-    if not alone:
-        return Verdict(
-            "Whether federated learning helped was not measured",
-            "open",
-            (*_federated_only(rows, metric), *_pooled(rows, metric), *_worst(rows, metric)),
-        )
-    headline, tone = _headline(alone)
-    sentences = (
-        *_alone(alone, metric),
-        *_clear(alone),
-        *_pooled(rows, metric),
-        *_worst(rows, metric),
-        *_left_out(rows, alone, metric),
+    trend = () if early is None else (_trend(early), _advice(early, scenario))
+    alone = compare(rows, "local", metric)
+    if alone is None:
+        headline = "Whether federated learning helped was not measured"
+        measured: tuple[str, ...] = tuple(_federated_only(rows, metric))
+    else:
+        measured = (*_alone(alone, metric), *_clear(alone), *_paired(alone))
+        headline, tone = _headline(alone)
+    if alone is not None and early is not None:
+        headline = f"No conclusion yet: training had not converged after {_rounds(early.rounds)}"
+    left_out = () if alone is None else _left_out(rows, alone, metric)
+    return Verdict(
+        headline,
+        "open" if alone is None or early is not None else tone,
+        (*trend, *measured, *_pooled(rows, metric), *_worst(rows, metric), *left_out),
     )
-    return Verdict(headline, tone, sentences)
 
 
-def _headline(alone: Sequence[Difference]) -> tuple[str, Tone]:
-    total = len(alone)
-    better, worse = (sum(d.gain > TIE for d in alone), sum(d.gain < -TIE for d in alone))
-    mean = fmean(d.gain for d in alone)
-    if better > total / 2 and mean > 0:
-        where = f"at {better} of {total} sites" if better < total else f"at all {total} sites"
-        helped = f"Federated learning helped {where if total > 1 else 'the one site'}"
-        measured = [d for d in alone if d.clear is not None]
-        if measured and not any(d.clear and d.gain > 0 for d in measured):
-            return f"{helped}, by margins that may be chance", "mixed"
-        return helped, "good"
+def _headline(alone: Comparison) -> tuple[str, Tone]:
+    """Conclude from differences beyond chance only, so that similar means never get opposite tones."""
+    total, better, worse = len(alone.differences), len(alone.better), len(alone.worse)
+    for_it, against = len(alone.clearly_better), len(alone.clearly_worse)
     if not better and not worse:
         return "Federated learning made no difference at any site", "mixed"
-    if worse > total / 2 or (mean < -TIE and worse >= better):
+    helps, hurts = alone.helps, alone.hurts
+    if helps and not hurts and alone.mean_gain > TIE:
+        return f"Federated learning helped{_where(for_it, total)}", "good"
+    if hurts and not helps and alone.mean_gain < -TIE:
         return (
-            f"Federated learning did not help: training alone was better at {worse} of {total} sites",
+            f"Federated learning did not help: training alone was better{_where(against, total)}",
             "bad",
         )
+    if helps or hurts:
+        return (
+            f"Mixed results: federated learning clearly helped at {for_it} of {_sites(total)} and clearly "
+            f"hurt at {against}",
+            "mixed",
+        )
+    if not alone.measured and alone.p_value is None:
+        where = "" if total == 1 else f" at {better} of {total} sites"
+        did = f"better{where}" if better else "worse"
+        return f"Federated learning did {did}, but whether by chance was not measured", "mixed"
+    return "No clear difference between federated learning and training alone", "mixed"
+
+
+def _where(clear: int, total: int) -> str:
+    if total == 1:
+        return " at the one site"
+    if clear == total:
+        return f" at all {total} sites"
     return (
-        f"Mixed results: federated learning helped at {better} of {total} sites and hurt at {worse}",
-        "mixed",
+        f", clearly at {clear} of {total} sites"
+        if clear
+        else f" on average over {total} sites, clearly at none"
     )
 
 
-def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
-    total = len(alone)
-    better = [d for d in alone if d.gain > TIE]
-    worse = sorted((d for d in alone if d.gain < -TIE), key=lambda d: d.gain)
-    ours, theirs = fmean(d.federated.value for d in alone), fmean(d.other.value for d in alone)
+def _trend(early: Unconverged) -> str:
+    name = "the training loss" if early.measured == "loss" else f"validation {metric_name(early.measured)}"
+    last = "the last" if early.best_round == early.rounds else f"{early.best_round}, is among the last"
+    best = f"the best round{' is ' if last == 'the last' else ', '}{last}"
+    if early.change is None:
+        return f"After {_rounds(early.rounds)} it cannot be told whether training had converged: {best}."
+    return (
+        f"Training had not converged: {name} still changed by {signed(early.change)} over the last "
+        f"{_rounds(early.window)}, and {best}."
+    )
+
+
+def _advice(early: Unconverged, scenario: Scenario | None) -> str:
+    longer = f"Train longer, e.g. with --set training.rounds={MORE_ROUNDS * early.rounds}"
+    if scenario is not None and mechanism_of(scenario.privacy).guarantees:
+        return f"{longer}, at a higher epsilon or with more noise; the numbers below may change."
+    if scenario is not None and not scenario.training.early_stopping.patience:
+        longer += " --set training.early_stopping.patience=10, which stops a run that no longer improves"
+    return f"{longer}; or raise training.learning_rate. The numbers below may change."
+
+
+def _alone(alone: Comparison, metric: str) -> list[str]:
+    total = len(alone.differences)
+    better, worse = alone.better, alone.worse
+    ours = fmean(d.federated.value for d in alone.differences)
+    theirs = fmean(d.other.value for d in alone.differences)
     found = [
         f"Federated beat local-only training at {len(better)} of {_sites(total)} "
         f"(mean {metric_name(metric)} {number(ours)} against {number(theirs)})."
@@ -146,12 +169,10 @@ def _alone(alone: Sequence[Difference], metric: str) -> list[str]:
     return found
 
 
-def _clear(alone: Sequence[Difference]) -> list[str]:
-    measured = [d for d in alone if d.clear is not None]
-    if not measured:
-        return ["No intervals were computed, so the role of chance is unknown."]
-    helped = [d.site.name for d in measured if d.clear and d.gain > 0]
-    hurt = [d.site.name for d in measured if d.clear and d.gain < 0]
+def _clear(alone: Comparison) -> list[str]:
+    if not alone.measured:
+        return ["No intervals were computed, so the role of chance at a single site is unknown."]
+    helped, hurt = ([d.site.name for d in found] for found in (alone.clearly_better, alone.clearly_worse))
     if not helped and not hurt:
         return ["No difference exceeds the 95 % intervals, so each single one could be chance."]
     parts = []
@@ -159,10 +180,22 @@ def _clear(alone: Sequence[Difference]) -> list[str]:
         parts.append(f"{len(helped)} in favour of federated learning ({_names(helped)})")
     if hurt:
         parts.append(f"{len(hurt)} against it ({_names(hurt)})")
-    clear, rest = len(helped) + len(hurt), len(measured) - len(helped) - len(hurt)
-    of = f"Of {len(measured)} differences, {clear}" if len(measured) > 1 else "The difference"
+    clear, measured = len(helped) + len(hurt), len(alone.measured)
+    rest = measured - clear
+    of = f"Of {measured} differences, {clear}" if measured > 1 else "The difference"
     tail = "; the others may be chance" if rest > 1 else "; the other may be chance" if rest else ""
     return [f"{of} exceed{'s' if clear == 1 else ''} the 95 % intervals: {' and '.join(parts)}{tail}."]
+
+
+def _paired(alone: Comparison) -> list[str]:
+    total = len(alone.differences)
+    if alone.p_value is None:
+        few = 1 < total < FEWEST_SITES and not alone.clearly_better and not alone.clearly_worse
+        least = f"Over fewer than {FEWEST_SITES} sites, no paired test can find a difference."
+        return [least] if few else []
+    found = "a difference" if alone.p_value < LEVEL else "no difference"
+    p = "p < 0.001" if alone.p_value < 0.001 else f"p = {alone.p_value:.2g}"
+    return [f"Over all {total} sites, a paired test (Wilcoxon's signed-rank test) finds {found}: {p}."]
 
 
 def _pooled(rows: Sequence[SiteRow], metric: str) -> list[str]:
@@ -204,8 +237,8 @@ def _federated_only(rows: Sequence[SiteRow], metric: str) -> list[str]:
     return found
 
 
-def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str) -> list[str]:
-    judged = {d.site.client for d in alone}
+def _left_out(rows: Sequence[SiteRow], alone: Comparison, metric: str) -> list[str]:
+    judged = {d.site.client for d in alone.differences}
     names = [row.name for row in rows if row.client not in judged]
     if not names:
         return []
@@ -219,6 +252,10 @@ def _left_out(rows: Sequence[SiteRow], alone: Sequence[Difference], metric: str)
 def _value(row: SiteRow, metric: str) -> float:
     found = row.tests.get("federated", {}).get(metric)
     return math.nan if found is None else found.value
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' if count != 1 else ''}"
 
 
 def _sites(count: int) -> str:

@@ -16,7 +16,6 @@ from shoal.simulations.report.leakage import leakage_section
 from shoal.simulations.report.messages import failures, traffic_by_phase
 from shoal.simulations.report.plot import LABELS
 from shoal.simulations.report.privacy import kept_word, privacy_section
-from shoal.simulations.report.verdict import judge
 from shoal.simulations.results.sites import (
     higher_is_better,
     models,
@@ -48,7 +47,6 @@ def view(run: RunFolder) -> dict[str, Any]:
     scenario, summary, rounds, sites = facts.scenario, facts.summary, facts.rounds, facts.sites
     validated = list(dict.fromkeys(name for row in rounds for name in row.metrics))
     metric = monitored_metric(scenario.training, tested_metrics(sites) or validated)
-    verdict = judge(sites, metric)
     status = facts.status
     return {
         "scenario": scenario,
@@ -57,7 +55,7 @@ def view(run: RunFolder) -> dict[str, Any]:
         "status_good": status in ("finished", "stopped early"),
         "ended": _ended(status, summary, rounds, scenario),
         "started": _started(facts.environment),
-        "verdict": verdict,
+        "verdict": facts.verdict,
         "facts": _facts(scenario, rounds, sites, metric),
         "sites": _sites(sites, metric, scenario),
         "over_sites": _over_sites(sites),

@@ -16,7 +16,7 @@ from shoal.common.errors import ShoalError
 from shoal.common.events import RoundRow
 from shoal.simulations.console import make_console
 from shoal.simulations.report import write_report
-from shoal.simulations.report.verdict import judge
+from shoal.simulations.report.verdict import verdict_of
 from shoal.simulations.results import RunFolder, list_folders
 from shoal.simulations.results.site_table import site_table
 from shoal.simulations.results.sites import (
@@ -77,7 +77,7 @@ def show_run(run: Run, directory: str | Path = "runs", console: Console | None =
         console.print(escape(scenario.description), highlight=False, style="dim")
     if error := folder.summary().get("error"):
         console.print(escape(str(error)), highlight=False, style="red")
-    verdict = judge(sites, _metric(folder))
+    verdict = verdict_of(scenario, folder.status(), rounds, sites)
     console.print(f"\n[bold]{escape(verdict.headline)}[/]", highlight=False)
     for sentence in verdict.sentences:
         console.print(escape(sentence), highlight=False)

@@ -13,6 +13,7 @@ import pytest
 from shoal.common import metrics
 from shoal.common.config import METRICS, TrainingConfig
 from shoal.common.errors import ConfigError
+from shoal.common.events import Interval
 from shoal.common.schema import Task
 
 
@@ -150,3 +151,17 @@ def test_metrics_need_no_scikit_learn() -> None:
         "import sys, shoal.common.metrics; sys.exit('sklearn' in sys.modules or 'tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_resamples_that_all_agree_are_no_interval() -> None:
+    # Four rows, all right: with accuracy p, all four are right with probability p^4, and 0.025 = p^4 at
+    # p = 0.3976 (Clopper, Pearson). The AUC is 1 in all resamples too, which tells nothing about chance.
+    labels, predictions = np.array([0, 0, 1, 1]), np.array([[0.1], [0.2], [0.8], [0.9]])
+    rng = np.random.default_rng(1)
+    found = metrics.bootstrap("binary", labels, predictions, ["accuracy", "auc"], rng, 200)
+    assert found["accuracy"] == Interval(1.0, pytest.approx(0.3976, abs=1e-4), 1.0)
+    assert found["auc"].value == 1.0
+    assert math.isnan(found["auc"].low)
+    assert math.isnan(found["auc"].high)
+    wrong = metrics.bootstrap("binary", 1 - labels, predictions, ["accuracy"], rng, 200)
+    assert wrong["accuracy"] == Interval(0.0, 0.0, pytest.approx(1 - 0.3976, abs=1e-4))

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from shoal.common.events import Interval, Model, SiteRow
-from shoal.simulations.report.verdict import Tone, differences, judge
+from shoal.simulations.comparison import differences
+from shoal.simulations.convergence import Unconverged
+from shoal.simulations.report.verdict import Tone, judge
 
 NAN = math.nan
 
@@ -32,7 +34,7 @@ def test_helped_at_most_sites() -> None:
         site("C", local=0.81, federated=0.80, centralised=0.79),
     ]
     verdict = judge(rows, "auc")
-    assert verdict.headline == "Federated learning helped at 2 of 3 sites"
+    assert verdict.headline == "Federated learning helped, clearly at 1 of 3 sites"
     assert verdict.tone == "good"
     said = " ".join(verdict.sentences)
     assert "beat local-only training at 2 of 3 sites (mean AUC 0.873 against 0.837)" in said
@@ -49,26 +51,33 @@ def test_helped_at_most_sites() -> None:
     ("gains", "half_width", "headline", "tone"),
     [
         ((0.1, 0.1), 0.01, "Federated learning helped at all 2 sites", "good"),
-        ((0.1,), 0.01, "Federated learning helped the one site", "good"),
-        ((0.1, 0.1), 0.2, "Federated learning helped at all 2 sites, by margins that may be chance", "mixed"),
+        ((0.1,), 0.01, "Federated learning helped at the one site", "good"),
+        ((0.1, 0.1), 0.2, "No clear difference between federated learning and training alone", "mixed"),
         ((0.0, 0.0002), 0.01, "Federated learning made no difference at any site", "mixed"),
         (
-            (-0.1, -0.1, 0.05),
+            (-0.1, -0.1, 0.0),
             0.01,
-            "Federated learning did not help: training alone was better at 2 of 3 sites",
+            "Federated learning did not help: training alone was better, clearly at 2 of 3 sites",
             "bad",
         ),
         (
             (0.1, -0.1),
             0.01,
-            "Mixed results: federated learning helped at 1 of 2 sites and hurt at 1",
+            "Mixed results: federated learning clearly helped at 1 of 2 sites and clearly hurt at 1",
             "mixed",
         ),
-        # Most sites gain a little but one loses more than they gain together.
+        # +0.01 is within the intervals of +-0.01; one site loses more than both gain together.
         (
             (0.01, 0.01, -0.3),
             0.01,
-            "Mixed results: federated learning helped at 2 of 3 sites and hurt at 1",
+            "Federated learning did not help: training alone was better, clearly at 1 of 3 sites",
+            "bad",
+        ),
+        # The mean is 0.01 better, although the only clear difference is against it.
+        (
+            (0.1, 0.1, -0.17),
+            0.08,
+            "Mixed results: federated learning clearly helped at 0 of 3 sites and clearly hurt at 1",
             "mixed",
         ),
     ],
@@ -81,7 +90,7 @@ def test_headline(gains: tuple[float, ...], half_width: float, headline: str, to
 
 def test_lower_is_better_for_a_loss() -> None:
     rows = [site("A", 0.01, "mae", local=2.0, federated=1.0, centralised=0.99)]
-    assert judge(rows, "mae").headline == "Federated learning helped the one site"
+    assert judge(rows, "mae").headline == "Federated learning helped at the one site"
     assert differences(rows, "local", "mae")[0].gain == pytest.approx(1.0)
     # 1.0 against 0.99: 1 % worse, within the 5 % that count as near for an unbounded metric.
     assert "is within 5 % of it, or better, at 1 of 1 site" in text(rows, "mae")
@@ -98,13 +107,15 @@ def test_without_intervals_chance_is_not_judged() -> None:
     rows = [site("A", NAN, local=0.6, federated=0.9)]
     assert differences(rows, "local", "auc")[0].clear is None
     assert "No intervals were computed" in text(rows)
-    assert judge(rows, "auc").tone == "good"
+    verdict = judge(rows, "auc")
+    assert verdict.headline == "Federated learning did better, but whether by chance was not measured"
+    assert verdict.tone == "mixed"
 
 
 def test_sites_without_a_value_are_named_and_left_out() -> None:
     rows = [site("A", local=0.6, federated=0.7), site("B", local=NAN, federated=NAN)]
     verdict = judge(rows, "auc")
-    assert verdict.headline.startswith("Federated learning helped the one site")
+    assert verdict.headline.startswith("Federated learning helped at the one site")
     assert "1 site (B) is left out" in text(rows)
 
 
@@ -128,3 +139,34 @@ def test_without_a_test_there_is_no_answer() -> None:
 def test_long_lists_of_sites_are_cut() -> None:
     rows = [site(f"S{i}", 0.01, local=0.6, federated=0.9) for i in range(8)]
     assert "(S0, S1, S2 and 5 more)" in text(rows)
+
+
+def test_many_small_gains_are_found_by_the_paired_test() -> None:
+    # Each of 6 gains is within the intervals of +-0.02; all 6 have one sign: p = 2 / 2**6 = 0.031.
+    gains = (0.010, 0.011, 0.012, 0.013, 0.014, 0.015)
+    verdict = judge([site(f"S{i}", local=0.6, federated=0.6 + gain) for i, gain in enumerate(gains)], "auc")
+    assert verdict.headline == "Federated learning helped on average over 6 sites, clearly at none"
+    assert verdict.tone == "good"
+    assert "finds a difference: p = 0.031" in " ".join(verdict.sentences)
+
+
+def test_opposite_small_differences_of_similar_means_have_one_tone() -> None:
+    # Two gains and one loss, or the reverse: signs alone would call one a success and the other a failure.
+    tones = {
+        judge([site(f"S{i}", local=0.6, federated=0.6 + gain) for i, gain in enumerate(gains)], "auc").tone
+        for gains in ((0.002, 0.002, -0.003), (-0.002, -0.002, 0.003))
+    }
+    assert tones == {"mixed"}
+
+
+def test_no_conclusion_before_training_has_converged() -> None:
+    rows = [site("A", 0.01, local=0.6, federated=0.9)]
+    verdict = judge(rows, "auc", Unconverged(10, 10, "auc", 0.016, 3))
+    assert verdict.headline == "No conclusion yet: training had not converged after 10 rounds"
+    assert verdict.tone == "open"
+    assert verdict.sentences[0] == (
+        "Training had not converged: validation AUC still changed by +0.016 over the last 3 rounds, and the "
+        "best round is the last."
+    )
+    assert "--set training.rounds=30" in verdict.sentences[1]
+    assert "1 in favour of federated learning (A)" in " ".join(verdict.sentences)  # the numbers stay

@@ -1,4 +1,43 @@
 "use strict";
+// Sorts tables by the column whose heading is clicked, and folds long ones.
+(() => {
+  const number = (cell) => Number.parseFloat(cell.textContent.replace("\u2212", "-").replace(/,/g, ""));
+  // What is not a number comes last in both directions.
+  const compare = (one, two, sign) => {
+    const [a, b] = [number(one), number(two)];
+    if (Number.isNaN(a) !== Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
+    const texts = Number.isNaN(a) && one.textContent.localeCompare(two.textContent, undefined, { numeric: true });
+    return sign * (Number.isNaN(a) ? texts : a - b);
+  };
+
+  document.querySelectorAll("table[data-sortable]").forEach((table) => {
+    const body = table.tBodies[0];
+    const shown = Number(table.dataset.folded);
+    let folded = body.rows.length > shown + 5;
+    const fold = () => [...body.rows].forEach((row, i) => { row.hidden = folded && i >= shown; });
+    if (folded) {
+      const button = document.createElement("button");
+      button.textContent = `Show all ${body.rows.length.toLocaleString("en")}`;
+      button.addEventListener("click", () => { folded = false; fold(); button.remove(); });
+      table.parentElement.after(button);
+      fold();
+    }
+    [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      const button = document.createElement("button");
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const sign = heading.ariaSort === "ascending" ? -1 : 1;
+        const rows = [...body.rows].sort((a, b) => compare(a.cells[column], b.cells[column], sign));
+        [...heading.parentElement.cells].forEach((other) => other.removeAttribute("aria-sort"));
+        heading.ariaSort = sign > 0 ? "ascending" : "descending";
+        body.append(...rows);
+        fold();
+      });
+    });
+  });
+})();
+
 // Draws every figure with the colours of the current theme; one that is folded away, when it is opened.
 (async () => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");

@@ -134,7 +134,7 @@ def _trend(early: Unconverged) -> str:
     if early.change is None:
         return f"After {_rounds(early.rounds)} it cannot be told whether training had converged: {best}."
     return (
-        f"Training had not converged: {name} still changed by {signed(early.change)} over the last "
+        f"{name[:1].upper()}{name[1:]} still changed by {signed(early.change)} over the last "
         f"{_rounds(early.window)}, and {best}."
     )
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shoal.common.config import Scenario
     from shoal.simulations.results.folder import RunFolder
 
-ENDS = 20  # sites shown at either end of the table if there are many
+MOST_SITES = 1_000  # rows of the table of sites; if there are more, its middle is left out
 STATUS = {
     "finished": "finished",
     "stopped early": "stopped early, without improvement",
@@ -145,7 +145,9 @@ def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> 
     )
     # -1 means "too few to report" only for a binary task; other tasks have it at every site.
     positives = any(row.positives >= 0 for row in sites)
-    rows = [_site(row, metric, present, f"<{scenario.preprocessing.min_count}") for row in ordered]
+    ends = MOST_SITES // 2
+    listed = ordered if len(ordered) <= MOST_SITES else [*ordered[:ends], *ordered[-ends:]]
+    rows = [_site(row, metric, present, f"<{scenario.preprocessing.min_count}") for row in listed]
     plots = (
         [figures_sites.distribution(sites, metric), figures_sites.gains(sites, metric)]
         if many
@@ -154,18 +156,17 @@ def _sites(sites: Sequence[SiteRow], metric: str | None, scenario: Scenario) -> 
     compared = "local" in present and "federated" in present
     return {
         "metric": metric_name(metric),
-        "note": _sites_note(metric, scenario, compared, len(sites) if many else 0)
-        + _positives_note(sites, scenario),
+        "note": _sites_note(metric, scenario, compared, len(ordered)) + _positives_note(sites, scenario),
         "models": [(model, LABELS[model]) for model in present],
         "compared": compared,
         "positives": positives,
-        "groups": [("worst", rows[:ENDS]), ("best", rows[-ENDS:])] if many else [("", rows)],
+        "rows": rows,
         "figures": [plot for plot in plots if plot],
         "others": _others(ordered, metric, present) if not many else [],
     }
 
 
-def _sites_note(metric: str, scenario: Scenario, compared: bool, many: int) -> str:
+def _sites_note(metric: str, scenario: Scenario, compared: bool, sites: int) -> str:
     name = metric_name(metric)
     note = f"{name[:1].upper()}{name[1:]} on each site's own held-out test rows"
     note += ", with the 95 % bootstrap interval." if scenario.output.bootstrap else "."
@@ -173,8 +174,11 @@ def _sites_note(metric: str, scenario: Scenario, compared: bool, many: int) -> s
         note += " Lower is better."
     if compared:
         note += " The difference is federated minus local-only."
-    if many:
-        note += f" The table shows the {ENDS} worst and the {ENDS} best of {many:,} sites (federated)."
+    if sites > figures_sites.MANY:
+        note += " The table begins with the worst federated site"
+        note += (
+            f"; the {MOST_SITES // 2} worst and best of {sites:,} are listed." if sites > MOST_SITES else "."
+        )
     return note
 
 

@@ -165,8 +165,7 @@ def test_no_conclusion_before_training_has_converged() -> None:
     assert verdict.headline == "No conclusion yet: training had not converged after 10 rounds"
     assert verdict.tone == "open"
     assert verdict.sentences[0] == (
-        "Training had not converged: validation AUC still changed by +0.016 over the last 3 rounds, and the "
-        "best round is the last."
+        "Validation AUC still changed by +0.016 over the last 3 rounds, and the best round is the last."
     )
     assert "--set training.rounds=30" in verdict.sentences[1]
     assert "1 in favour of federated learning (A)" in " ".join(verdict.sentences)  # the numbers stay

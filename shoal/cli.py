@@ -13,6 +13,15 @@ from shoal.common.errors import ShoalError
 if TYPE_CHECKING:
     import typer
 
+SHOW_VALUES = "SHOAL_SHOW_VALUES"  # for the owner of the data, to debug code of their own
+_HANDLES_DATA = (
+    "/common/tabular/",
+    "/common/preprocessing/",
+    "/simulations/datasets/",
+    "/simulations/predict.py",
+    "/clients/",
+)
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with the code of the error class (see docs/errors.md)."""
@@ -23,10 +32,33 @@ def main(arguments: list[str] | None = None) -> None:
         _app(given)(args=given, prog_name="shoal")
     except ShoalError as error:
         _fail(f"{type(error).__name__}: {error}\n\n{error.help}", error.exit_code)
-    except Exception:
+    except Exception as error:
         sys.stdout.flush()
-        traceback.print_exc()
+        print("".join(_traceback(error)), end="", file=sys.stderr)
         _fail("\nThis is a bug in shoal, or in a package or plug-in that it called. Please report it.", 1)
+
+
+def _traceback(error: BaseException) -> list[str]:
+    """Return the traceback of an unexpected error, without its text if it was raised while data was handled.
+
+    Libraries quote values: "could not convert string to float: '…'". Types and lines of code remain.
+    """
+    whole = traceback.TracebackException.from_exception(error)
+    if os.environ.get(SHOW_VALUES) == "1" or not _handled_data(whole):
+        return list(whole.format())
+    hidden = f"{type(error).__name__}: text hidden, since it may quote a value; {SHOW_VALUES}=1 shows it\n"
+    return ["Traceback (most recent call last):\n", *whole.stack.format(), hidden]
+
+
+def _handled_data(error: traceback.TracebackException | None) -> bool:
+    if error is None:
+        return False
+    files = (frame.filename.replace(os.sep, "/") for frame in error.stack)
+    return (
+        any(part in file for file in files for part in _HANDLES_DATA)
+        or _handled_data(error.__cause__)
+        or _handled_data(error.__context__)
+    )
 
 
 def _app(arguments: list[str]) -> typer.Typer:

@@ -12,16 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
-from shoal.common import errors
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError, DataError, RunError
 from shoal.common.keras_loading import load_keras
 from shoal.common.preprocessing.segment import segment
 from shoal.common.schema import Schema
+from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import read_columns, read_table
 from shoal.simulations.datasets.frames import as_table, is_frame
-from shoal.simulations.datasets.loading import unknown_column
 from shoal.simulations.trial import load_saved
 
 if TYPE_CHECKING:
@@ -55,10 +54,13 @@ def predict(
             hint=f"load {run / 'model.keras'} with keras.models.load_model and call it with arrays",
         )
     form = _file_format(run, overrides)
-    table = read_table(rows, form).table
-    _refuse_missing(table, schema)  # before Keras is loaded, which takes seconds
-    if key is not None and key not in table.column_names:
-        raise ConfigError(f"--key: {unknown_column(key, table.column_names)}")
+    found = read_table(rows, form)
+    table, guessed = found.table, not found.typed and form.header is None
+    # Before Keras is loaded, which takes seconds.
+    _refuse_missing(table, schema, rows, guessed=guessed)
+    wanted = [] if key is None else [key]
+    if problems := lacking_columns(wanted, table.column_names, rows, guessed=guessed):
+        raise ConfigError(f"--key: {problems[0]}")
     predictions = _predicted(run, None, table, schema, form, rows)
     if key is not None:
         predictions = predictions.add_column(0, key, table[key])
@@ -81,7 +83,7 @@ def predict_given(run: Path, model: keras.Model, rows: Any) -> pa.Table:
     schema = _schema(run)
     if is_frame(rows) and not isinstance(rows, np.ndarray):
         table = as_table(rows, "rows:")
-        _refuse_missing(table, schema)
+        _refuse_missing(table, schema, "the rows", guessed=False)
         return _predicted(run, model, table, schema, _file_format(run), "the rows")
     array = np.asarray(rows)
     shape = schema.columns[0].shape if schema.kind in ("image", "sequence") else (len(schema.columns),)
@@ -163,13 +165,14 @@ def _file_format(run: Path, overrides: Sequence[str] = ()) -> FileFormat:
     return FileFormat.from_args(load_scenario(run / "config.toml", overrides).data.args)
 
 
-def _refuse_missing(table: pa.Table, schema: Schema) -> None:
-    missing = [c.name for c in schema.columns if c.name not in table.column_names]
-    if missing:
-        known = table.column_names
-        near = {name: errors.nearest(name, known) for name in missing}
-        listed = ", ".join(f'{n} (there is "{near[n]}")' if near[n] else n for n in missing)
-        raise DataError(f"the rows lack {len(missing)} of {len(schema.columns)} columns: {listed}")
+def _refuse_missing(table: pa.Table, schema: Schema, where: Path | str, *, guessed: bool) -> None:
+    wanted = [column.name for column in schema.columns]
+    problems = lacking_columns(wanted, table.column_names, where, guessed=guessed)
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise DataError(
+            f"{where}: the model needs {len(wanted)} columns, of which {len(problems)} are missing:{listed}"
+        )
 
 
 def _inputs(table: pa.Table, schema: Schema, form: FileFormat, where: Path | str) -> dict[str, Any]:

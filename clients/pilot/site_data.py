@@ -8,8 +8,9 @@ from typing import Final
 import pyarrow.compute as pc
 
 from shoal.common.config import Scenario
-from shoal.common.errors import ConfigError, UnreadableDataError, nearest
+from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Schema, Shard
+from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import read_columns, read_labels, read_table
 from shoal.common.tabular.values import to_texts
@@ -80,17 +81,11 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
     if any(column.kind not in READABLE for column in schema.columns):
         raise ConfigError(f"a site's file must contain a table or texts, but this schema has {schema.kind}s")
     form = FileFormat.from_args(scenario.data.args)
-    table = read_table(path, form).table
+    found = read_table(path, form)
+    table, guessed = found.table, not found.typed and form.header is None
     wanted = [*(column.name for column in schema.columns), schema.label]
-    lacking = [name for name in wanted if name not in table.column_names]
-    if lacking:
-        near = {name: nearest(name, table.column_names) for name in lacking}
-        raise ConfigError(
-            [
-                f'{path}: unknown column "{name}"' + (f'. Did you mean "{near[name]}"?' if near[name] else "")
-                for name in lacking
-            ]
-        )
+    if problems := lacking_columns(wanted, table.column_names, path, guessed=guessed):
+        raise ConfigError(problems, source=str(path))
     if scenario.data.args.get("drop_missing_labels", False):
         table = table.filter(pc.is_valid(to_texts(table[schema.label], form)))
     if not table.num_rows:

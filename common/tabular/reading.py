@@ -21,7 +21,14 @@ from shoal.common.schema import Column, Schema
 from shoal.common.tabular.csv_files import CSV_SUFFIXES, read_csv
 from shoal.common.tabular.file_bytes import COMPRESSED
 from shoal.common.tabular.file_format import FileFormat
-from shoal.common.tabular.values import is_text, plain, to_numbers, to_texts, without_separators
+from shoal.common.tabular.values import (
+    is_text,
+    plain,
+    refuse_infinite,
+    to_numbers,
+    to_texts,
+    without_separators,
+)
 
 PARQUET_SUFFIXES: Final = (".parquet", ".pq")
 TABLE_SUFFIXES: Final = (*CSV_SUFFIXES, *PARQUET_SUFFIXES)
@@ -98,7 +105,9 @@ def read_columns(
 
 def _by_kind(values: pa.ChunkedArray, column: Column, form: FileFormat, where: Path | str) -> NDArray[Any]:
     if column.kind == "numeric":
-        return np.asarray(to_numbers(values, column.name, where, form).to_numpy(), np.float64)
+        numbers = np.asarray(to_numbers(values, column.name, where, form).to_numpy(), np.float64)
+        refuse_infinite(numbers, column.name, where)
+        return numbers
     texts = to_texts(values, form, trim=column.kind == "categorical")
     if column.kind == "text":
         texts = pc.fill_null(texts, "")

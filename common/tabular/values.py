@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from shoal.common.errors import UnreadableDataError
 from shoal.common.tabular.file_format import MISSING, FileFormat
@@ -96,3 +98,18 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
             f"a column of type {column.type} cannot be read as {wanted}",
             hint="convert it in the file, or leave it out with data.exclude",
         ) from None
+
+
+def refuse_infinite(numbers: NDArray[np.float64], name: str, where: Path | str = "") -> None:
+    """Refuse infinite numbers of a column.
+
+    Raises:
+        UnreadableDataError: it gives the column and the number of rows.
+    """
+    infinite = int(np.isinf(numbers).sum())
+    if infinite:
+        raise UnreadableDataError(
+            f"{where}{': ' if where else ''}{infinite} of {len(numbers)} rows have an infinite number in "
+            f'column "{name}"',
+            hint="replace it with a finite number, or leave the field empty (missing)",
+        )

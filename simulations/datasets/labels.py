@@ -20,6 +20,7 @@ from shoal.simulations.datasets.inference import infer
 from shoal.simulations.datasets.raw import Raw
 
 _FEW_CLASSES = 20  # whole numbers with at most so many values are classes
+_ROWS_PER_CLASS = 5  # where there are more than a few classes; fewer look like identifiers or free text
 _MOST_CLASSES = 1_000  # more distinct labels than this are not classes
 
 
@@ -130,6 +131,11 @@ def _classes(
         raise DataError(
             f'"{raw.label}" has {len(values)} distinct labels; classification allows at most {_MOST_CLASSES}',
             hint='set data.task = "regression" if they are numbers to predict',
+        )
+    if config.task == "auto" and len(values) > _FEW_CLASSES and len(found) < _ROWS_PER_CLASS * len(values):
+        raise DataError(
+            f'the label "{raw.label}" has {len(values)} values in {len(found)} rows: too many to be classes',
+            hint='name another column in data.label, or set data.task = "multiclass" if each is a class',
         )
     if config.task == "binary" and len(values) != 2:
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Literal
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, MissingPackageError, UnreadableDataError, nearest
 from shoal.common.schema import Population
-from shoal.common.tabular.csv_files import looks_like_values, no_header
+from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import FileTable
 from shoal.simulations.datasets.labels import rows_with_label
@@ -86,20 +86,16 @@ def _refuse_unknown(
         ("text_column", data.text_column),
         *((f"args.{kind}", name) for kind, given in kinds.items() for name in given),
     ]
-    lacking = [(key, name) for key, name in wanted if name is not None and name not in names]
-    if not lacking:
-        return
-    if not found.typed and looks_like_values(names) and "header" not in data.args:
-        raise no_header(where, names)
-    problems = [f"data.{key}: {unknown_column(name, names)}" for key, name in lacking]
-    raise ConfigError([*problems, hint] if hint is not None else problems)
-
-
-def unknown_column(name: str, names: Sequence[str]) -> str:
-    """Return the problem with a column that a table lacks; of its columns only a near one is named."""
-    near = nearest(name, names)
-    guess = f' Did you mean "{near}"?' if near else ""
-    return f'unknown column "{name}" among the {len(names)} columns.{guess}'
+    problems = [
+        f"data.{key}: {problem}"
+        for key, name in wanted
+        if name is not None
+        for problem in lacking_columns(
+            [name], names, where, guessed=not found.typed and "header" not in data.args
+        )
+    ]
+    if problems:
+        raise ConfigError([*problems, hint] if hint is not None else problems)
 
 
 def _kinds(data: DataConfig) -> dict[Kind, Sequence[str]]:

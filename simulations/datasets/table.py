@@ -17,7 +17,7 @@ from shoal.common.errors import ConfigError, DataError
 from shoal.common.schema import Column, ColumnKind, Schema, Shard
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.values import is_text as holds_text
-from shoal.common.tabular.values import plain, to_numbers, to_texts
+from shoal.common.tabular.values import plain, refuse_infinite, to_numbers, to_texts
 from shoal.simulations.datasets.inference import Inferred, infer, padded
 from shoal.simulations.datasets.labels import encode_labels
 from shoal.simulations.datasets.leaks import leaking
@@ -200,12 +200,7 @@ def _store(name: str, values: pa.ChunkedArray, kind: ColumnKind) -> Stored:
 
 def _numbers(name: str, array: pa.ChunkedArray) -> PlainColumn:
     values = np.array(array.cast(pa.float64()).to_numpy())
-    infinite = int(np.isinf(values).sum())
-    if infinite:
-        raise DataError(
-            f'{infinite} of {len(values)} rows have an infinite number in column "{name}"',
-            hint="replace it with a finite number, or leave the field empty (missing)",
-        )
+    refuse_infinite(values, name)
     return PlainColumn(values)
 
 

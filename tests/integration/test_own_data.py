@@ -82,7 +82,7 @@ def test_csv_from_validation_to_prediction(tmp_path: Path, capsys: pytest.Captur
     assert left.value.code == UnreadableDataError.exit_code
     assert "nothing.csv" in capsys.readouterr().err
     (tmp_path / "few.csv").write_text("age,dosis,sex\n50,1,F\n")
-    with pytest.raises(DataError, match=r'dose .there is "dosis"'):
+    with pytest.raises(DataError, match=r'"dose" among the 3 columns\. Did you mean "dosis"'):
         predict(run, tmp_path / "few.csv", None)
     (tmp_path / "words.csv").write_text("age,dose,sex\nancient,1,F\n")
     with pytest.raises(DataError, match='1 of 1 rows have no number in column "age"') as caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 QUIET = {
@@ -26,18 +25,18 @@ PROCESS = QUIET | {
 }
 
 
+SEARCHED = "SHOAL_SEARCHED"  # where shoal was started: there a worker looks up package.module:function
+
+
 def worker_environment(threads: int) -> dict[str, str]:
     """Return the variables that a worker's libraries read when they are imported.
 
     Args:
         threads: TensorFlow's threads; one keeps the order of float sums, and so the bits.
     """
-    here = str(Path.cwd())
-    path = os.environ.get("PYTHONPATH")
     return QUIET | {
+        SEARCHED: str(Path.cwd()),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
-        # package.module:function of the user's is looked up from where shoal was started.
-        "PYTHONPATH": here if not path else f"{here}{os.pathsep}{path}",
     }

@@ -1,19 +1,22 @@
 """User-defined objects by name, `package.module:name`: the only place that imports user code.
 
-Modules are looked up in the current directory before the installed packages, as for `python script.py`.
+Modules are looked up in the current directory after Python's own and the installed packages: a file that
+happens to be called `random.py` or `types.py` would break Python itself, and every worker process.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from shoal.common.environment import SEARCHED
 from shoal.common.errors import ConfigError
 
-_HINT = "modules are looked up in the current directory and among the installed packages"
+_HINT = "modules are looked up among the installed packages and in the current directory"
 
 
 def is_users_own(name: str) -> bool:
@@ -22,9 +25,14 @@ def is_users_own(name: str) -> bool:
 
 
 def search_current_directory() -> None:
-    """Make modules in the current directory importable."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    """Make modules in the current directory importable, unless their names are taken.
+
+    A worker searches the directory in which shoal was started.
+    """
+    here = os.environ.get(SEARCHED, str(Path.cwd()))
+    if sys.path[-1:] != [here]:
+        # Ray and `python -m` put it first.
+        sys.path[:] = [*(path for path in sys.path if path not in ("", here)), here]
 
 
 def form_problems(key: str, path: str, name: str = "function") -> list[str]:
@@ -62,9 +70,25 @@ def load_object(key: str, path: str) -> Any:
     """
     module, _, attribute = path.partition(":")
     search_current_directory()
+    _refuse_taken(key, path)
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a user module may raise anything, or be a script that ends
         raise ConfigError(
             f'{key}: "{path}" cannot be loaded: {type(error).__name__}: {error}', hint=_HINT
         ) from error
+
+
+def _refuse_taken(key: str, path: str) -> None:
+    """Refuse a module of the current directory whose name is that of another module."""
+    top = path.partition(":")[0].partition(".")[0]
+    here = Path(sys.path[-1])
+    mine = [place for place in (here / f"{top}.py", here / top / "__init__.py") if place.is_file()]
+    found = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
+    if not mine or found is None or found.origin is None:
+        return
+    if not Path(found.origin).exists() or not Path(found.origin).samefile(mine[0]):
+        raise ConfigError(
+            f'{key}: "{path}": {mine[0]} cannot be imported, because its name is taken by {found.origin}',
+            hint=f"rename {mine[0]}",
+        )

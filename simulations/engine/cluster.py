@@ -21,7 +21,7 @@ from typing import Any
 import ray
 
 from shoal.common.config import ResourcesConfig
-from shoal.common.environment import QUIET, worker_environment
+from shoal.common.environment import QUIET, SEARCHED, worker_environment
 from shoal.common.errors import WorkerError
 from shoal.common.memory import memory_bytes
 
@@ -112,7 +112,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     if owns and resources.ray_address:
         _join(resources.ray_address)
         host = ray.util.get_node_ip_address()
-        del environment["PYTHONPATH"]  # of this machine; the others have the files sent by `_stage`
+        del environment[SEARCHED]  # of this machine; the others have the files sent by `_stage`
         _wait_for_cpus(max(1, resources.workers) * resources.threads_per_worker)
     elif owns:
         without = resources.model_copy(update={"gpus_per_worker": 0.0})
@@ -148,7 +148,7 @@ def _init(**options: Any) -> None:
 def _start(cpus: int) -> None:
     try:
         _init(address="local", num_cpus=cpus, include_dashboard=False)  # ignores RAY_ADDRESS
-    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+    except Exception as error:  # Ray raises the base class where one of its processes does not start
         raise WorkerError(
             f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from shoal.server.pilot.grid import TransportGrid
 from shoal.server.pilot.grpc_server import Policy, TransportServer
 from shoal.simulations.engine.client_states import ClientStateFolder
 from shoal.simulations.engine.cluster import ray_session
+from shoal.simulations.engine.starting import LOOK_S, refuse_stuck
 
 _SERVER: Final = "server"
 _START_S: Final = 300.0  # until all clients are connected, including TensorFlow's import
@@ -157,8 +159,13 @@ def _certificates(
 
 
 def _wait(server: TransportServer, clients: int, ended: Sequence[Any]) -> None:
-    there = server.wait_for(clients, _START_S)
-    if len(there) < clients:
+    begun = time.monotonic()
+    while len(there := server.wait_for(clients, LOOK_S)) < clients:
+        waited = time.monotonic() - begun
+        if not there:
+            refuse_stuck(waited)
+        if waited < _START_S:
+            continue
         done, _ = ray.wait(list(ended), num_returns=len(ended), timeout=0)
         reasons = "; ".join(reason for ref in done for reason in ray.get(ref)[:1])
         raise WorkerError(f"{len(there)} of {clients} clients connected within {_START_S:g} s. {reasons}")

@@ -31,6 +31,7 @@ from shoal.simulations.engine.cluster import ray_session
 from shoal.simulations.engine.forecast import Forecast
 from shoal.simulations.engine.placement import NodeLoad
 from shoal.simulations.engine.run_worker import RunWorker
+from shoal.simulations.engine.starting import LOOK_S, refuse_stuck
 
 # With more clients than this, a worker rarely sees a client again before it has left the worker's cache.
 _REMEMBERED = 10_000
@@ -177,7 +178,12 @@ class RayExecutor:
             self._hand_out(phase)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
-            ready, _ = ray.wait([*phase.running, *starting], num_returns=1, timeout=left)
+            # Until one worker has started, look at times whether any ever will.
+            look = LOOK_S if len(starting) == len(self._slots) and (left is None or left > LOOK_S) else None
+            ready, _ = ray.wait([*phase.running, *starting], num_returns=1, timeout=look or left)
+            if not ready and look:
+                refuse_stuck(time.perf_counter() - min(slot.freed for slot in self._slots))
+                continue
             if not ready:
                 self._give_up(phase)
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +176,33 @@ def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
     resources = ResourcesConfig.model_validate({"workers": 4, "gpus_per_worker": 0.5})
     with pytest.raises(WorkerError, match=r"4 workers need 0\.5 GPUs each, Ray sees 1"):
         worker_count(resources, 100, Room(8, 64 << 30, 1.0))
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_reported_with_their_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `types.py` before Python's own ends each worker at once; Ray starts them again for ever."""
+    (tmp_path / "types.py").write_text("")
+    code = (
+        "import test_engine as t, shoal.simulations.engine.starting as s\n"
+        "from shoal.common.environment import QUIET\n"
+        "s.CRASHED_S = 3.0\n"
+        f"QUIET['PYTHONPATH'] = {str(tmp_path)!r}\n"
+        "t.train(t.grid_over(t.executor('ray')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = done.stderr[done.stderr.index("WorkerError") :]
+    assert "workers did not start within" in last
+    assert "ImportError: cannot import name" in last
+    assert str(tmp_path / "types.py") in last
 
 
 def test_push_and_pull() -> None:

@@ -29,6 +29,16 @@ def test_an_object_is_loaded_from_the_current_directory(tmp_path: Path) -> None:
     assert done.stdout == "mine\n"
 
 
+def test_a_module_with_the_name_of_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "types.py").write_text("def build(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(ConfigError, match=r'"types:build": .*/types\.py cannot be imported, because'):
+        load_object("model.name", "types:build")
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
@@ -66,7 +76,7 @@ def test_only_one_module_imports_a_users_code() -> None:
         str(path.relative_to(root))
         for folder in ("server", "clients", "common", "simulations")
         for path in (root / folder).rglob("*.py")
-        if "sys.path.insert" in path.read_text(encoding="utf-8")
+        if "sys.path[:]" in path.read_text(encoding="utf-8")
     ]
     assert found == ["common/plugins.py"]
 

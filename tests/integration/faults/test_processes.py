@@ -27,27 +27,41 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes as Linux lists them"),
 ]
 
-ROOT = Path(__file__).parents[3]
 MARK = "SHOAL_TEST"  # a variable that all processes of a run inherit
 ROUNDS = 30
 SETTINGS = ("partition.clients=24", "output.bootstrap=10")
 
 
 class Run:
-    """`shoal run linear` in a process, with two Ray workers, under a path with a space."""
+    """`shoal run linear` with two Ray workers, where paths have spaces and files the names of modules."""
 
     def __init__(self, folder: Path, *more: str) -> None:
-        self.folder = folder
+        self.folder = folder / "my lab 项目"
+        self.folder.mkdir()
+        for name in ("random", "types", "server"):
+            (self.folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py is not to be imported')\n")
         self.mark = uuid.uuid4().hex
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
-        where = ["--backend", "ray", "--workers", "2", "--output", str(folder / "runs"), "--quiet"]
-        (folder / "a b").symlink_to(sys.prefix)
-        python = str(folder / "a b" / "bin" / "python")
-        command = [python, "-m", "shoal", "run", "linear", "--rounds", str(ROUNDS)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: self.mark}
-        with (folder / "said.txt").open("wb") as out:
+        where = ["--backend", "ray", "--workers", "2", "--quiet"]
+        (self.folder / "a b").symlink_to(sys.prefix)
+        programs = self.folder / "a b" / "bin"
+        # By the program, not by `python -m`, which puts the current directory before Python's own modules.
+        command = [
+            str(programs / "python"),
+            str(programs / "shoal"),
+            "run",
+            "linear",
+            "--rounds",
+            str(ROUNDS),
+        ]
+        environment = os.environ | {MARK: self.mark}
+        with (self.folder / "said.txt").open("wb") as out:
             self.process = subprocess.Popen(
-                [*command, *settings, *where, *more], env=environment, stdout=out, stderr=out
+                [*command, *settings, *where, *more],
+                cwd=self.folder,
+                env=environment,
+                stdout=out,
+                stderr=out,
             )
 
     def said(self) -> str:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from shoal.common.config import ResourcesConfig
 from shoal.common.environment import QUIET, SEARCHED, worker_environment
@@ -146,12 +147,46 @@ def _init(**options: Any) -> None:
 
 
 def _start(cpus: int) -> None:
+    _require_loopback()
     try:
-        _init(address="local", num_cpus=cpus, include_dashboard=False)  # ignores RAY_ADDRESS
+        with _on_loopback():
+            _init(address="local", num_cpus=cpus, include_dashboard=False)  # ignores RAY_ADDRESS
     except Exception as error:  # Ray raises the base class where one of its processes does not start
         raise WorkerError(
             f"Ray could not be started: {error}", hint="--backend serial needs no Ray"
         ) from error
+
+
+def _require_loopback() -> None:
+    """Raise instead of waiting for minutes, as Ray does, on a machine without any network interface."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise WorkerError(
+            f"processes of this machine cannot reach each other at 127.0.0.1: {error.strerror}",
+            hint="bring the interface up (ip link set lo up); --backend serial needs none",
+        ) from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started listen at 127.0.0.1 only, as on macOS and Windows; Linux has it everywhere.
+
+    Whoever reaches its ports can run code in its workers. Ray's processes read the variable; this one has
+    read it already.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    given = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
 
 
 def _join(address: str) -> None:

@@ -21,8 +21,8 @@ def _settings(*settings: str) -> list[str]:
 
 
 SHORT = _settings("training.rounds=3")
-# Work goes to whichever worker has started: three rounds are over before the second of two is there.
-LONG = _settings("training.rounds=60")
+# Work goes to whichever worker has started: a short run is over before the second of two is there.
+LONG = _settings("training.rounds=200")
 
 
 @pytest.fixture

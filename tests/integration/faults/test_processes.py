@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,25 @@ def assert_nothing_left(run: Run, shared_before: set[str]) -> None:
     assert set(os.listdir("/dev/shm")) <= shared_before
 
 
+def listening_addresses(processes: Iterable[int]) -> list[IPv4Address]:
+    """Return the addresses at which processes listen for TCP connections."""
+    own = set()
+    for pid in processes:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                own.add(os.readlink(entry))
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                # Words of 32 bits in the machine's order; the last is the IPv4 address, also of a mapped one.
+                found.append(
+                    IPv4Address(int(fields[1].partition(":")[0][-8:], 16).to_bytes(4, sys.byteorder))
+                )
+    return found
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The rounds of a run in which nothing happens, in this process: its bits are those of any workers."""
@@ -155,6 +176,9 @@ def test_a_driver_that_is_ended_leaves_nothing_running(
     shared = set(os.listdir("/dev/shm"))
     run = start()
     until(lambda: run.rounds() >= 3, 120, run.said)
+    listening = listening_addresses(run.processes())
+    assert len(listening) > 3  # Ray's own processes and workers
+    assert {address for address in listening if not address.is_loopback} == set()
     run.process.send_signal(number)
     run.process.wait(60)
     assert run.results().status() == status

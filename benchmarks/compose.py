@@ -140,7 +140,12 @@ class Composed:
         raise RuntimeError(f"{name} is not healthy:\n{self.said(name)}")
 
     def _environment(self) -> dict[str, str]:
-        return environment(PYTHONPATH=str(ROOT), RAY_USAGE_STATS_ENABLED="0")
+        return environment(PYTHONPATH=str(ROOT), RAY_USAGE_STATS_ENABLED="0", **SOON)
+
+
+# Nodes on one machine share the folder of the code that workers import: now and then one writes it anew
+# while a worker of another starts in it, and dies. Ray notices after a minute by default.
+SOON = {"RAY_worker_register_timeout_seconds": "15"}
 
 
 def environment(**more: str) -> dict[str, str]:

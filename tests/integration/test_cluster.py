@@ -15,7 +15,7 @@ import pytest
 from rounds import untimed
 from waiting import until
 
-from benchmarks.compose import free_port, ray_program
+from benchmarks.compose import SOON, free_port, ray_program
 from shoal.simulations.results import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ class Nodes:
             node = subprocess.Popen(
                 [*command, "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus)],
                 cwd="/",
-                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | SOON,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,

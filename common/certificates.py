@@ -16,6 +16,7 @@ from typing import Final
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -23,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shoal.common.errors import TransportError
 from shoal.common.journal import write_atomically
 
+_MADE_BY_CERTS: Final = "`shoal certs` creates keys and certificates for a pilot"
 AUTHORITY: Final = "ca"
 _CA_DAYS: Final = 3650
 _log = logging.getLogger("shoal.transport")
@@ -174,6 +176,7 @@ def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCre
     Raises:
         TransportError: a file cannot be read.
     """
+    _check_files(ca, certificate, key)
     pair = (_read(key), _read(certificate))
     return grpc.ssl_server_credentials([pair], _read(ca), require_client_auth=True)
 
@@ -184,7 +187,48 @@ def client_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ChannelCr
     Raises:
         TransportError: a file cannot be read.
     """
+    _check_files(ca, certificate, key)
     return grpc.ssl_channel_credentials(_read(ca), _read(key), _read(certificate))
+
+
+def _check_files(ca: Path, certificate: Path, key: Path) -> None:
+    """Check this side's files before they are used: a failed handshake does not say which is at fault.
+
+    Raises:
+        TransportError: it names the file.
+    """
+    authority, own = _certificate(ca), _certificate(certificate)
+    try:
+        private = serialization.load_pem_private_key(_read(key), None)
+    except (TypeError, ValueError):
+        raise TransportError(
+            f"{key} is not a private key in PEM format without a password", hint=_MADE_BY_CERTS
+        ) from None
+    if private.public_key() != own.public_key():
+        raise TransportError(
+            f"{key} is not the key of {certificate}", hint="give the pair that belongs together"
+        )
+    try:
+        own.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        raise TransportError(
+            f"{certificate} is not issued by the authority of {ca}",
+            hint="both sides need certificates of one authority",
+        ) from None
+    now = datetime.now(UTC)
+    if not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
+        raise TransportError(
+            f"{certificate} is valid from {own.not_valid_before_utc:%Y-%m-%d} to "
+            f"{own.not_valid_after_utc:%Y-%m-%d}, and it is {now:%Y-%m-%d} here",
+            hint="check the clock, or have the authority issue another certificate (`shoal certs`)",
+        )
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(_read(path))
+    except ValueError:
+        raise TransportError(f"{path} is not a certificate in PEM format", hint=_MADE_BY_CERTS) from None
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -218,9 +262,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TransportError(
-            f"cannot read {path}: {error.strerror}", hint="`shoal certs` creates certificates for a pilot"
-        ) from error
+        raise TransportError(f"cannot read {path}: {error.strerror}", hint=_MADE_BY_CERTS) from error
 
 
 def _name(name: str) -> x509.Name:

@@ -53,7 +53,7 @@ class ConfigError(ShoalError):
     """The scenario has problems; each is listed with its line or option."""
 
     exit_code = 3
-    help = "Run `shoal validate FILE` to see all problems at once; docs/config.md lists every key."
+    help = "docs/config.md lists every key."
 
     def __init__(self, problems: str | Sequence[str], *, source: str = "", hint: str | None = None) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)

@@ -8,12 +8,13 @@ import traceback
 from typing import TYPE_CHECKING
 
 from shoal.common.environment import PROCESS
-from shoal.common.errors import ShoalError
+from shoal.common.errors import ShoalError, StorageError
 
 if TYPE_CHECKING:
     import typer
 
 SHOW_VALUES = "SHOAL_SHOW_VALUES"  # for the owner of the data, to debug code of their own
+_LONGEST_NAME = 120  # characters of a file name that are shown
 _HANDLES_DATA = (
     "/common/tabular/",
     "/common/preprocessing/",
@@ -33,6 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     except ShoalError as error:
         _fail(f"{type(error).__name__}: {error}\n\n{error.help}", error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # A disk, a permission, a name that is too long: whatever file it is, it is not a bug.
+            name = str(error.filename)
+            shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+            _fail(f"StorageError: {shown} cannot be used: {error.strerror}", StorageError.exit_code)
         sys.stdout.flush()
         print("".join(_traceback(error)), end="", file=sys.stderr)
         _fail("\nThis is a bug in shoal, or in a package or plug-in that it called. Please report it.", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,10 +190,13 @@ def _end(folder: RunFolder, status: EndStatus, summary: Mapping[str, object]) ->
 
 
 def _print_resume_command(folder: RunFolder) -> None:
-    if any((folder.path / CHECKPOINTS).glob("round-*.zip")):
+    saved = any((folder.path / CHECKPOINTS).glob("round-*.zip"))
+    if saved or folder.status() == "interrupted":
         served = (folder.path / SERVED).exists()
-        command = f"shoal serve --resume {folder.path} …" if served else f"shoal resume {folder.path}"
-        print(f"resume from the last checkpoint with: {command}", file=sys.stderr)
+        path = shlex.quote(str(folder.path))
+        command = f"shoal serve --resume {path} …" if served else f"shoal resume {path}"
+        where = "from the last checkpoint" if saved else "from the start"
+        print(f"resume {where} with: {command}", file=sys.stderr)
 
 
 @contextmanager

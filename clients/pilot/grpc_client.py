@@ -167,6 +167,7 @@ class TransportClient:
 
     def _begin(self, welcome: wire.Welcome) -> None:
         self._welcomed = True
+        _log.info("connected to %s", self._address)
         if self._worker is None or welcome.run_id != self._run_id:  # nothing is kept from another run
             self._worker, self._client = self._make_worker(welcome), welcome.client
             self._run_id, self._state, self._answers = welcome.run_id, None, {}

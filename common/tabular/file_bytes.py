@@ -79,7 +79,8 @@ def detect(raw: bytes) -> str:
 def _decompressed(path: Path) -> bytes:
     method = COMPRESSED.get(path.suffix.lower())
     try:
-        with pa.input_stream(str(path), compression=method) as file:
+        # Python opens it: Arrow encodes no name beyond ASCII where the locale is C.
+        with path.open("rb") as raw, pa.input_stream(raw, compression=method) as file:
             content: bytes = file.read()
             return content
     except (OSError, pa.ArrowException) as error:

@@ -83,7 +83,8 @@ def read_parquet(path: Path) -> pa.Table:
     """
     try:
         # partitioning=None: folders named like "site=a" above a single file are no columns of it.
-        return parquet.read_table(path, partitioning=None)
+        with path.open("rb") as file:
+            return parquet.read_table(file, partitioning=None)
     except (pa.ArrowException, OSError):
         raise UnreadableDataError(f"{path} cannot be read as Parquet") from None
 

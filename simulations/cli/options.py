@@ -24,7 +24,32 @@ app = typer.Typer(
 `shoal COMMAND --help` shows examples.""",
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"shoal {version('shoal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a run.")]
+# With the default LATEST.
+LatestArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]", help="A run folder, or the name of a run; default: the latest.", show_default=False
+    ),
+]
 DirectoryOption = Annotated[
     Path, typer.Option("--directory", metavar="FOLDER", help="The directory that contains the run folders.")
 ]

@@ -10,7 +10,7 @@ import typer
 
 from shoal.common.cli_options import ScenarioArgument, SetOption
 from shoal.common.errors import ConfigError
-from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
+from shoal.simulations.cli.options import DirectoryOption, LatestArgument, app
 
 if TYPE_CHECKING:
     from shoal.common.config import Scenario
@@ -100,7 +100,7 @@ def _conclude(path: Path) -> None:
 
 @app.command()
 def resume(
-    run: RunArgument,
+    run: LatestArgument = "",
     backend: Annotated[
         Literal["ray", "serial"] | None,
         typer.Option(help="Where clients run from now on; default: as before."),
@@ -120,6 +120,7 @@ def resume(
     The result is bit-identical to that of a run that was never interrupted.
 
     \b
+      shoal resume
       shoal resume medical-thyroid-20260101-120000
       shoal resume runs/digits-20260101-120000 --workers 8
     """
@@ -128,6 +129,8 @@ def resume(
     from shoal.simulations.run import resume_run
 
     folder = RunFolder.open(run, directory)
+    if not quiet:
+        typer.echo(f"Resuming {folder.path}")
     given = {"backend": backend, "workers": workers, "ray_address": ray_address}
     changed = {key: value for key, value in given.items() if value is not None}
     before = folder.scenario()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.common.cli_options import SetOption
-from shoal.simulations.cli.options import DirectoryOption, RunArgument, app
+from shoal.simulations.cli.options import DirectoryOption, LatestArgument, RunArgument, app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,10 +73,11 @@ def list_command(directory: DirectoryOption = Path("runs")) -> None:
 
 
 @app.command()
-def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
+def show(run: LatestArgument = "", directory: DirectoryOption = Path("runs")) -> None:
     """Show a run: its settings, its course, and the result of each site.
 
     \b
+      shoal show
       shoal show medical-thyroid-20260101-120000
       shoal show runs/medical-thyroid-20260101-120000
     """
@@ -86,7 +87,7 @@ def show(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
 
 
 @app.command()
-def report(run: RunArgument, directory: DirectoryOption = Path("runs")) -> None:
+def report(run: LatestArgument = "", directory: DirectoryOption = Path("runs")) -> None:
     """Write the report of a run again, even if the run was killed.
 
     \b

@@ -30,6 +30,9 @@ EndStatus = Literal["finished", "stopped early", "interrupted", "failed"]
 Status = Literal["finished", "stopped early", "interrupted", "failed", "running", "killed"]
 
 
+LATEST = ""  # in place of a name: the run that was written to last
+
+
 class RunFolder:
     """A run's folder. It is an `Observer`: each event is on disk when the call returns.
 
@@ -70,11 +73,17 @@ class RunFolder:
 
     @classmethod
     def open(cls, path_or_name: str | Path, directory: str | Path = "runs") -> RunFolder:
-        """Open the run at a path, or the one of that name in `directory`.
+        """Open the run at a path, the one of that name in `directory`, or the latest there (`LATEST`).
 
         Raises:
             RunError: there is no such run; the message names the nearest.
         """
+        if path_or_name == LATEST:
+            found = list_folders(directory)
+            if found:
+                return found[0]
+            message = f"{directory} contains no runs"
+            raise errors.RunError(message, hint="`shoal run SCENARIO` creates one.")
         for path in (Path(path_or_name).expanduser(), Path(directory) / path_or_name):
             if (path / "events.jsonl").is_file():
                 return cls(path)

@@ -203,3 +203,21 @@ def test_shoal_is_installed_as_a_command() -> None:
         [Path(sys.executable).with_name("shoal"), "version"], capture_output=True, text=True
     )
     assert done.stdout.startswith("shoal ")
+
+
+def test_a_file_name_that_is_too_long_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("validate", "show"):
+        shoal(command, "x" * 300 + ".toml", code=errors.StorageError.exit_code)
+        told = capsys.readouterr().err
+        assert f"{'x' * 120}… cannot be used: File name too long" in told
+        assert "x" * 121 not in told
+
+
+def test_the_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
+    shoal("--version")
+    assert capsys.readouterr().out.startswith("shoal ")
+
+
+def test_without_a_name_the_latest_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shoal("show", "--directory", str(tmp_path), code=errors.RunError.exit_code)
+    assert "contains no runs" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from wire import NAMES, Doubles, Running, asked, dial, hello, of, raw
 
 from shoal.clients.worker import Answer, Job
-from shoal.common.certificates import client_credentials, issue, server_credentials
+from shoal.common.certificates import issue, server_credentials
 from shoal.common.errors import TransportError
 from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.common.wire import wire_pb2 as wire
@@ -24,9 +24,15 @@ from shoal.common.wire.protocol import PROTOCOL
 from shoal.server.pilot.grpc_server import Policy, TransportServer
 
 
+def unchecked(keys: Path, own: Path) -> grpc.ChannelCredentials:
+    """Return credentials that an honest client would not dial with: it checks its own files before."""
+    files = (keys / "ca.crt", own.with_suffix(".key"), own.with_suffix(".crt"))
+    return grpc.ssl_channel_credentials(*(file.read_bytes() for file in files))
+
+
 def expired(keys: Path) -> grpc.ChannelCredentials:
     issue(keys, "west", days=-1)
-    return of(keys, "west")
+    return unchecked(keys, keys / "west")
 
 
 def without(keys: Path) -> grpc.ChannelCredentials:
@@ -34,8 +40,7 @@ def without(keys: Path) -> grpc.ChannelCredentials:
 
 
 def of_another_authority(keys: Path) -> grpc.ChannelCredentials:
-    other = keys / "other"
-    return client_credentials(keys / "ca.crt", other / "north.crt", other / "north.key")
+    return unchecked(keys, keys / "other" / "north")
 
 
 def in_plain(keys: Path) -> None:

@@ -12,6 +12,7 @@ class NodeLoad:
     Attributes:
         node: first 8 hex digits of its Ray id, as `ray list nodes` shows it.
         workers: number started on it; lost: how many of these died unexpectedly.
+        replaced: how many were replaced because of their memory.
         messages: number of client messages that its workers have answered.
         seconds: total busy time of its workers.
         bytes_down: payload sent to the node, once per phase whatever its number of workers.
@@ -21,6 +22,7 @@ class NodeLoad:
     node: str
     workers: int = 0
     lost: int = 0
+    replaced: int = 0
     messages: int = 0
     seconds: float = 0.0
     bytes_down: int = 0

@@ -9,6 +9,7 @@ only once it has started: one that waits for resources, because a node is lost, 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ from shoal.simulations.engine.forecast import Forecast
 from shoal.simulations.engine.placement import NodeLoad
 from shoal.simulations.engine.run_worker import RunWorker
 from shoal.simulations.engine.starting import LOOK_S, refuse_stuck
+from shoal.simulations.results.text import size
+
+_log = logging.getLogger("shoal.engine")
 
 # With more clients than this, a worker rarely sees a client again before it has left the worker's cache.
 _REMEMBERED = 10_000
@@ -319,7 +323,20 @@ class RayExecutor:
         self._measure(phase, ran, finished)
         self._occupied(phase, ran.slot, ran.since)
         if finished.memory > self._memory_limit:
+            self._say_replaced(self._load(ran.slot), finished.memory)
             phase.waiting += self._dismiss(phase, ran.slot)
+
+    def _say_replaced(self, load: NodeLoad, memory: int) -> None:
+        """Count a worker that is replaced because of its memory, and say so the first times."""
+        load.replaced += 1
+        if load.replaced & (load.replaced - 1) == 0:  # 1, 2, 4, 8, …: a run may do so in every round
+            _log.warning(
+                "a worker is replaced because it holds %s, more than its %s (the %s. time); a new one takes "
+                "seconds to start: raise resources.worker_memory_mb, or set resources.workers lower",
+                size(memory),
+                size(self._memory_limit),
+                load.replaced,
+            )
 
     def _keep(self, phase: _Phase, chunk: int, answers: Sequence[Answer]) -> None:
         """Store answers that are new: two workers may have run the same clients."""

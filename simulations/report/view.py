@@ -296,19 +296,21 @@ def _closed_form(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _placement(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the work of each node, if there was more than one."""
+    """Return the work of each node, if there was more than one or workers were lost or replaced."""
     found = summary.get("placement") or []
     return [
         (
             load["node"],
-            f"{load['workers']}" + (f", {load['lost']} lost" if load["lost"] else ""),
+            ", ".join(
+                [f"{load['workers']}", *(f"{load[k]} {k}" for k in ("lost", "replaced") if load.get(k))]
+            ),
             f"{load['messages']:,}",
             duration(load["seconds"]),
             size(load["bytes_down"]),
             size(load["bytes_up"]),
         )
         for load in found
-        if len(found) > 1
+        if len(found) > 1 or load["lost"] or load.get("replaced")
     ]
 
 

@@ -146,16 +146,24 @@ def test_a_hung_worker_is_given_up_at_the_deadline(ray_executor: Executor) -> No
     assert updates(train(grid)) == EXPECTED
 
 
-def test_a_worker_that_has_grown_too_large_is_replaced(ray_session: None) -> None:
+def test_a_worker_that_has_grown_too_large_is_replaced(
+    ray_session: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """No Python process fits into 1 MB, so every chunk is answered by a new worker."""
     resources = ResourcesConfig.model_validate({"workers": 1, "worker_memory_mb": 1})
     federation = WorkerContext(1, {}, CLIENTS, show_errors=False)
     running = make_executor(LoadClientApp("mean_app:client"), federation, resources)
     try:
-        replies = train(grid_over(running))
+        grid = grid_over(running)
+        replies = train(grid)
+        (load,) = grid.placement()
     finally:
         running.close()
     assert updates(replies) == EXPECTED
+    assert load.replaced == CLIENTS
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if "more than its 1.0 MB (the 4. time)" in text]
+    assert len(told) == 3  # the 1st, the 2nd and the 4th of 7 times
     assert len({r.content["metrics"]["pid"] for r in replies}) == CLIENTS
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # TensorFlow takes all memory of a GPU otherwise, and workers that share one fail.
@@ -35,7 +33,6 @@ def worker_environment(threads: int) -> dict[str, str]:
         threads: TensorFlow's threads; one keeps the order of float sums, and so the bits.
     """
     return QUIET | {
-        SEARCHED: str(Path.cwd()),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),

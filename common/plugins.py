@@ -80,14 +80,20 @@ def load_object(key: str, path: str) -> Any:
 
 
 def _refuse_taken(key: str, path: str) -> None:
-    """Refuse a module of the current directory whose name is that of another module."""
+    """Refuse a module of the current directory whose name is that of one of Python's or an installed one."""
     top = path.partition(":")[0].partition(".")[0]
+    if not top.isidentifier():
+        return
     here = Path(sys.path[-1])
     mine = [place for place in (here / f"{top}.py", here / top / "__init__.py") if place.is_file()]
     found = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
     if not mine or found is None or found.origin is None:
         return
-    if not Path(found.origin).exists() or not Path(found.origin).samefile(mine[0]):
+    other = Path(found.origin)  # no path for a module that is built in
+    if not other.exists() or (
+        any(other.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        and not other.samefile(mine[0])
+    ):
         raise ConfigError(
             f'{key}: "{path}": {mine[0]} cannot be imported, because its name is taken by {found.origin}',
             hint=f"rename {mine[0]}",

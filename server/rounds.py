@@ -19,9 +19,10 @@ from shoal.common.config import Scenario
 from shoal.common.errors import BudgetError, TrainingError
 from shoal.common.events import ClientRow, Phase, RoundRow
 from shoal.common.memory import frozen_heap
-from shoal.common.messages.names import EXAMPLES, SERVER_STATE, TRAIN_LOSS
-from shoal.common.messages.requests import EvaluateRequest, ExecutionMode, TrainRequest
+from shoal.common.messages.names import CONFIG, EXAMPLES, SERVER_STATE, TRAIN_LOSS
+from shoal.common.messages.requests import LEARNING_RATE, EvaluateRequest, ExecutionMode, TrainRequest
 from shoal.common.messages.schema import to_config
+from shoal.common.plugins import is_users_own
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import Source
 from shoal.common.profiling import span
@@ -71,6 +72,22 @@ class LoopState:
     def at_start(cls, initial: ArrayRecord) -> LoopState:
         """Return the state before anything is evaluated."""
         return cls(arrays=initial, best_arrays=initial)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The training of one round.
+
+    Attributes:
+        exchange: of the dispatches that were aggregated; learning_rate: of their clients, NaN without any.
+        metrics: aggregated from those of the clients.
+        added: metrics that a strategy of the user's own added.
+    """
+
+    exchange: Exchange = NOTHING
+    learning_rate: float = math.nan
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    added: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +190,12 @@ class RoundLoop:
         measured, evaluated = self._evaluate(state, 0)
         state.round = 0
         self._judge(state, measured, 0)
-        row = self._row(state, 0, NOTHING, evaluated, {TRAIN_LOSS: math.nan}, measured)
+        nothing = Trained(learning_rate=learning_rate(self.scenario.training, 1))
+        row = self._row(state, 0, nothing, evaluated, measured)
         self.on_round(row, evaluated.rows)
 
     def _round(self, state: LoopState, round_number: int) -> None:
-        trained, train_metrics = self._train(state, round_number)
+        trained = self._train(state, round_number)
         due = (
             round_number % self.scenario.server.evaluate_every == 0
             or round_number == self.scenario.training.rounds
@@ -186,15 +204,11 @@ class RoundLoop:
         state.round = round_number
         if measured:
             self._judge(state, measured, round_number)
-        row = self._row(state, round_number, trained, evaluated, train_metrics, measured)
-        self.on_round(row, [*trained.rows, *evaluated.rows])
+        row = self._row(state, round_number, trained, evaluated, measured)
+        self.on_round(row, [*trained.exchange.rows, *evaluated.rows])
 
-    def _train(self, state: LoopState, round_number: int) -> tuple[Exchange, Mapping[str, float]]:
-        """Dispatch until the scheduler has replies to aggregate, and aggregate them.
-
-        Returns:
-            the exchanges of the dispatches that were aggregated, and the aggregated metrics.
-        """
+    def _train(self, state: LoopState, round_number: int) -> Trained:
+        """Dispatch until the scheduler has replies to aggregate, and aggregate them."""
         buffer: list[Arrival] = []
         due: Sequence[Arrival] = ()
         while not due:
@@ -203,11 +217,16 @@ class RoundLoop:
                 raise TrainingError("the scheduler neither dispatches nor aggregates anything")
             buffer.append(self._dispatch(state, dispatch))
             due = self.scheduler.ready(buffer)
-        merged, measured = NOTHING, dict[str, float]()
+        trained = Trained()
         for arrival in due:
-            measured = {**measured, **self._aggregate(state, arrival)}
-            merged = merged.joined(arrival.exchange)
-        return merged, measured
+            measured, added = self._aggregate(state, arrival)
+            trained = Trained(
+                trained.exchange.joined(arrival.exchange),
+                arrival.learning_rate,
+                {**trained.metrics, **measured},
+                {**trained.added, **added},
+            )
+        return trained
 
     def _dispatch(self, state: LoopState, dispatch: Dispatch) -> Arrival:
         """Charge a dispatch, send it, and return its replies."""
@@ -230,7 +249,7 @@ class RoundLoop:
                 say=self.say,
                 usable=lambda content: self.reader.check(content, start, self.algorithm.extra_like()),
             )
-        return self._arrived(state, dispatch, exchange)
+        return self._arrived(state, dispatch, exchange, messages)
 
     def _dispatch_securely(
         self, state: LoopState, dispatch: Dispatch, messages: Sequence[Message]
@@ -245,12 +264,17 @@ class RoundLoop:
             range=self.aggregation.clip_norm(),
             noise=self.aggregation.noise(),
         )
-        return replace(self._arrived(state, dispatch, done.exchange), total=done.sum)
+        return replace(self._arrived(state, dispatch, done.exchange, messages), total=done.sum)
 
-    def _arrived(self, state: LoopState, dispatch: Dispatch, exchange: Exchange) -> Arrival:
+    def _arrived(
+        self, state: LoopState, dispatch: Dispatch, exchange: Exchange, messages: Sequence[Message]
+    ) -> Arrival:
         self.ledger.hear(exchange.rows)
         state.epsilon = self.ledger.epsilon
-        return Arrival(dispatch, state.arrays, exchange, self.clock.now())
+        rate = math.nan
+        if messages:  # a strategy may have changed the rate
+            rate = float(str(messages[0].content.config_records[CONFIG][LEARNING_RATE]))
+        return Arrival(dispatch, state.arrays, exchange, self.clock.now(), rate)
 
     def _requests(self, state: LoopState, dispatch: Dispatch) -> list[Message]:
         """Return the strategy's requests to a cohort."""
@@ -275,8 +299,10 @@ class RoundLoop:
         )
         return _with_server_state(list(messages), self.algorithm.request())
 
-    def _aggregate(self, state: LoopState, arrival: Arrival) -> Mapping[str, float]:
-        """Let the strategy make the next model from the replies; return its metrics."""
+    def _aggregate(
+        self, state: LoopState, arrival: Arrival
+    ) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Let the strategy make the next model from the replies; return its metrics, and those it added."""
         round_number, replies, total = arrival.dispatch.number, [], arrival.total
         with span("aggregate"):
             if total is None and self._takes_mean:
@@ -289,7 +315,7 @@ class RoundLoop:
             elif not self._takes_mean:
                 replies = [self.reader.as_weights(r, arrival.start) for r in arrival.exchange.accepted]
             if not replies:  # no clients were sampled
-                return {}
+                return {}, {}
             arrays, aggregated = self.strategy.aggregate_train(round_number, replies)
         if arrays is None:
             raise TrainingError(
@@ -299,7 +325,16 @@ class RoundLoop:
             )
         state.arrays = with_types_of(arrays, state.arrays)
         rows = sum(row.examples for row in arrival.exchange.rows if not row.error)
-        return {**_numbers(aggregated), EXAMPLES: rows if total is None else total.examples}
+        found = _numbers(aggregated)
+        return {**found, EXAMPLES: rows if total is None else total.examples}, self._added(found, replies)
+
+    def _added(self, aggregated: Mapping[str, float], replies: Sequence[Message]) -> dict[str, float]:
+        """Return the metrics that a strategy of the user's own added to those that clients sent."""
+        if not is_users_own(self.scenario.strategy.name):
+            return {}
+        records = [record for reply in replies for record in reply.content.metric_records.values()]
+        sent = {name for record in records for name in record}
+        return {name: value for name, value in aggregated.items() if name not in sent}
 
     def _sum(self, arrival: Arrival) -> UpdateSum | None:
         """Add the replies up; `None` if no clients were sampled and the sum needs no noise."""
@@ -331,7 +366,8 @@ class RoundLoop:
         exchange = self._ask(messages, "evaluate", round_number, f"round {round_number}, evaluation")
         measured = _numbers(self.strategy.aggregate_evaluate(round_number, exchange.accepted))
         names = scenario.training.metrics or metrics.default_metrics(self.task)
-        return {name: measured[name] for name in names if name in measured}, exchange
+        kept = {name: measured[name] for name in names if name in measured}
+        return {**kept, **self._added(measured, exchange.accepted)}, exchange
 
     def _ask(self, messages: Iterable[Message], phase: Phase, round_number: int, what: str) -> Exchange:
         return ask_enough(
@@ -371,26 +407,26 @@ class RoundLoop:
         self,
         state: LoopState,
         round_number: int,
-        trained: Exchange,
+        trained: Trained,
         evaluated: Exchange,
-        train_metrics: Mapping[str, float],
         measured: Mapping[str, float],
     ) -> RoundRow:
-        succeeded = [row for row in trained.rows if not row.error]
+        asked = trained.exchange
+        succeeded = [row for row in asked.rows if not row.error]
         phases = profiling.take()
         judged = self._guarantees or not math.isnan(state.score)
         return RoundRow(
             round=round_number,
-            cohort=len(trained.rows),
+            cohort=len(asked.rows),
             succeeded=len(succeeded),
-            examples=int(train_metrics.get(EXAMPLES, 0)),
-            learning_rate=learning_rate(self.scenario.training, max(1, round_number)),
-            train_loss=train_metrics.get(TRAIN_LOSS, math.nan),
-            metrics=measured,
+            examples=int(trained.metrics.get(EXAMPLES, 0)),
+            learning_rate=trained.learning_rate,
+            train_loss=trained.metrics.get(TRAIN_LOSS, math.nan),
+            metrics={**measured, **trained.added},
             best=bool(measured) and state.best_round == round_number and judged,
-            bytes_up=trained.bytes_up + evaluated.bytes_up,
-            bytes_down=trained.bytes_down + evaluated.bytes_down,
-            bytes_moved=0 if self._one_process else trained.bytes_moved + evaluated.bytes_moved,
+            bytes_up=asked.bytes_up + evaluated.bytes_up,
+            bytes_down=asked.bytes_down + evaluated.bytes_down,
+            bytes_moved=0 if self._one_process else asked.bytes_moved + evaluated.bytes_moved,
             seconds=sum(phases.values()),
             phases=phases,
             epsilon=state.epsilon,

@@ -16,6 +16,7 @@ from shoal.common.messages.schema import arrays, key
 
 ROUND: Final = "server-round"  # the key that Flower's strategies use
 CLIP_NORM: Final = "clip-norm"
+LEARNING_RATE: Final = "learning-rate"
 _MOST: Final = 1e9  # upper limit of learning rates, norms and ranges; more is an error
 _HASH_BYTES: Final = 32
 _SESSION_BYTES: Final = 16
@@ -71,7 +72,7 @@ class ModelRequest:
 class AutotuneRequest(ModelRequest):
     """Requests timing of a round in each execution mode."""
 
-    learning_rate: float = key("learning-rate", "number", "of the client's optimizer", low=0, high=_MOST)
+    learning_rate: float = key(LEARNING_RATE, "number", "of the client's optimizer", low=0, high=_MOST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class TrainRequest(ModelRequest):
         SERVER_STATE, "server arrays of the algorithm, e.g. a control variate", optional=True
     )
     round_number: int = key(ROUND, "whole", "the round, or the number of the dispatch", low=1)
-    learning_rate: float = key("learning-rate", "number", "of the client's optimizer", low=0, high=_MOST)
+    learning_rate: float = key(LEARNING_RATE, "number", "of the client's optimizer", low=0, high=_MOST)
     execution_mode: ExecutionMode = key(
         "execution-mode", "text", "how several clients of a process train", choices=("stacked", "sequential")
     )

@@ -7,6 +7,7 @@ received so far are aggregated next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +43,7 @@ class Arrival:
         start: the weights that its clients started from.
         exchange: the replies, and a row for each client of the dispatch.
         time: when they arrived, on the scheduler's clock.
+        learning_rate: that the requests gave; NaN if there were none.
         total: their sum, where secure aggregation yields nothing else.
     """
 
@@ -49,6 +51,7 @@ class Arrival:
     start: ArrayRecord
     exchange: Exchange
     time: float
+    learning_rate: float = math.nan
     total: UpdateSum | None = None
 
 

@@ -107,7 +107,7 @@ def ray_session(resources: ResourcesConfig, clients: int) -> Iterator[RaySession
     Raises:
         WorkerError: Ray is not available, or has too few resources.
     """
-    environment = worker_environment(resources.threads_per_worker)
+    environment = worker_environment(resources.threads_per_worker) | {SEARCHED: str(Path.cwd())}
     runtime_env: dict[str, Any] = {"env_vars": environment}
     host, owns = "127.0.0.1", not ray.is_initialized()
     if owns and resources.ray_address:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
+from shoal.common.config import HIGHER_IS_BETTER
 from shoal.common.events import RoundRow, SiteRow
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.simulations.comparison import FEWEST_SITES, LEVEL, TIE, Comparison, compare, differences
@@ -43,9 +44,9 @@ def verdict_of(
     scenario: Scenario, status: Status, rounds: Sequence[RoundRow], sites: Sequence[SiteRow]
 ) -> Verdict:
     """Return the verdict on a run from what its folder holds."""
-    validated = monitored_metric(
-        scenario.training, list({name: None for row in rounds for name in row.metrics})
-    )
+    # Of a metric that a strategy of the user's own adds, nobody knows which direction is better.
+    known = {name: None for row in rounds for name in row.metrics if name in HIGHER_IS_BETTER}
+    validated = monitored_metric(scenario.training, known)
     # Early stopping has its own rule for convergence.
     early = None if status == "stopped early" else unconverged(rounds, validated)
     return judge(sites, monitored_metric(scenario.training, tested_metrics(sites)), early, scenario)

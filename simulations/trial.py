@@ -40,7 +40,7 @@ _SAVING: Final = (
 
 
 def try_out(scenario: Scenario, schema: Schema, spec: PreprocessingSpec) -> None:
-    """Try a user's own model out as a run would use it; a built-in one passes.
+    """Try a user's own model and loss out as a run would use them; built-in ones pass.
 
     Args:
         scenario: for the model and its training; schema: for its labels; spec: the fitted preprocessing.
@@ -48,8 +48,8 @@ def try_out(scenario: Scenario, schema: Schema, spec: PreprocessingSpec) -> None
     Raises:
         ModelError: a step of training, saving, loading or predicting fails; the text says which.
     """
-    name = scenario.model.name
-    if not is_users_own(name):
+    name, loss = scenario.model.name, scenario.training.loss
+    if not is_users_own(name) and not is_users_own(loss):
         return
     model = build(scenario.model, spec.input_spec, schema.num_classes, seed=scenario.seed)
     compile_model(model, scenario.training, schema.task)
@@ -60,8 +60,12 @@ def try_out(scenario: Scenario, schema: Schema, spec: PreprocessingSpec) -> None
     labels = np.arange(_ROWS) % max(1, schema.num_classes)
     if schema.num_classes:
         _require_probabilities(name, np.asarray(model(rows, training=False)))
+    if is_users_own(loss):
+        _try_loss(model, loss, rows, labels)
     with _stage(name, "a training step fails"):
         minimised_loss(model, (rows, labels))
+    if not is_users_own(name):
+        return
     with _stage(name, "the model cannot be exported", _SAVING), TemporaryDirectory(prefix="shoal-") as folder:
         whole = with_preprocessing(spec, model)
         path = Path(folder) / "model.keras"
@@ -72,6 +76,19 @@ def try_out(scenario: Scenario, schema: Schema, spec: PreprocessingSpec) -> None
     if not np.allclose(expected, found, atol=_TOLERANCE, equal_nan=True):
         raise ModelError(
             f"{name}: saved and loaded again, the model predicts something else than before", hint=_SAVING
+        )
+
+
+def _try_loss(model: keras.Model, name: str, rows: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Require one finite loss for each row: batches have their mean, and tests and DP-SGD need each."""
+    with _stage(name, "the loss fails"):
+        found = np.asarray(model.loss.call(labels, model(rows, training=False)))
+    if found.shape != (len(rows),) or not np.isfinite(found).all():
+        raise ModelError(
+            f"{name}: for {len(rows)} rows the loss returned an array of shape {found.shape}, expected "
+            f"{len(rows)} finite numbers",
+            hint="return the loss of each row, as the functions in keras.losses do; labels are class indices "
+            "or targets, (rows,), and predictions (rows, outputs)",
         )
 
 

@@ -197,7 +197,10 @@ class TrainingConfig(Section):
         description="Decay factor per round (exponential), per step (step), or at the last round (cosine).",
     )
     decay_rounds: int = Field(10, ge=1, description="Rounds per step (schedule step).")
-    loss: str = Field("auto", description="Name of a Keras loss; auto selects the usual one for the task.")
+    loss: str = Field(
+        "auto",
+        description="Name of a Keras loss, or package.module:name of your own; auto selects the usual one.",
+    )
     loss_args: Arguments = Field(default_factory=dict, description="Arguments of the loss.")
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced weights each class by the inverse of its count over all clients."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import keras
@@ -12,6 +12,7 @@ from shoal.common import errors
 from shoal.common.config import TrainingConfig
 from shoal.common.errors import ConfigError, ModelError
 from shoal.common.models.losses import LOSSES, USUAL_LOSS, check_loss
+from shoal.common.plugins import is_users_own, load_object
 from shoal.common.schema import Task
 
 KERAS_OPTIMIZERS: Final[Mapping[str, type[keras.optimizers.Optimizer]]] = {
@@ -82,8 +83,37 @@ def _loss(training: TrainingConfig, task: Task) -> keras.losses.Loss:
     problems = check_loss(training, task)
     if problems:
         raise ConfigError(problems)
+    if is_users_own(training.loss):
+        return _own_loss(training)
     name = USUAL_LOSS[task] if training.loss == "auto" else training.loss
     return _make(getattr(keras.losses, LOSSES[name].kind), training.loss_args, "loss")
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A function of the user's own, (labels, predictions) → loss of each row, (rows,)."""
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self._function, self._arguments = function, arguments
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each row."""
+        return self._function(y_true, y_pred, **self._arguments)
+
+
+def _own_loss(training: TrainingConfig) -> keras.losses.Loss:
+    found = load_object("training.loss", training.loss)
+    if inspect.isclass(found) and issubclass(found, keras.losses.Loss):
+        return _make(found, training.loss_args, "loss")
+    if not inspect.isfunction(found):
+        raise ConfigError(
+            f'training.loss: "{training.loss}" is a {type(found).__name__}, expected a subclass of '
+            "keras.losses.Loss, or a function (labels, predictions) -> loss of each row"
+        )
+    unknown = [name for name in training.loss_args if name not in inspect.signature(found).parameters]
+    if unknown:
+        raise ConfigError(f"training.loss_args: {found.__name__} takes no {', '.join(unknown)}")
+    return _FunctionLoss(found, training.loss_args)
 
 
 def _make(kind: type[Any], given: Mapping[str, Any], what: str, **ours: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Final
 
 from shoal.common import errors
 from shoal.common.config import TrainingConfig
+from shoal.common.plugins import is_users_own, package_problems
 from shoal.common.schema import Task
 
 
@@ -63,6 +64,8 @@ def check_loss(training: TrainingConfig, task: Task | None = None) -> list[str]:
     name = training.loss
     if name == "auto":
         return []
+    if is_users_own(name):
+        return package_problems("training.loss", name)
     if name not in LOSSES:
         return [f"training.loss: {errors.unknown_name('loss', name, (*LOSSES, 'auto'))}"]
     if task is not None and task not in LOSSES[name].tasks:

@@ -18,13 +18,14 @@ from shoal.simulations.checks.privacy import privacy_problems, secure_cohort_pro
 _CHEAP_ROWS = 200_000
 
 
-def validate(scenario: Scenario, deep: bool) -> list[str]:
+def validate(scenario: Scenario, deep: bool, say: Callable[[str], object] | None = None) -> list[str]:
     """Return one line for each problem of a scenario; an empty list means that it can be run.
 
     Args:
         scenario: its sections are already valid by themselves.
         deep: also load the data, partition it and build the model. Otherwise no data is read, and
             TensorFlow, Ray and Flower are not imported.
+        say: called with each note on how the data were read, in a deep check.
     """
     problems = [
         *cross_problems(scenario),
@@ -35,7 +36,7 @@ def validate(scenario: Scenario, deep: bool) -> list[str]:
     ]
     if not deep or problems:  # data loaded for a broken scenario would only repeat its problems
         return problems
-    return _collect(_deep_check, scenario)
+    return _collect(lambda scenario: _deep_check(scenario, say), scenario)
 
 
 def _registry_checks(scenario: Scenario) -> list[str]:
@@ -112,11 +113,14 @@ def _algorithm_problems(scenario: Scenario, entry: StrategyEntry) -> list[str]:
     return problems
 
 
-def _deep_check(scenario: Scenario) -> list[str]:
+def _deep_check(scenario: Scenario, say: Callable[[str], object] | None) -> list[str]:
     """Load the data, partition it, fit the preprocessing and build the model as a run would."""
     from shoal.simulations import datasets
 
     population = datasets.load_population(scenario)
+    if say is not None:
+        for note in getattr(population, "notes", ()):
+            say(note)
     clients = len(population)
     problems = [
         f"strategy.{key} = {size} is more than the {clients} clients in the data: lower it"

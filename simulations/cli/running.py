@@ -160,7 +160,9 @@ def validate(
       shoal validate digits --set strategy.name=Krum
     """
     loaded = _load(scenario, set_)
-    _refuse(_validate(loaded, deep=not schema_only), scenario)
+    from shoal.simulations.checks.scenario import validate as check
+
+    _refuse(check(loaded, not schema_only, lambda note: typer.echo(f"note: {note}")), scenario)
     checked = "schema" if schema_only else "schema, data and model"
     typer.echo(f"{scenario}: no problems found ({checked} checked)")
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from shoal.cli import main
 from shoal.clients.pilot.site_data import load_site
 from shoal.common.config import Scenario
 from shoal.common.errors import ShoalError
@@ -189,3 +190,18 @@ def test_a_pilot_reads_the_bits_of_the_simulation(tmp_path: Path, delimiter: str
         assert found.columns["dose"].tobytes() == expected.columns["dose"].tobytes()
         assert found.columns["code"].tolist() == expected.columns["code"].tolist()
     assert set(column(population, "code")) == {"250.00", "250.0", "V45", None, "a;b,c", "北京"}
+
+
+def test_validate_shows_notes_on_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = table(
+        tmp_path, "site,x,unit,y", lambda i: f"{site_and_label(i)[0]},{i % 7}.5,mg,{site_and_label(i)[1]}"
+    )
+    file = tmp_path / "t.toml"
+    file.write_text(
+        f'name = "t"\n[data]\nsource = "csv"\npath = "{path.name}"\nclient_column = "site"\nlabel = "y"\n'
+        '[model]\nname = "logistic"\n'
+    )
+    with pytest.raises(SystemExit) as left:
+        main(["validate", str(file)])
+    assert not left.value.code
+    assert 'note: "unit" has the same value in every row' in capsys.readouterr().out

@@ -162,6 +162,12 @@ def test_a_site_of_too_few_rows_is_shown_without_numbers(tmp_path: Path) -> None
     assert "NaN" not in cells[0]
 
 
+def test_notes_on_the_data_stand_at_the_top(tmp_path: Path) -> None:
+    html = render(make(tmp_path))
+    top = html[: html.index('<dl class="facts">')]
+    assert "About the data: WEST has 3 rows, fewer than partition.min_rows: left out." in top
+
+
 def test_without_comparison_it_says_so(tmp_path: Path) -> None:
     page = Page(render(make(tmp_path, compare=False)))
     assert "Whether federated learning helped was not measured" in page.text

@@ -1,10 +1,15 @@
-"""The user's own tables: one CSV or Parquet file with a client column, or a folder with one per client."""
+"""The user's own tables: one CSV or Parquet file with a client column, or a folder of such files.
+
+In a folder, each file has the rows of a client; or, as Hive and Spark write them, folders named "site=north"
+say which client, or any other column, the files within have.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -16,9 +21,11 @@ from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import PARQUET_SUFFIXES, FileTable, read_table, stem_and_suffix
 from shoal.common.tabular.values import is_text, plain
 from shoal.simulations.datasets.loading import existing_path, spread_table
+from shoal.simulations.datasets.table import NO_SITE
 
 _FILE_COLUMN: Final = "file"  # in a folder, the site is the file's name
-_SYSTEM_FILES: Final = ("thumbs.db", "desktop.ini")
+_SYSTEM_FILES: Final = ("thumbs.db", "desktop.ini", "_success", "_metadata", "_common_metadata")
+_NULL: Final = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows whose value is missing, as Hive names it
 
 
 def load_csv(scenario: Scenario) -> Population:
@@ -61,12 +68,12 @@ def _read_file(path: Path, form: FileFormat, suffixes: tuple[str, ...]) -> FileT
 
 
 def _read_folder(folder: Path, form: FileFormat, suffixes: tuple[str, ...]) -> FileTable:
-    entries = sorted(f for f in folder.iterdir() if f.is_file())
+    entries = sorted([*(f for f in folder.iterdir() if f.is_file()), *_within_partitions(folder)])
     ours = [f for f in entries if not _is_system_file(f)]
     files = [f for f in ours if stem_and_suffix(f)[1] in suffixes]
     if not files:
         raise UnreadableDataError(f"{folder} contains no file that ends in {', '.join(suffixes)}")
-    tables = [read_table(file, form) for file in files]
+    tables = [_with_partitions(read_table(file, form), file.relative_to(folder)) for file in files]
     first = tables[0].table.column_names
     for file, found in zip(files[1:], tables[1:], strict=True):
         odd = set(found.table.column_names) ^ set(first)
@@ -84,7 +91,7 @@ def _read_folder(folder: Path, form: FileFormat, suffixes: tuple[str, ...]) -> F
         )
         if count
     ]
-    sites = _names(files)
+    sites = _names([file.relative_to(folder) for file in files])
     joined = _joined([found.table.select(first) for found in tables])
     if _FILE_COLUMN not in joined.column_names:  # otherwise it is the files' own
         column = [
@@ -94,12 +101,40 @@ def _read_folder(folder: Path, form: FileFormat, suffixes: tuple[str, ...]) -> F
     return FileTable(joined, tables[0].typed, tuple(notes))
 
 
+def _within_partitions(folder: Path) -> list[Path]:
+    """Return the files of a folder that is divided into folders named key=value."""
+    parts = [part for part in folder.iterdir() if part.is_dir() and "=" in part.name]
+    return sorted(file for part in parts for file in part.rglob("*") if file.is_file())
+
+
+def _partitions(file: Path) -> dict[str, str | None]:
+    """Return the columns that the names of a file's folders give, e.g. {"site": "north"}."""
+    pairs = (part.partition("=") for part in file.parts[:-1])
+    return {unquote(key): None if value == _NULL else unquote(value) for key, _, value in pairs}
+
+
+def _with_partitions(found: FileTable, file: Path) -> FileTable:
+    """Add the columns that the names of a file's folders give."""
+    table = found.table
+    for name, value in _partitions(file).items():
+        if name in table.column_names:
+            raise UnreadableDataError(f'{file} has a column "{name}" inside, and in the name of its folder')
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+    return FileTable(table, found.typed, found.notes)
+
+
 def _is_system_file(file: Path) -> bool:
     return file.name.startswith(".") or file.name.lower() in _SYSTEM_FILES
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Return the names of sites: the files' without suffixes, or with them where two would be equal."""
+    """Return the names of sites, from paths below the folder.
+
+    They are the values in the first folders' names, or the files' names: without suffixes, or with them where
+    two would be equal.
+    """
+    if all(len(file.parts) > 1 for file in files):
+        return [next(iter(_partitions(file).values())) or NO_SITE for file in files]
     stems = [stem_and_suffix(file)[0] for file in files]
     return [stem if stems.count(stem) == 1 else file.name for stem, file in zip(stems, files, strict=True)]
 

@@ -205,3 +205,26 @@ def test_validate_shows_notes_on_columns(tmp_path: Path, capsys: pytest.CaptureF
         main(["validate", str(file)])
     assert not left.value.code
     assert 'note: "unit" has the same value in every row' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["client_column", "first folder"])
+def test_folders_named_key_value_are_columns(tmp_path: Path, named: bool) -> None:
+    """As Hive and Spark write a table that is partitioned by site and year, with names percent-encoded."""
+    whole = pa.table(
+        {
+            "site": ["北/A" if i % 2 else "B" for i in range(60)],
+            "year": [2023 + i % 3 for i in range(60)],
+            "x": [float(i) for i in range(60)],
+            "y": ["yes" if i % 3 else "no" for i in range(60)],
+        }
+    )
+    folder = tmp_path / "rows"
+    parquet.write_to_dataset(whole, folder, partition_cols=["site", "year"])
+    (folder / "_SUCCESS").write_text("")
+    population = load(folder, "parquet", client_column="site" if named else None)
+    assert sorted(population.name(i) for i in range(len(population))) == ["B", "北/A"]
+    assert [column.name for column in population.schema.columns] == (
+        ["x", "year"] if named else ["x", "site", "year"]
+    )
+    assert sorted(column(population, "x")) == [float(i) for i in range(60)]
+    assert set(column(population, "year")) == {"2023", "2024", "2025"}

@@ -23,6 +23,7 @@ Rows = NDArray[Any]
 Counts = NDArray[np.float64]  # (resamples, rows): how often a row was drawn
 Values = NDArray[np.float64]  # (resamples,)
 
+_ROUNDING = 1e-12  # resamples with the same rows in another order differ by less
 _BLOCK = 4_000_000  # counts in memory at a time; 32 MB
 
 
@@ -141,7 +142,7 @@ def _interval(name: str, value: float, draws: Sequence[Values], rows: int) -> In
     if math.isnan(value) or not defined.size:
         return Interval(value, math.nan, math.nan)
     low, high = np.quantile(defined, (0.025, 0.975))
-    if low < high:
+    if high - low > _ROUNDING:
         return Interval(value, float(low), float(high))
     if name == "accuracy" and value in (0.0, 1.0):
         # All of n rows are right with probability p^n, which is 0.025 at the lower limit of p.

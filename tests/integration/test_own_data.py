@@ -81,6 +81,8 @@ def test_csv_from_validation_to_prediction(tmp_path: Path, capsys: pytest.Captur
         main(["predict", str(run), str(tmp_path / "nothing.csv")])
     assert left.value.code == UnreadableDataError.exit_code
     assert "nothing.csv" in capsys.readouterr().err
+    (tmp_path / "none.csv").write_text("age,dose,sex\n")
+    assert predict(run, tmp_path / "none.csv", None).num_rows == 0
     (tmp_path / "few.csv").write_text("age,dosis,sex\n50,1,F\n")
     with pytest.raises(DataError, match=r'"dose" among the 3 columns\. Did you mean "dosis"'):
         predict(run, tmp_path / "few.csv", None)

@@ -185,7 +185,11 @@ class TransportClient:
         """Answer a task; a repeated task gets the same answer again."""
         self._on_message(self._entry("received", task, content, task.payload))
         if task.id not in self._answers:
+            begun = time.monotonic()
             self._answers[task.id] = self._work(task, content)
+            number = round_of(content)
+            when = "" if number is None else f"round {number}: "
+            _log.info("%s%s took %.1f s", when, task.message_type, time.monotonic() - begun)
         answer = self._answers[task.id]
         header = None if answer.packed is None else answer.packed.header
         self._on_message(self._entry("sent", task, content, header, answer.error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Sequence
@@ -110,8 +111,9 @@ class Relay:
 
 
 def test_a_task_is_done_once_though_the_connection_breaks_over_it(
-    server: TransportServer, keys: Path
+    server: TransportServer, keys: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "shoal.transport")
     relay, worker = Relay(server.port), Doubles(seconds=2)
     through = TransportServerAt(relay.port)
     client = Running(through, keys, "north", worker)  # type: ignore[arg-type]
@@ -122,6 +124,9 @@ def test_a_task_is_done_once_though_the_connection_breaks_over_it(
     assert answer.content is not None
     assert relay.connections >= 2
     assert worker.asked == 1  # it came back and gave the answer that it had
+    told = caplog.text
+    assert told.count(f"connected to 127.0.0.1:{relay.port}") >= 2
+    assert "train took" in told
     server.close()
     client.join(10)
     assert client.error is None

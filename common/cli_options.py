@@ -44,11 +44,11 @@ def tls_files(
     Raises:
         ConfigError: no address, a file is not given, or unencrypted messages would leave this machine.
     """
-    _, colon, port = address.rpartition(":")
+    host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdigit():
         raise ConfigError(f"expected HOST:PORT, as in fl.example.org:9443, got {address}")
     if insecure:
-        if address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
+        if host not in ("127.0.0.1", "localhost", "[::1]"):
             raise ConfigError(
                 f"--insecure works on 127.0.0.1 only, not {address}",
                 hint="use TLS: `shoal certs` creates certificates and keys for a pilot",

@@ -271,10 +271,7 @@ class RoundLoop:
     ) -> Arrival:
         self.ledger.hear(exchange.rows)
         state.epsilon = self.ledger.epsilon
-        rate = math.nan
-        if messages:  # a strategy may have changed the rate
-            rate = float(str(messages[0].content.config_records[CONFIG][LEARNING_RATE]))
-        return Arrival(dispatch, state.arrays, exchange, self.clock.now(), rate)
+        return Arrival(dispatch, state.arrays, exchange, self.clock.now(), _rate(messages))
 
     def _requests(self, state: LoopState, dispatch: Dispatch) -> list[Message]:
         """Return the strategy's requests to a cohort."""
@@ -439,6 +436,12 @@ def _with_server_state(messages: list[Message], state: ArrayRecord | None) -> li
         for message in messages:
             message.content[SERVER_STATE] = state
     return messages
+
+
+def _rate(messages: Sequence[Message]) -> float:
+    """Return the learning rate of requests, which a strategy may have changed; NaN if they have none."""
+    record = messages[0].content.config_records.get(CONFIG) if messages else None
+    return _numbers(record).get(LEARNING_RATE, math.nan)
 
 
 def _numbers(record: Mapping[str, object] | None) -> dict[str, float]:

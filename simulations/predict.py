@@ -17,9 +17,8 @@ from shoal.common.errors import ConfigError, DataError, RunError
 from shoal.common.keras_loading import load_keras
 from shoal.common.preprocessing.segment import segment
 from shoal.common.schema import Schema
-from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
-from shoal.common.tabular.reading import read_columns, read_table
+from shoal.common.tabular.reading import FileTable, lacking_columns, read_columns, read_table
 from shoal.simulations.datasets.frames import as_table, is_frame
 from shoal.simulations.trial import load_saved
 
@@ -55,11 +54,9 @@ def predict(
         )
     form = _file_format(run, overrides)
     found = read_table(rows, form)
-    table, guessed = found.table, not found.typed and form.header is None
-    # Before Keras is loaded, which takes seconds.
-    _refuse_missing(table, schema, rows, guessed=guessed)
-    wanted = [] if key is None else [key]
-    if problems := lacking_columns(wanted, table.column_names, rows, guessed=guessed):
+    table = found.table
+    _refuse_missing(found, schema, form, rows)  # before Keras is loaded, which takes seconds
+    if problems := lacking_columns(found, [] if key is None else [key], form, rows):
         raise ConfigError(f"--key: {problems[0]}")
     predictions = _predicted(run, None, table, schema, form, rows)
     if key is not None:
@@ -83,8 +80,9 @@ def predict_given(run: Path, model: keras.Model, rows: Any) -> pa.Table:
     schema = _schema(run)
     if is_frame(rows) and not isinstance(rows, np.ndarray):
         table = as_table(rows, "rows:")
-        _refuse_missing(table, schema, "the rows", guessed=False)
-        return _predicted(run, model, table, schema, _file_format(run), "the rows")
+        form = _file_format(run)
+        _refuse_missing(FileTable(table, typed=True), schema, form, "the rows")
+        return _predicted(run, model, table, schema, form, "the rows")
     array = np.asarray(rows)
     shape = schema.columns[0].shape if schema.kind in ("image", "sequence") else (len(schema.columns),)
     if array.shape[1:] != shape or array.dtype.kind not in "biuf":
@@ -165,9 +163,9 @@ def _file_format(run: Path, overrides: Sequence[str] = ()) -> FileFormat:
     return FileFormat.from_args(load_scenario(run / "config.toml", overrides).data.args)
 
 
-def _refuse_missing(table: pa.Table, schema: Schema, where: Path | str, *, guessed: bool) -> None:
+def _refuse_missing(found: FileTable, schema: Schema, form: FileFormat, where: Path | str) -> None:
     wanted = [column.name for column in schema.columns]
-    problems = lacking_columns(wanted, table.column_names, where, guessed=guessed)
+    problems = lacking_columns(found, wanted, form, where)
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
         raise DataError(

@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.schema import Schema, Shard
-from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
-from shoal.common.tabular.reading import read_columns, read_labels, read_table
+from shoal.common.tabular.reading import lacking_columns, read_columns, read_labels, read_table
 from shoal.common.tabular.values import to_texts
 
 READABLE: Final = ("numeric", "categorical", "text")
@@ -82,9 +81,9 @@ def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:
         raise ConfigError(f"a site's file must contain a table or texts, but this schema has {schema.kind}s")
     form = FileFormat.from_args(scenario.data.args)
     found = read_table(path, form)
-    table, guessed = found.table, not found.typed and form.header is None
+    table = found.table
     wanted = [*(column.name for column in schema.columns), schema.label]
-    if problems := lacking_columns(wanted, table.column_names, path, guessed=guessed):
+    if problems := lacking_columns(found, wanted, form, path):
         raise ConfigError(problems, source=str(path))
     if scenario.data.args.get("drop_missing_labels", False):
         table = table.filter(pc.is_valid(to_texts(table[schema.label], form)))

@@ -45,10 +45,10 @@ def without_preprocessing(whole: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is not of that form.
     """
-    *_, trained = [layer for layer in whole.layers if isinstance(layer, keras.Model)] or [None]
-    if trained is None:
+    inner = [layer for layer in whole.layers if isinstance(layer, keras.Model)]
+    if not inner:
         raise ValueError("the model has no model inside")
-    return trained
+    return inner[-1]
 
 
 def _plain(trained: keras.Model, functional: type[keras.Model]) -> keras.Model:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv as python_csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 import pyarrow as pa
 from pyarrow import csv
 
-from shoal.common.errors import ConfigError, UnreadableDataError, nearest
+from shoal.common.errors import ConfigError, UnreadableDataError
 from shoal.common.tabular.file_bytes import TextFile, read_text_file
 from shoal.common.tabular.file_format import FileFormat
 
@@ -126,31 +126,6 @@ def _refuse_odd_names(path: Path, names: Sequence[str], form: FileFormat) -> Non
             hint="each column needs a name of its own; if the first line is a row, set "
             "data.args.header = false",
         )
-
-
-def lacking_columns(
-    wanted: Iterable[str], names: Sequence[str], where: Path | str, *, guessed: bool
-) -> list[str]:
-    """Return a problem for each wanted column that a table lacks.
-
-    Of the table's own names only a near one is shown: they may be the first row of a file without header.
-
-    Args:
-        wanted: columns; names: those of the table; where: what errors say about where it comes from.
-        guessed: whether nobody said that the first line of its file is a header.
-
-    Raises:
-        UnreadableDataError: a column is lacking, and the first line looks like a row.
-    """
-    lacking = [name for name in wanted if name not in names]
-    if lacking and guessed and looks_like_values(names):
-        raise no_header(where, names)
-    near = {name: nearest(name, names) for name in lacking}
-    return [
-        f'unknown column "{name}" among the {len(names)} columns.'
-        + (f' Did you mean "{near[name]}"?' if near[name] else "")
-        for name in lacking
-    ]
 
 
 def no_header(path: Path | str, names: Sequence[str]) -> UnreadableDataError:

@@ -6,6 +6,7 @@ alone and in company.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from shoal.common.errors import DataError, UnreadableDataError
+from shoal.common.errors import DataError, UnreadableDataError, nearest
 from shoal.common.schema import Column, Schema
-from shoal.common.tabular.csv_files import CSV_SUFFIXES, read_csv
+from shoal.common.tabular.csv_files import CSV_SUFFIXES, looks_like_values, no_header, read_csv
 from shoal.common.tabular.file_bytes import COMPRESSED
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.values import (
@@ -87,6 +88,32 @@ def read_parquet(path: Path) -> pa.Table:
             return parquet.read_table(file, partitioning=None)
     except (pa.ArrowException, OSError):
         raise UnreadableDataError(f"{path} cannot be read as Parquet") from None
+
+
+def lacking_columns(
+    found: FileTable, wanted: Iterable[str], form: FileFormat, where: Path | str
+) -> list[str]:
+    """Return a problem for each wanted column that a table lacks.
+
+    Of the table's own names only a near one is shown: they may be the first row of a file without header.
+
+    Args:
+        found: the table; wanted: names of columns; form: of the file.
+        where: what errors say about where the rows come from.
+
+    Raises:
+        UnreadableDataError: a column is lacking, and the first line looks like a row.
+    """
+    names = found.table.column_names
+    lacking = [name for name in wanted if name not in names]
+    if lacking and not found.typed and form.header is None and looks_like_values(names):
+        raise no_header(where, names)
+    near = {name: nearest(name, names) for name in lacking}
+    return [
+        f'unknown column "{name}" among the {len(names)} columns.'
+        + (f' Did you mean "{near[name]}"?' if near[name] else "")
+        for name in lacking
+    ]
 
 
 def read_columns(

@@ -25,7 +25,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
+def print_version(asked: bool = True) -> None:
+    """Print the version and leave, if asked."""
     if asked:
         from importlib.metadata import version
 
@@ -36,14 +37,14 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _group(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a run.")]
-# With the default LATEST.
+# With the default "", which RunFolder.open understands.
 LatestArgument = Annotated[
     str,
     typer.Argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 
 from shoal.common.cli_options import ScenarioArgument, SetOption
 from shoal.common.errors import ConfigError
-from shoal.simulations.cli.options import DirectoryOption, LatestArgument, app
+from shoal.simulations.cli.options import DirectoryOption, LatestArgument, app, print_version
 
 if TYPE_CHECKING:
     from shoal.common.config import Scenario
@@ -160,9 +161,7 @@ def validate(
       shoal validate digits --set strategy.name=Krum
     """
     loaded = _load(scenario, set_)
-    from shoal.simulations.checks.scenario import validate as check
-
-    _refuse(check(loaded, not schema_only, lambda note: typer.echo(f"note: {note}")), scenario)
+    _refuse(_validate(loaded, not schema_only, lambda note: typer.echo(f"note: {note}")), scenario)
     checked = "schema" if schema_only else "schema, data and model"
     typer.echo(f"{scenario}: no problems found ({checked} checked)")
 
@@ -274,9 +273,7 @@ def version() -> None:
     \b
       shoal version
     """
-    from importlib.metadata import version as installed
-
-    typer.echo(f"shoal {installed('shoal')}")
+    print_version()
 
 
 def load_valid(source: str, overrides: list[str] | None, *, pilot: bool = False) -> Scenario:
@@ -300,10 +297,10 @@ def _load(source: str, overrides: list[str] | None) -> Scenario:
     return load_scenario(source, overrides or ())
 
 
-def _validate(scenario: Scenario, deep: bool) -> list[str]:
+def _validate(scenario: Scenario, deep: bool, say: Callable[[str], object] | None = None) -> list[str]:
     from shoal.simulations.checks.scenario import validate as validate_scenario
 
-    return validate_scenario(scenario, deep)
+    return validate_scenario(scenario, deep, say)
 
 
 def _refuse(problems: list[str], source: str) -> None:

@@ -10,9 +10,8 @@ from typing import Literal
 from shoal.common.config import DataConfig, Scenario
 from shoal.common.errors import ConfigError, MissingPackageError, UnreadableDataError, nearest
 from shoal.common.schema import Population
-from shoal.common.tabular.csv_files import lacking_columns
 from shoal.common.tabular.file_format import FileFormat
-from shoal.common.tabular.reading import FileTable
+from shoal.common.tabular.reading import FileTable, lacking_columns
 from shoal.simulations.datasets.labels import rows_with_label
 from shoal.simulations.datasets.partition import partition
 from shoal.simulations.datasets.raw import Raw
@@ -79,7 +78,7 @@ def _refuse_unknown(
     hint: str | None,
 ) -> None:
     """Refuse columns that the table lacks. Its own names are shown only if near: they may be a first row."""
-    data, names = scenario.data, found.table.column_names
+    data, form = scenario.data, FileFormat.from_args(scenario.data.args)
     wanted = [
         ("label", data.label),
         ("client_column", site),
@@ -90,9 +89,7 @@ def _refuse_unknown(
         f"data.{key}: {problem}"
         for key, name in wanted
         if name is not None
-        for problem in lacking_columns(
-            [name], names, where, guessed=not found.typed and "header" not in data.args
-        )
+        for problem in lacking_columns(found, [name], form, where)
     ]
     if problems:
         raise ConfigError([*problems, hint] if hint is not None else problems)

@@ -159,13 +159,12 @@ def _certificates(
 
 
 def _wait(server: TransportServer, clients: int, ended: Sequence[Any]) -> None:
-    begun = time.monotonic()
-    while len(there := server.wait_for(clients, LOOK_S)) < clients:
-        waited = time.monotonic() - begun
+    begun, there = time.monotonic(), server.wait_for(clients, LOOK_S)
+    while len(there) < clients and (waited := time.monotonic() - begun) < _START_S:
         if not there:
             refuse_stuck(waited)
-        if waited < _START_S:
-            continue
+        there = server.wait_for(clients, LOOK_S)
+    if len(there) < clients:
         done, _ = ray.wait(list(ended), num_returns=len(ended), timeout=0)
         reasons = "; ".join(reason for ref in done for reason in ray.get(ref)[:1])
         raise WorkerError(f"{len(there)} of {clients} clients connected within {_START_S:g} s. {reasons}")

@@ -44,7 +44,7 @@ class Facts:
         sent: messages by site and kind; `logged` says whether they come from the audit log, which has all
             messages, or from the rows of the rounds, which have training and evaluation only.
         pilot: whether the sites were real; chain: the server's audit log, or `None`.
-        leakage: results of attacks on the run; empty if there were none.
+        leakage: results of attacks on the run; empty if there were none; verdict: its answer, in words.
     """
 
     scenario: Scenario
@@ -61,6 +61,7 @@ class Facts:
     pilot: bool
     chain: Chain | None
     leakage: Mapping[str, Any]
+    verdict: Verdict
 
     @classmethod
     def of(cls, run: RunFolder, clients: pa.Table | None = None) -> Facts:
@@ -71,14 +72,15 @@ class Facts:
         chain = read_chain(log) if log.exists() else None
         logged = None if chain is None else _sent_in_log(chain)
         clients = run.clients() if clients is None else clients
+        scenario, status, rounds, sites = run.scenario(), run.status(), run.round_rows(), run.sites()
         return cls(
-            scenario=run.scenario(),
-            status=run.status(),
+            scenario=scenario,
+            status=status,
             environment=run.environment(),
             overview=run.overview(),
             summary=run.summary(),
-            rounds=run.round_rows(),
-            sites=run.sites(),
+            rounds=rounds,
+            sites=sites,
             failed=int(pc.sum(pc.not_equal(clients["error"].cast("string"), "")).as_py() or 0),
             asked=clients.num_rows,
             sent=_sent_in_rows(clients) if logged is None else logged,
@@ -86,17 +88,13 @@ class Facts:
             pilot=(run.path / SERVED).exists(),
             chain=chain,
             leakage=run.leakage(),
+            verdict=verdict_of(scenario, status, rounds, sites),
         )
 
     @property
     def metric(self) -> str | None:
         """The metric that selected the round."""
         return monitored_metric(self.scenario.training, tested_metrics(self.sites))
-
-    @property
-    def verdict(self) -> Verdict:
-        """The answer of the run, in words."""
-        return verdict_of(self.scenario, self.status, self.rounds, self.sites)
 
 
 def _sent_in_log(chain: Chain) -> list[SentMessages] | None:

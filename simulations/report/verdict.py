@@ -130,8 +130,8 @@ def _where(clear: int, total: int) -> str:
 
 def _trend(early: Unconverged) -> str:
     name = "the training loss" if early.measured == "loss" else f"validation {metric_name(early.measured)}"
-    last = "the last" if early.best_round == early.rounds else f"{early.best_round}, is among the last"
-    best = f"the best round{' is ' if last == 'the last' else ', '}{last}"
+    at_the_end = early.best_round == early.rounds
+    best = f"the best round{' is the last' if at_the_end else f', {early.best_round}, is among the last'}"
     if early.change is None:
         return f"After {_rounds(early.rounds)} it cannot be told whether training had converged: {best}."
     return (

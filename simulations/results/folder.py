@@ -30,9 +30,6 @@ EndStatus = Literal["finished", "stopped early", "interrupted", "failed"]
 Status = Literal["finished", "stopped early", "interrupted", "failed", "running", "killed"]
 
 
-LATEST = ""  # in place of a name: the run that was written to last
-
-
 class RunFolder:
     """A run's folder. It is an `Observer`: each event is on disk when the call returns.
 
@@ -73,22 +70,19 @@ class RunFolder:
 
     @classmethod
     def open(cls, path_or_name: str | Path, directory: str | Path = "runs") -> RunFolder:
-        """Open the run at a path, the one of that name in `directory`, or the latest there (`LATEST`).
+        """Open the run at a path, the one of that name in `directory`, or the latest there if the name is "".
 
         Raises:
             RunError: there is no such run; the message names the nearest.
         """
-        if path_or_name == LATEST:
-            found = list_folders(directory)
-            if found:
-                return found[0]
-            message = f"{directory} contains no runs"
-            raise errors.RunError(message, hint="`shoal run SCENARIO` creates one.")
-        for path in (Path(path_or_name).expanduser(), Path(directory) / path_or_name):
+        name = Path(path_or_name).name
+        for path in (Path(path_or_name).expanduser(), Path(directory) / path_or_name) if name else ():
             if (path / "events.jsonl").is_file():
                 return cls(path)
-        known = [run.name for run in list_folders(directory)]
-        name = Path(path_or_name).name
+        runs = list_folders(directory)
+        if runs and not name:
+            return runs[0]
+        known = [run.name for run in runs]
         if not known:
             message = f'there is no run "{name}": {directory} contains no runs'
             raise errors.RunError(message, hint="`shoal run SCENARIO` creates one.")

@@ -5,11 +5,11 @@ What is expected is what was observed with Flower 1.41; its own simulation is no
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from users_module import write_module
 
 from shoal.common.errors import ConfigError
 from shoal.simulations.run_app import run_app, run_project
@@ -92,10 +92,7 @@ options.num-supernodes = 2
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "odd_app.py").write_text(APP, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "odd_app", raising=False)
+    write_module(tmp_path, monkeypatch, "odd_app", APP)
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from users_module import write_module
 
 from shoal.common.config import Scenario
 from shoal.common.errors import ModelError
@@ -141,10 +142,7 @@ def recurrent(spec, classes):
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "odd_models.py").write_text(MODELS, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "odd_models", raising=False)
+    write_module(tmp_path, monkeypatch, "odd_models", MODELS)
     return tmp_path
 
 

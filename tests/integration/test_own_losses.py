@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from users_module import write_module
 
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
@@ -51,10 +51,7 @@ limit = 3
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "own_losses.py").write_text(LOSSES, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "own_losses", raising=False)
+    write_module(tmp_path, monkeypatch, "own_losses", LOSSES)
     return tmp_path
 
 

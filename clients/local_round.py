@@ -72,7 +72,10 @@ class LocalRound:
         return self.spec.take_shared(self._start)
 
     def open(self, clients: Sequence[int], states: StateBatch | None, fail: Fail) -> list[ReadyClient]:
-        """Load clients' rows, settings and states; clients that cannot be loaded fail."""
+        """Load clients' rows, settings and states, and charge their accounts.
+
+        A client that cannot be loaded, or whose budget does not allow the round, fails.
+        """
         runtime, round_number = self._runtime, self._request.round_number
         seed, known = runtime.scenario.seed, _rows_of(states)
         ready = []
@@ -87,6 +90,7 @@ class LocalRound:
                     learning_rate=self._request.learning_rate,
                     class_weights=self._request.class_weights,
                 )
+                self.mechanism.charge(origin, len(rows.y))
             except Exception as error:
                 fail(client, error)
                 continue
@@ -96,8 +100,8 @@ class LocalRound:
         return ready
 
     def train(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
-        """Train clients in the request's execution mode; yields the results of each stack."""
-        stacked = self._request.execution_mode == "stacked"
+        """Train clients, in stacks if request and mechanism allow it; yields the results of each stack."""
+        stacked = self._request.execution_mode == "stacked" and self.mechanism.stacks
         return (self.stacked if stacked else self.one_by_one)(ready, fail)
 
     def one_by_one(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
@@ -105,8 +109,6 @@ class LocalRound:
         for one in ready:
             started, states = time.perf_counter(), _stacked_states([one])
             try:
-                rows = len(one.task.y)
-                self.mechanism.charge(one.origin, rows)
                 objective = _of_single(self._algorithm.local_objective(self._request, states))
                 start = self._starts([one])
                 trained, loss, steps = self.mechanism.train(

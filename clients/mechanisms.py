@@ -35,6 +35,7 @@ class ClientMechanism:
     """
 
     unit: ClassVar[str] = "none"
+    stacks: ClassVar[bool] = True  # whether ordinary training of many clients at once keeps the guarantee
 
     def __init__(self, runtime: ClientRuntime, request: TrainRequest) -> None:
         self.runtime = runtime
@@ -133,6 +134,7 @@ class RecordMechanism(ClientMechanism):
     """Unit "record": DP-SGD, which hides the presence of any single row."""
 
     unit: ClassVar[str] = "record"
+    stacks: ClassVar[bool] = False  # whatever the server requests: only `train` is private
 
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account by the plan for its number of rows."""

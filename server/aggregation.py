@@ -24,9 +24,8 @@ from shoal.common.messages import table
 from shoal.common.messages.names import ARRAYS, EXAMPLES, METRICS_RECORD, TRAIN_LOSS
 from shoal.common.messages.replies import metric_record
 from shoal.common.privacy.mechanisms import mechanism_of
-from shoal.common.privacy.noise import SLACK, Source, randomness, with_noise
-from shoal.common.privacy.plan import ClientPrivacyPlan, divided
-from shoal.common.secure.layout import SumNoise
+from shoal.common.privacy.noise import Source, randomness, with_noise
+from shoal.common.privacy.plan import ClientPrivacyPlan, central_noise
 from shoal.common.sites import FIRST_NODE_ID
 from shoal.common.weights import weights_to_record
 from shoal.server.update_sum import UpdateSum
@@ -43,10 +42,6 @@ class Aggregation(Protocol):
 
     def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
         """Add the server's noise to a sum in the clear; `dispatch`: number that keys the noise."""
-        ...
-
-    def noise(self) -> SumNoise:
-        """Return the noise that a secure sum must contain on arrival at the server."""
         ...
 
     def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
@@ -72,10 +67,6 @@ class PlainAggregation:
     def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
         """Return the sum unchanged."""
         return total
-
-    def noise(self) -> SumNoise:
-        """None."""
-        return SumNoise()
 
     def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
         """Return the start plus the weighted mean.
@@ -117,15 +108,10 @@ class PrivateMean:
         Args:
             scenario, plan: of the run; clients: in the federation; source: of the noise.
         """
-        self._seed, self._source = scenario.seed, source
+        self._scenario, self._plan, self._clients, self._source = scenario, plan, clients, source
         self._cohort = plan.share * clients
         self._privacy = scenario.privacy
         self._clip_norm = scenario.privacy.clip_norm
-        self._noise = plan.noise_multiplier
-        self._count_noise = 0.0
-        if scenario.privacy.clipping == "adaptive":
-            split = divided(plan.noise_multiplier, self._cohort)
-            self._noise, self._count_noise = split.update, split.count
 
     def clip_norm(self) -> float | None:
         """Return the clipping norm of the round."""
@@ -133,17 +119,14 @@ class PrivateMean:
 
     def noised(self, dispatch: int, total: UpdateSum) -> UpdateSum:
         """Add Gaussian noise to every value of the sum, and to the count of updates within the norm."""
-        draws = randomness(self._source, self._seed, "server-noise", dispatch=dispatch)
-        stddev = self.noise().update
+        draws = randomness(self._source, self._scenario.seed, "server-noise", dispatch=dispatch)
+        noise = central_noise(self._scenario, self._plan, self._clients, self._clip_norm)
         noisy = [
-            with_noise(update.reshape(-1), stddev, draws).reshape(update.shape) for update in total.updates
+            with_noise(update.reshape(-1), noise.update, draws).reshape(update.shape)
+            for update in total.updates
         ]
-        within = total.within + float(draws.normal(1)[0]) * self.noise().within
+        within = total.within + float(draws.normal(1)[0]) * noise.within
         return replace(total, updates=noisy, within=within)
-
-    def noise(self) -> SumNoise:
-        """Return the noise of a sum; in a secure sum, the clients add it in shares."""
-        return SumNoise(self._noise * self._clip_norm * SLACK, self._count_noise)
 
     def reply(self, total: UpdateSum, start: ArrayRecord) -> Message:
         """Return the start plus the noisy sum over the cohort; adapts the clipping norm."""

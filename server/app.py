@@ -196,6 +196,7 @@ class _Server:
             scheduler=SyncScheduler(self.scenario, self.sites.count, federation.source),
             on_round=self.report_round,
             aggregation=parts.aggregation,
+            plan=plan,
             ledger=make_ledger(self.scenario, plan, self.hooks.ledger, federation.source, progress.epsilon),
             source=federation.source,
             say=self.say,

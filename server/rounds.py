@@ -25,6 +25,7 @@ from shoal.common.messages.schema import to_config
 from shoal.common.plugins import is_users_own
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import Source
+from shoal.common.privacy.plan import ClientPrivacyPlan
 from shoal.common.profiling import span
 from shoal.common.schema import Task
 from shoal.common.sites import Sites
@@ -121,7 +122,7 @@ class RoundLoop:
         scheduler: decides what is dispatched and aggregated; clock: its source of time.
         on_round: called with each completed round; say: called with a line of progress.
         aggregation: turns the sum of updates into the reply that the strategy sees.
-        ledger: allows rounds and charges them.
+        plan: of the privacy of whole clients, `None` without; ledger: allows rounds and charges them.
         after_round: called with the state after each round; may end the run by raising.
     """
 
@@ -136,6 +137,7 @@ class RoundLoop:
     scheduler: Scheduler
     on_round: OnRound
     aggregation: Aggregation = field(default_factory=PlainAggregation)
+    plan: ClientPrivacyPlan | None = None
     ledger: Ledger = field(default_factory=NoLedger)
     clock: Clock = field(default_factory=WallClock)
     source: Source = "seeded"
@@ -261,8 +263,8 @@ class RoundLoop:
             dispatch.clients,
             dispatch.number,
             messages[0].content,  # the same for all: strategies that need single updates are refused
-            range=self.aggregation.clip_norm(),
-            noise=self.aggregation.noise(),
+            clip_norm=self.aggregation.clip_norm(),
+            plan=self.plan,
         )
         return replace(self._arrived(state, dispatch, done.exchange, messages), total=done.sum)
 

@@ -19,7 +19,7 @@ from shoal.common.privacy.noise import Randomness, randomness
 
 
 def summand(
-    own: Contribution, scenario: Scenario, question: Mapping[str, Any], source: Randomness
+    own: Contribution, scenario: Scenario, question: Mapping[str, Any], source: Randomness, clients: int = 1
 ) -> NDArray[np.int64]:
     """Return a client's part of the requested sum.
 
@@ -27,19 +27,21 @@ def summand(
         own: the client's statistics; scenario: the same at server and client.
         question: the request, as `Questions` packs it.
         source: of this client's part of the noise, if clients add it.
+        clients: in the session of a secure sum, which share the noise.
 
     Raises:
         DisclosureError: the request is not one that clients answer.
     """
-    questions = Questions(own.plan, int(question["asked"]))
-    vector, layout = _answer(own, questions, question)
+    vector, layout = _answer(own, Questions(own.plan), question)
     if layout is None or not own.plan.protection.at_client:
         return vector
-    return layout.noised(vector, source, client_share(questions.asked, scenario))
+    return layout.noised(vector, source, client_share(clients, scenario))
 
 
-def summand_of(runtime: ClientRuntime, client: int, question: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Return the part of the requested sum for one client of a process.
+def summand_of(
+    runtime: ClientRuntime, client: int, question: Mapping[str, Any], clients: int = 1
+) -> NDArray[np.int64]:
+    """Return the part of the requested sum for one client of a process; arguments as for `summand`.
 
     Raises:
         DisclosureError: the request is not one that clients answer, or the scenario uses no sums.
@@ -49,7 +51,7 @@ def summand_of(runtime: ClientRuntime, client: int, question: Mapping[str, Any])
         raise DisclosureError("the scenario does not use sums of statistics")
     number = number_of_pass(question)
     source = randomness(runtime.source, scenario.seed, "statistics-noise", dispatch=number, client=client)
-    return summand(runtime.contribution(client), scenario, question, source)
+    return summand(runtime.contribution(client), scenario, question, source, clients)
 
 
 def _answer(

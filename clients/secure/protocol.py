@@ -7,10 +7,8 @@ from one stage to the next, and are gone after the last.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from zlib import crc32
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.secure.session import Session, without_session
-from shoal.clients.secure.training import noise_of, summand
-from shoal.clients.secure.vectors import VECTORS, VectorFunction
+from shoal.clients.secure.training import summand
+from shoal.clients.secure.vectors import VectorFunction, statistics
 from shoal.common.arrays import NumpyArray
-from shoal.common.errors import DisclosureError, unknown_name
+from shoal.common.errors import DisclosureError
 from shoal.common.messages.names import KEYS, MASKED, METRICS_RECORD, SHARES, UNMASK
 from shoal.common.messages.replies import metric_record
 from shoal.common.messages.requests import (
@@ -33,12 +31,14 @@ from shoal.common.messages.requests import (
     SecureVectorRequest,
 )
 from shoal.common.messages.schema import to_content
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import randomness
 from shoal.common.profiling import span
 from shoal.common.secure import field, graph, layout
 from shoal.common.secure.agreement import Channel, KeyPair, channel_keys, mask_key
 from shoal.common.secure.digest import digest
-from shoal.common.secure.fixed_point import FixedPoint, to_ring
+from shoal.common.secure.encoding import WHOLE_NUMBERS, training_encoding
+from shoal.common.secure.fixed_point import to_ring
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.secure.noise import noise_share
 from shoal.common.weights import record_to_weights
@@ -53,15 +53,15 @@ class SecureClient:
         self,
         runtime: ClientRuntime,
         *,
-        vectors: Mapping[str, VectorFunction] = VECTORS,
+        vector: VectorFunction = statistics,
     ) -> None:
         """Set up the handlers.
 
         Args:
-            runtime: data and model of this process; vectors: purpose → function of the vector to add up.
+            runtime: data and model of this process; vector: function of the vector to add up.
         """
         self._runtime = runtime
-        self._vectors = vectors
+        self._vector = vector
 
     def keys(self, client: int, request: SecureKeysRequest, state: State) -> tuple[RecordDict, State]:
         """Begin a session, replacing any other, with two new key pairs; return the public keys."""
@@ -108,21 +108,24 @@ class SecureClient:
 
     def train(self, client: int, request: SecureTrainRequest, state: State) -> tuple[RecordDict, State]:
         """Train for a round; return the update under masks, with the client's share of the noise."""
-        session = Session.load(state, request.session, "shares")
-        fixed = _fixed(request)
-        own = summand(self._runtime, request, client, fixed)
-        runs = layout.noise_stddevs(noise_of(request), record_to_weights(request.weights), fixed)
-        return self._masked(client, layout.encode(own, fixed), runs, session, request, state)
+        session, runtime = Session.load(state, request.session, "shares"), self._runtime
+        mine = self._members(client, session, request)
+        plan = runtime.client_plan if mechanism_of(runtime.scenario.privacy).server_noise else None
+        sites, norm = len(runtime.population), request.clip_norm
+        encoding = training_encoding(runtime.scenario, plan, sites, session.clients, norm)
+        own = summand(runtime, request, client, encoding.fixed)
+        whole = layout.encode(own, encoding.fixed)
+        weights = record_to_weights(request.weights)
+        shares = layout.noise_shares(encoding.noise, encoding.least, weights, encoding.fixed)
+        self._add_noise(client, whole, shares, request.secure_round)
+        return self._masked(client, whole, mine, session, request, state)
 
     def vector(self, client: int, request: SecureVectorRequest, state: State) -> tuple[RecordDict, State]:
-        """Return a vector of `VECTORS`, under masks and with the client's share of the noise."""
-        session, purpose = Session.load(state, request.session, "shares"), request.purpose
-        if purpose not in self._vectors:
-            raise DisclosureError(unknown_name("vector to be added up", purpose, self._vectors))
-        values = self._vectors[purpose](self._runtime, client, request)
-        fixed, stddev = _fixed(request), (request.noise or (0.0,))[0]
-        runs = [(len(values), stddev / fixed.step)]
-        return self._masked(client, fixed.encode(values), runs, session, request, state)
+        """Return a vector of statistics, with the client's share of the noise, under masks."""
+        session = Session.load(state, request.session, "shares")
+        mine = self._members(client, session, request)
+        values = self._vector(self._runtime, client, request, session.clients)
+        return self._masked(client, WHOLE_NUMBERS.encode(values), mine, session, request, state)
 
     def unmask(self, client: int, request: SecureUnmaskRequest, state: State) -> tuple[RecordDict, State]:
         """Return the shares that unmask the sum: of the survivors' seeds, and of the others' mask keys."""
@@ -147,7 +150,9 @@ class SecureClient:
 
     def _check_cohort(self, client: int, clients: int, threshold: int, neighbours: Sequence[int]) -> None:
         """Refuse a graph that allows fewer clients to collude than this client's own scenario requires."""
-        config = self._runtime.scenario.secure
+        config, sites = self._runtime.scenario.secure, len(self._runtime.population)
+        if clients > sites:  # each would add a smaller share of the noise
+            raise DisclosureError(f"a session of {clients} clients, in a federation of {sites}")
         wanted = graph.choose(clients, config.max_dropout, config.max_colluding)
         distinct = len({*neighbours, client}) == len(neighbours) + 1
         if (threshold, len(neighbours)) != (wanted.threshold, wanted.neighbours) or not distinct:
@@ -156,17 +161,8 @@ class SecureClient:
                 f"this client's scenario requires {wanted.neighbours} and {wanted.threshold}"
             )
 
-    @span("reduce")
-    def _masked(
-        self,
-        client: int,
-        whole: NDArray[np.int64],
-        noise: Sequence[tuple[int, float]],
-        session: Session,
-        request: MaskedInput,
-        state: State,
-    ) -> tuple[RecordDict, State]:
-        """Return integers with this client's share of noise, under its masks."""
+    def _members(self, client: int, session: Session, request: MaskedInput) -> list[int]:
+        """Return the neighbours that this client masks its input against, before it computes any."""
         members = set(request.members)
         mine = [v for v in session.neighbours if v in members]
         if client not in members or len(mine) + 1 < session.threshold:
@@ -174,38 +170,42 @@ class SecureClient:
                 f"{len(mine)} of {len(session.neighbours)} neighbours sent shares, which with this "
                 f"client's own are fewer than the threshold of {session.threshold}"
             )
-        self._add_noise(client, whole, noise, session, request)
-        vector, own = to_ring(whole), KeyPair.of(session.mask_key)
-        public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
-        same = digest(to_content(request))
-        pairwise = (Mask(mask_key(own, public[v], session.id, same), v < client) for v in mine)
-        add_masks(vector, [Mask(session.seed), *pairwise])
-        after = session.after("input", members=tuple(mine))
-        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})}), after.saved_in(state)
+        return mine
 
-    def _add_noise(
+    @span("reduce")
+    def _masked(
         self,
         client: int,
         whole: NDArray[np.int64],
-        noise: Sequence[tuple[int, float]],
+        members: Sequence[int],
         session: Session,
         request: MaskedInput,
+        state: State,
+    ) -> tuple[RecordDict, State]:
+        """Return whole numbers under this client's masks; `members`: its neighbours in the sum."""
+        vector, own = to_ring(whole), KeyPair.of(session.mask_key)
+        public = dict(zip(session.neighbours, session.their_mask_keys, strict=True))
+        same = digest(to_content(request))
+        pairwise = (Mask(mask_key(own, public[v], session.id, same), v < client) for v in members)
+        add_masks(vector, [Mask(session.seed), *pairwise])
+        after = session.after("input", members=tuple(members))
+        return _reply({MASKED: ArrayRecord({"0": NumpyArray(vector)})}), after.saved_in(state)
+
+    def _add_noise(
+        self, client: int, whole: NDArray[np.int64], shares: Sequence[tuple[int, float]], number: int
     ) -> None:
-        """Add this client's share of the noise to integers, in place.
+        """Add this client's share of the noise to whole numbers, in place.
 
         Args:
-            noise: runs of numbers, each with the standard deviation, in levels, that their sum must have
-                if only the required number of clients stays.
+            shares: runs of numbers, each with the standard deviation of the share, in levels.
+            number: of the round; keys the draws in a simulation.
         """
-        config = self._runtime.scenario
-        least = graph.choose(session.clients, config.secure.max_dropout, config.secure.max_colluding).least
-        # Sums with other purposes in the same round have separate noise.
-        purpose = request.purpose if isinstance(request, SecureVectorRequest) else "train"
-        number, start = (crc32(purpose.encode()) << 32) + request.secure_round, 0
-        draws = randomness(self._runtime.source, config.seed, "secure-noise", dispatch=number, client=client)
-        for size, stddev in noise:
+        runtime, start = self._runtime, 0
+        seed = runtime.scenario.seed
+        draws = randomness(runtime.source, seed, "secure-noise", dispatch=number, client=client)
+        for size, stddev in shares:
             if stddev > 0:
-                whole[start : start + size] += noise_share(draws, stddev / math.sqrt(least), size)
+                whole[start : start + size] += noise_share(draws, stddev, size)
             start += size
 
 
@@ -221,10 +221,6 @@ def _shares_record(seeds: Mapping[int, bytes], keys: Mapping[int, bytes]) -> Con
 
 def _point(client: int) -> int:
     return client + 1  # a share at 0 would be the secret
-
-
-def _fixed(request: MaskedInput) -> FixedPoint:
-    return FixedPoint(request.range, request.levels)
 
 
 def _check_keys(public: Sequence[bytes], neighbours: int) -> None:

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.clients.local_round import LocalRound
-from shoal.clients.result import LocalResult
 from shoal.clients.runtime import ClientRuntime
 from shoal.common.errors import DisclosureError, MessageError
 from shoal.common.messages.names import WITHIN
 from shoal.common.messages.requests import SecureTrainRequest
 from shoal.common.privacy.mechanisms import mechanism_of
-from shoal.common.privacy.plan import divided
 from shoal.common.secure.fixed_point import FixedPoint
-from shoal.common.secure.layout import Summand, SumNoise
+from shoal.common.secure.layout import Summand
 
 
 def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fixed: FixedPoint) -> Summand:
@@ -30,7 +28,7 @@ def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fi
 
     Raises:
         ShoalError: as raised by the training.
-        DisclosureError: with privacy.unit "client", the noise is less than this client's scenario requires.
+        DisclosureError: with privacy.unit "client", too few levels for the size of the model.
     """
     failures: list[Exception] = []
     round_ = LocalRound(runtime, request)
@@ -42,44 +40,16 @@ def summand(runtime: ClientRuntime, request: SecureTrainRequest, client: int, fi
     (result,) = results
     update = [u.astype(np.float64) for u in result.update]
     if mechanism_of(runtime.scenario.privacy).server_noise:
-        return _protected(runtime, update, result, fixed, noise_of(request))
+        # The clip norm is the range: no value of an update of that norm exceeds it.
+        clip(update, fixed)
+        return Summand(
+            update, result.weight, 0.0, result.extra_metrics.get(WITHIN, 0.0), reports_weight=False
+        )
     if request.full_weight_rows is None:
         raise MessageError("a request for a masked update lacks full-weight-rows")
     loss = result.loss  # NaN with DP-SGD, where it would reveal rows
     weight = min(result.examples / request.full_weight_rows, 1.0)
     return Summand(update, weight, loss if math.isfinite(loss) else 0.0)
-
-
-def noise_of(request: SecureTrainRequest) -> SumNoise:
-    """Return the noise that the server requests in the sum."""
-    return SumNoise(*(request.noise or (0.0, 0.0)))
-
-
-def _protected(
-    runtime: ClientRuntime,
-    update: list[NDArray[Any]],
-    result: LocalResult,
-    fixed: FixedPoint,
-    noise: SumNoise,
-) -> Summand:
-    """Clip an update to the range of its sum, and omit all numbers after it that have no noise.
-
-    The clip norm is the range: no value of an update of that norm exceeds it. The noise must be at least what
-    this client's own scenario requires: a server that requests less gets nothing.
-    """
-    plan, wanted = runtime.client_plan, 0.0
-    least = plan.noise_multiplier
-    if runtime.scenario.privacy.clipping == "adaptive":
-        split = divided(plan.noise_multiplier, plan.share * len(runtime.population))
-        least, wanted = split.update, split.count
-    if noise.update < least * fixed.range or noise.within < wanted:
-        raise DisclosureError(
-            f"the server requests an update with noise of {noise.update / fixed.range:.3g} clipping norms; "
-            f"this client's scenario requires {least:.3g}"
-        )
-    clip(update, fixed)
-    within = result.extra_metrics.get(WITHIN, 0.0)
-    return Summand(update, result.weight, 0.0, within, reports_weight=False)
 
 
 def clip(update: Sequence[NDArray[Any]], fixed: FixedPoint) -> None:

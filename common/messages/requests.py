@@ -20,6 +20,7 @@ LEARNING_RATE: Final = "learning-rate"
 _MOST: Final = 1e9  # upper limit of learning rates, norms and ranges; more is an error
 _HASH_BYTES: Final = 32
 _SESSION_BYTES: Final = 16
+PASSES: Final = ("numbers", "moments", "names", "counts")  # of summed statistics
 
 ExecutionMode = Literal["stacked", "sequential"]
 
@@ -46,8 +47,7 @@ class PassDetails:
 class SumsRequest(PassDetails):
     """Requests one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
 
-    pass_name: str = key("pass", "text", "which pass", choices=("numbers", "moments", "names", "counts"))
-    asked: int = key("asked", "whole", "clients in the sum", low=1)
+    pass_name: str = key("pass", "text", "which pass", choices=PASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class TrainRequest(ModelRequest):
         "number",
         "L2 norm to clip updates to, under privacy.unit = client",
         default=None,
-        low=0,
+        low=1e-30,
         high=_MOST,
     )
     full_weight_rows: float | None = key(
@@ -107,7 +107,7 @@ class TrainRequest(ModelRequest):
         "number",
         "rows from which a client has full weight, under secure aggregation",
         default=None,
-        low=0,
+        low=1,
     )
 
 
@@ -162,23 +162,15 @@ class SecureSharesRequest(SecureKeysRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedInput(SecureKeysRequest):
-    """The fields of every request for a masked vector."""
+    """The fields of every request for a masked vector.
+
+    Its encoding and the noise in it are not among them: each client derives them from its own scenario.
+    """
 
     secure_round: int = key(
         "round", "whole", "distinguishes sums with the same purpose", record=SECURE, low=0
     )
     members: tuple[int, ...] = key("members", "wholes", "clients that sent shares", record=SECURE, low=0)
-    range: float = key("range", "number", "largest absolute value", record=SECURE, low=1e-30, high=2**32)
-    levels: int = key("levels", "whole", "steps from 0 to the range", record=SECURE, low=1, high=2**31)
-    noise: tuple[float, ...] | None = key(
-        "noise",
-        "numbers",
-        "standard deviations of the noise in the sum",
-        record=SECURE,
-        default=None,
-        low=0,
-        high=_MOST,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +179,8 @@ class SecureTrainRequest(MaskedInput, TrainRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecureVectorRequest(PassDetails, MaskedInput):
-    """Requests a vector of aggregates under masks, with the fields of a `SumsRequest` for statistics."""
-
-    purpose: str = key("purpose", "text", "what the vector holds", record=SECURE)
-    pass_name: str | None = key("pass", "text", "which pass of statistics", default=None)
-    asked: int | None = key("asked", "whole", "clients in the sum", default=None, low=1)
+class SecureVectorRequest(SumsRequest, MaskedInput):
+    """Requests one pass of summed statistics under masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +201,7 @@ def question(request: SumsRequest | SecureVectorRequest) -> dict[str, Any]:
     """Return the values of a pass of statistics by key, as `Questions` reads them."""
     from shoal.common.messages.schema import specs
 
-    named = ("pass_name", "asked", "clips", "low", "high", "heavy", "cells", "attempts", "names")
+    named = ("pass_name", "clips", "low", "high", "heavy", "cells", "attempts", "names")
     declared = specs(type(request))
     values = {declared[name].key: getattr(request, name) for name in named}
     return cast("dict[str, Any]", {k: v for k, v in values.items() if v is not None})

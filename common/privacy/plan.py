@@ -15,6 +15,7 @@ from shoal.common.config import PrivacyConfig, Scenario
 from shoal.common.errors import BudgetError
 from shoal.common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
 from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.common.privacy.noise import SLACK
 
 # Maximum share of a round's privacy (as 1 / z²) for counting the clipped updates, if the paper's choice of
 # noise, a twentieth of the cohort, would take more.
@@ -125,6 +126,18 @@ def _solved(
 
 
 @dataclass(frozen=True, slots=True)
+class SumNoise:
+    """Standard deviations of the noise in a round's sum, each in the unit of its numbers; 0 adds none.
+
+    Attributes:
+        update: of each number of the update; within: of the count of updates within the clip norm.
+    """
+
+    update: float = 0.0
+    within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """The division of a round's noise between the sum of updates and the count of clipped updates.
 
@@ -135,6 +148,18 @@ class Split:
 
     update: float
     count: float
+
+
+def central_noise(scenario: Scenario, plan: ClientPrivacyPlan, clients: int, clip_norm: float) -> SumNoise:
+    """Return the noise of a round's sum under unit "client".
+
+    Args:
+        scenario, plan: of the run; clients: in the federation; clip_norm: of the round.
+    """
+    if scenario.privacy.clipping == "fixed":
+        return SumNoise(plan.noise_multiplier * clip_norm * SLACK)
+    split = divided(plan.noise_multiplier, plan.share * clients)
+    return SumNoise(split.update * clip_norm * SLACK, split.count)
 
 
 def divided(noise_multiplier: float, cohort: float) -> Split:

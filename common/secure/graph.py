@@ -33,6 +33,7 @@ from shoal.common.errors import ConfigError
 COMPLETE: Final = 64  # clients up to which the graph is complete
 SECRECY: Final = 2.0**-40
 RECOVERY: Final = 2.0**-20
+_ROUNDING: Final = 1e-9
 FEWEST: Final = 3  # with two clients, each learns the other's update from the sum
 
 
@@ -52,6 +53,28 @@ class Parameters:
     threshold: int
     least: int
     colluding: int
+
+    @property
+    def fewest(self) -> int:
+        """Number of clients that are certain to be in a sum, even if the server lies about who stayed.
+
+        Every client in the sum, or a neighbour that reveals its secret, has been told that t of its window
+        of k + 1 places are in it. In a complete graph that is the whole sum. On a ring, count the clients in
+        the windows of all n places, (k + 1) · s for a sum of s: each place in the sum has at least t, and one
+        at distance d from the sum at least t - d. A gap in the sum has at most g = k + 1 - t places, as the
+        client beside it would miss more, if t > k/2 + 1; over a gap, d is (g + 1)² / 4g on average at most.
+        So (k + 1) · s ≥ t · s + (n - s) · (t - (g + 1)² / 4g).
+
+        It supposes that the server tells all clients the same (`resists_split_view`).
+        """
+        window, t = self.neighbours + 1, self.threshold
+        gap = window - t
+        if window >= self.clients or 2 * t <= window + 1:
+            return t
+        if not gap:
+            return self.clients
+        distance = (gap + 1) ** 2 / (4 * gap)
+        return math.ceil(self.clients * (t - distance) / (window - distance) - _ROUNDING)
 
     @property
     def resists_split_view(self) -> bool:

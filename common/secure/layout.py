@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,22 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.common.privacy.plan import SumNoise
 from shoal.common.secure.fixed_point import FixedPoint
 
 TRAILING: Final = 3  # weight, weighted loss, "within the clip norm"
 LOSS_BOUND: Final = 64.0  # larger losses are clipped
-
-
-@dataclass(frozen=True, slots=True)
-class SumNoise:
-    """Standard deviations of the noise in the sum, each in the unit of its numbers; 0 adds none.
-
-    Attributes:
-        update: of each number of the update; within: of the count of updates within the clip norm.
-    """
-
-    update: float = 0.0
-    within: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +104,16 @@ def decode(whole: NDArray[np.int64], weights: Sequence[NDArray[Any]], fixed: Fix
     return Totals(update, *tail)
 
 
-def noise_stddevs(
-    noise: SumNoise, weights: Sequence[NDArray[Any]], fixed: FixedPoint
+def noise_shares(
+    noise: SumNoise, least: int, weights: Sequence[NDArray[Any]], fixed: FixedPoint
 ) -> list[tuple[int, float]]:
-    """Return runs of numbers in the layout, each with the standard deviation of its noise in levels."""
+    """Return runs of numbers in the layout, each with the standard deviation of one client's share of noise.
+
+    Args:
+        noise: in the sum; least: clients that are certain to be in it.
+        weights: of the model; fixed: the encoding, in whose levels the standard deviations are.
+    """
     _, _, for_bit = scales(fixed)
-    update = (length(weights) - TRAILING, noise.update / fixed.step)
-    return [update, (TRAILING - 1, 0.0), (1, noise.within / for_bit.step)]
+    each = math.sqrt(least)
+    update = (length(weights) - TRAILING, noise.update / fixed.step / each)
+    return [update, (TRAILING - 1, 0.0), (1, noise.within / for_bit.step / each)]

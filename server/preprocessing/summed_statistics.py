@@ -77,7 +77,7 @@ class SummedStatistics:
         self.scenario, self.largest = scenario, 0
         self.plan = SumsPlan.of(schema, scenario)
         self.protection, self.config = self.plan.protection, scenario.preprocessing
-        self.questions = Questions(self.plan, asked)
+        self.questions = Questions(self.plan)
         self.scale = _MILLION if self.plan.scaled else 1
         # of the sum's noise, in standard deviations of a block's: where clients add noise, it adds up
         each = client_share(asked, scenario) * math.sqrt(asked)

@@ -22,8 +22,6 @@ from shoal.common.weights import record_to_weights
 from shoal.server.exchange import ask_enough
 from shoal.server.secure.protocol import Task, secure_sum
 
-_WHOLE = 2**31 - 1  # largest number of one client
-
 
 @dataclass(frozen=True, slots=True)
 class SummedVector:
@@ -104,8 +102,6 @@ class MaskedSum:
         task = Task(
             table.SECURE_VECTOR.name,
             RecordDict({CONFIG: ConfigRecord(question)}),
-            # as many levels as the range is large: whole numbers stay what they are
-            {"purpose": "statistics", "range": float(_WHOLE), "levels": _WHOLE, "noise": [0.0]},
             DIGITS * size if wide else size,
             "statistics",
             "preprocessing statistics, secure aggregation",

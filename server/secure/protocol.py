@@ -46,14 +46,12 @@ class Task:
     Attributes:
         kind: message type of the masked input.
         content: of that message, shared by all clients.
-        asked: extra fields of its record `SECURE`: "range", "levels", "noise" and others that the type needs.
         length: length of each client's vector.
         phase: phase of the client rows; what: names the sum in error texts.
     """
 
     kind: str
     content: RecordDict
-    asked: Mapping[str, Any]
     length: int
     phase: Phase
     what: str
@@ -65,11 +63,13 @@ class SecureSum:
 
     Attributes:
         total: the sum over the survivors, exact, (numbers,).
+        clients: in the session, of which the encoding depends.
         survivors: clients whose input is in the sum; dropped: the rest of the cohort. Ascending.
         exchange: a row for each client of the cohort, over all stages; no replies.
     """
 
     total: NDArray[np.int64]
+    clients: int
     survivors: Sequence[int]
     dropped: Sequence[int]
     exchange: Exchange
@@ -111,7 +111,8 @@ def secure_sum(
         except TooFewRepliesError as error:
             raise session.too_few(error.message) from error
     dropped = sorted({int(c) for c in clients} - set(inputs))
-    return SecureSum(total, participants.survivors, dropped, Exchange([], list(session.rows.values())))
+    exchange = Exchange([], list(session.rows.values()))
+    return SecureSum(total, parameters.clients, participants.survivors, dropped, exchange)
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ class _Session:
     def inputs(self, members: Sequence[int]) -> dict[int, Ring]:
         """Request masked inputs."""
         # One shared content: a Grid sends content that messages share only once.
-        record = self._record({**self.task.asked, "round": self.round_number, "members": list(members)})
+        record = self._record({"round": self.round_number, "members": list(members)})
         content = RecordDict({**self.task.content, SECURE: record})
         self.asked = digest(content)
 

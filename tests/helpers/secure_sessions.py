@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 
-from shoal.clients.app import make_client_app
+from shoal.clients.app import register, secure_handlers
 from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.runtime import ClientRuntime
+from shoal.clients.secure import SecureClient
 from shoal.clients.worker import WorkerContext
 from shoal.common.config import Scenario
 from shoal.common.config.file import load_scenario
 from shoal.common.events import ClientRow, RoundRow
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages import table
-from shoal.common.messages.requests import TrainRequest
+from shoal.common.messages.names import CONFIG
+from shoal.common.messages.requests import SecureVectorRequest, TrainRequest
 from shoal.common.schema import Population
 from shoal.common.sites import Sites
 from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.app import Hooks, Outcome
 from shoal.server.cohort_grid import CohortGrid
 from shoal.server.preprocessing.fit import fit
-from shoal.server.secure.training import sum_vectors
+from shoal.server.secure.protocol import Task, secure_sum
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
 from shoal.simulations.run import coordinate
@@ -35,7 +38,6 @@ SETTINGS = (
     "output.bootstrap=0",
     "data.validation_fraction=0",
 )
-LARGEST = 1000.0  # rows of a client of digits are fewer
 CLIENTS = 10
 
 
@@ -117,6 +119,17 @@ def flat(outcome: Outcome) -> np.ndarray:
     return np.concatenate([w.reshape(-1) for w in arrays]).astype(np.float64)
 
 
+def count_rows(runtime: ClientRuntime, client: int, request: SecureVectorRequest, clients: int) -> np.ndarray:
+    """Return a client's numbers of rows by split, in place of statistics."""
+    return np.array([shard.rows for shard in runtime.raw(client).values()])
+
+
+def app_that_counts_rows(runtime: ClientRuntime) -> ClientApp:
+    app = ClientApp()
+    register(app, secure_handlers(SecureClient(runtime, vector=count_rows)))
+    return app
+
+
 def sum_rows(
     population: Population, lost: dict[str, Sequence[int]], kind: type[LosingGrid] = LosingGrid
 ) -> tuple[np.ndarray, list[tuple[Message, Message]]]:
@@ -126,15 +139,17 @@ def sum_rows(
     sites = Sites(len(population), population.name)
     runtime = ClientRuntime(scenario, population)
     executor = SerialExecutor(
-        lambda: make_client_app(runtime), WorkerContext(1, {}, sites.count, show_errors=True)
+        lambda: app_that_counts_rows(runtime), WorkerContext(1, {}, sites.count, show_errors=True)
     )
     states: dict[int, RecordDict] = {}
     grid = kind(EngineGrid(executor, sites, make_run(1), contexts=states), sites.node_ids)
     grid.lost, grid.seen = lost, []
-    total, summed = sum_vectors(grid, sites, scenario, range(sites.count), "rows", 3, LARGEST)
+    content = RecordDict({CONFIG: ConfigRecord({"pass": "numbers"})})
+    task = Task(table.SECURE_VECTOR.name, content, 3, "statistics", "rows")
+    summed = secure_sum(grid, sites, scenario, range(sites.count), 0, task)
     kept = set(summed.survivors) - set(lost.get(table.SECURE_UNMASK.name, ()))
     assert all(not state for node, state in states.items() if node - 2 in kept), "secrets are left behind"
-    return total, grid.seen
+    return summed.total, grid.seen
 
 
 def train_request(runtime: ClientRuntime, scenario: Scenario) -> TrainRequest:

@@ -17,9 +17,9 @@ from shoal.common.errors import TooFewRepliesError
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages import table
 from shoal.common.messages.schema import to_content
+from shoal.common.privacy.plan import make_plan
 from shoal.common.schema import Population
 from shoal.common.secure.fixed_point import ROUNDING, FixedPoint
-from shoal.common.secure.layout import SumNoise
 from shoal.common.sites import Sites
 from shoal.common.weights import record_to_weights
 from shoal.server.app import Hooks, Outcome
@@ -145,7 +145,7 @@ def test_any_vector_can_be_added_up(population: Population) -> None:
 # -- differential privacy, and the other ways to reach clients ----------------------------------
 
 
-def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Population) -> None:
+def test_noise_is_in_the_sum_as_planned_and_the_update_is_clipped(population: Population) -> None:
     """Sum less the clipped updates is N(0, (z C)² n / n_min) in each of d numbers, with n = 10, n_min = 7.
 
     The standard error of a standard deviation from d numbers is 1 / √(2 d); four are allowed.
@@ -159,8 +159,8 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     content = to_content(request)
     executor = SerialExecutor(lambda: app, WorkerContext(1, {}, CLIENTS, show_errors=True))
     grid = EngineGrid(executor, sites, make_run(1))
-    noise = SumNoise(update=z * norm_)
-    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=noise).sum
+    plan = make_plan(scenario, CLIENTS)
+    found = train_securely(grid, sites, scenario, range(CLIENTS), 1, content, plan=plan).sum
     assert found.weight == 0  # not told
     assert np.isnan(found.loss)  # would tell, as it has no noise
     clipped = []
@@ -174,9 +174,6 @@ def test_noise_is_in_the_sum_as_asked_and_the_update_is_clipped(population: Popu
     expected = z * norm_ * np.sqrt(CLIENTS / 7)
     assert abs(rest.std() / expected - 1) < 4 / np.sqrt(2 * len(rest))
     assert abs(rest.mean()) < 4 * expected / np.sqrt(len(rest))
-    less = SumNoise(update=0.99 * z * norm_)
-    with pytest.raises(TooFewRepliesError, match=r"this client's scenario requires 0\.5"):
-        train_securely(grid, sites, scenario, range(CLIENTS), 1, content, noise=less)
 
 
 @pytest.mark.slow

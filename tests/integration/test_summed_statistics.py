@@ -155,7 +155,7 @@ def test_words_of_one_site_are_in_no_message(reviews: Scenario) -> None:
     assert {"满意", "失望", "，"} <= set(words.vocabulary)
     assert not {*SECRETS} & {*words.vocabulary}
     schema = datasets.load_population(scenario).schema
-    questions, tables = Questions(SumsPlan.of(schema, scenario), 3), 0
+    questions, tables = Questions(SumsPlan.of(schema, scenario)), 0
     for request, reply in seen:
         for message in (request, reply):
             assert not [secret for secret in SECRETS if secret in texts_in(message)]
@@ -184,7 +184,7 @@ def test_a_client_tells_nothing_for_sums_that_its_scenario_does_not_ask_for(revi
     from shoal.clients.runtime import ClientRuntime
 
     app = make_client_app(ClientRuntime(reviews, datasets.load_population(reviews)))
-    asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers", "asked": 3})}), 2, table.SUMS.name)
+    asked = Message(RecordDict({CONFIG: ConfigRecord({"pass": "numbers"})}), 2, table.SUMS.name)
     context = Context(run_id=1, node_id=2, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
     with pytest.raises(DisclosureError, match="does not use sums"):
         app(asked, context)

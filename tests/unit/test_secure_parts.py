@@ -291,3 +291,31 @@ def test_rounding_commutes_with_whole_shifts() -> None:
 def test_numbers_modulo_2_to_the_32_wrap_around() -> None:
     whole = np.array([-1, 0, 2**31 - 1, -(2**31)])
     assert to_ring(whole).tolist() == [2**32 - 1, 0, 2**31 - 1, 2**31]
+
+
+def test_no_lie_about_who_stayed_makes_a_sum_smaller_than_its_noise_allows_for() -> None:
+    """All sums on rings of 12 places, by brute force: each client in one has t of its window in it too."""
+    n = 12
+    sums = np.array([[(bits >> i) & 1 for i in range(n)] for bits in range(1, 1 << n)], bool)
+    for k in (4, 6, 8):
+        windows = sum(np.roll(sums, step, axis=1).astype(int) for step in range(-k // 2, k // 2 + 1))
+        for t in range(2, k + 2):
+            possible = sums[((windows >= t) | ~sums).all(axis=1)]
+            smallest = possible.sum(axis=1).min()
+            found = graph.Parameters(n, k, t, least=0, colluding=0).fewest
+            assert found <= smallest, (k, t)
+            assert found >= t - 1e-9
+
+
+def test_the_noise_of_a_ring_is_for_the_clients_that_are_certain_to_be_in_its_sum() -> None:
+    """100 clients, k = 60, t = 32, so that g = 29 and d = 900 / 116 = 7.76: 100 · 24.24 / 53.24 = 45.5.
+
+    The 70 that must stay by max_dropout are what an honest server waits for: noise for them would leave a
+    dishonest one √(46 / 70) = 0.81 of it.
+    """
+    found = graph.choose(100, 0.3, 0.3)
+    assert (found.neighbours, found.threshold, found.least) == (60, 32, 70)
+    assert found.fewest == 46
+    for clients in (3, 4, 10, 64):  # complete graphs: everybody is everybody's neighbour
+        parameters = graph.choose(clients, 0.3, 0.2)
+        assert parameters.fewest == parameters.threshold == parameters.least

@@ -108,7 +108,7 @@ def test_an_unreadable_table_is_asked_for_again_twice_as_large() -> None:
 
 def test_a_client_does_not_answer_a_server_that_calls_everything_common() -> None:
     plan = SumsPlan.of(SCHEMA, STRICT)
-    questions = Questions(plan, 2)
+    questions = Questions(plan)
     everything = {"c": np.ones((HASHES, bucket_count(64)), bool)}
     values = questions.names(everything, {"c": plan.table("c", 20, 0)})
     with pytest.raises(DisclosureError, match="more than half of the buckets"):

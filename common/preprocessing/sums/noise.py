@@ -107,17 +107,19 @@ def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
     return Charge(multiplier, passes)
 
 
-def client_share(asked: int, scenario: Scenario) -> float:
+def client_share(clients: int, scenario: Scenario) -> float:
     """Return the fraction of the noise that each client adds to its own vector, in (0, 1].
 
-    With secure aggregation the noise of all replies adds up, and there are at least as many as the protocol
-    needs for a sum: each client adds 1 / sqrt of that number. Otherwise each vector is visible on its own and
-    needs all the noise.
+    With secure aggregation the noise of all replies adds up, and a certain number of clients is in every sum:
+    each adds 1 / sqrt of that number. Otherwise each vector is visible on its own and needs all the noise.
+
+    Args:
+        clients: in the session; scenario: the configuration.
     """
     if not scenario.secure.aggregation:
         return 1.0
     config = scenario.secure
-    return 1 / math.sqrt(graph.choose(asked, config.max_dropout, config.max_colluding).least)
+    return 1 / math.sqrt(graph.choose(clients, config.max_dropout, config.max_colluding).fewest)
 
 
 def names_threshold(protection: StatisticsProtection, stddev: float, reach: int) -> float:

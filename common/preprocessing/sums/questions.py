@@ -38,11 +38,9 @@ class Questions:
 
     Attributes:
         plan: known to both sides.
-        asked: number of clients asked; with secure aggregation it sets each client's share of the noise.
     """
 
     plan: SumsPlan
-    asked: int
 
     def numbers(self, clips: Mapping[str, int]) -> Values:
         """Request the first pass; clips: column → maximum count of a client for a bucket."""
@@ -121,7 +119,7 @@ class Questions:
         return dict(zip(self._columns(), json.loads(values["names"]), strict=True))
 
     def _values(self, name: str) -> Values:
-        return {PASS: name, "asked": self.asked}
+        return {PASS: name}
 
     def _columns(self) -> list[str]:
         return list(self.plan.most_names)

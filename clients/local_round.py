@@ -7,6 +7,8 @@ worker that computed it.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from shoal.common.update.spec import replaced
 
 Fail = Callable[[int, Exception], None]  # (client, why it has no result)
 State = Mapping[str, NDArray[Any]]
+_log = logging.getLogger("shoal.training")
 _PERSONAL = "personal."  # names of personal weights in a client's state, by position
 
 
@@ -111,17 +114,23 @@ class LocalRound:
             try:
                 objective = _of_single(self._algorithm.local_objective(self._request, states))
                 start = self._starts([one])
-                trained, loss, steps = self.mechanism.train(
-                    [w[0] if k in self.spec.personal else w for k, w in enumerate(start)],
-                    one.task,
-                    one.origin,
-                    objective,
-                )
+                whole = self._start_of(one)
+                trained, loss, steps = self.mechanism.train(whole, one.task, one.origin, objective)
+            except NonFiniteError as error:
+                if not self.mechanism.hides_from_server:
+                    fail(one.origin.client, error)
+                    continue
+                _log.warning("%s; the update counts as zero", error.message)
+                trained, loss, steps = whole, math.nan, one.task.steps
             except Exception as error:
                 fail(one.origin.client, error)
                 continue
             new = [w[None] for w in trained]
             yield self._finish([one], start, new, np.array([loss]), np.array([steps]), started, fail)
+
+    def _start_of(self, one: ReadyClient) -> list[NDArray[Any]]:
+        """Return the weights that a client starts from."""
+        return [w[0] if k in self.spec.personal else w for k, w in enumerate(self._starts([one]))]
 
     def stacked(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
         """Train clients in stacks."""
@@ -131,6 +140,11 @@ class LocalRound:
             objective = self._algorithm.local_objective(self._request, _stacked_states(stack))
             found = self._runtime.stacked.train(start, [one.task for one in stack], objective)
             sound = np.isfinite(found.losses) & finite(found.weights)
+            if self.mechanism.hides_from_server and not sound.all():
+                _log.warning("training diverged at %d clients; their updates count as zero", sum(~sound))
+                for start_, new in zip(start, found.weights, strict=True):
+                    new[~sound] = np.broadcast_to(start_, new.shape)[~sound]
+                sound = np.ones_like(sound)
             for k in np.flatnonzero(~sound):
                 rate = stack[k].task.settings.learning_rate
                 error = NonFiniteError.after_training(float(found.losses[k]), int(found.steps[k]), rate)
@@ -184,7 +198,7 @@ class LocalRound:
                 LocalResult(
                     origin=one.origin,
                     examples=rows,
-                    loss=float(losses[k]),
+                    loss=math.nan if self.mechanism.hides_from_server else float(losses[k]),
                     steps=int(steps[k]),
                     seconds=seconds,
                     update=[u[k] for u in left],

@@ -37,6 +37,14 @@ class ClientMechanism:
     unit: ClassVar[str] = "none"
     stacks: ClassVar[bool] = True  # whether ordinary training of many clients at once keeps the guarantee
 
+    @property
+    def hides_from_server(self) -> bool:
+        """Whether the server must not learn the training loss, or that training diverged.
+
+        A client whose training diverges then sends an update of zero, with its noise, instead of an error.
+        """
+        return False
+
     def __init__(self, runtime: ClientRuntime, request: TrainRequest) -> None:
         self.runtime = runtime
         self.request = request
@@ -92,9 +100,14 @@ class CentralMechanism(ClientMechanism):
         privacy = self.runtime.scenario.privacy
         return min(rows / privacy.full_weight_rows, 1.0) if privacy.weights == "bounded" else 1.0
 
+    @property
+    def hides_from_server(self) -> bool:
+        """Whether noise is added before the server sees the sum."""
+        return self.runtime.scenario.secure.aggregation
+
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account if the client adds noise itself."""
-        if self.runtime.scenario.secure.aggregation:
+        if self.hides_from_server:
             self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
@@ -119,9 +132,15 @@ class LocalMechanism(ClientMechanism):
 
     unit: ClassVar[str] = "local"
 
+    @property
+    def hides_from_server(self) -> bool:
+        """Yes."""
+        return True
+
     def steps(self) -> list[Step]:
         """Clip to the scenario's norm, and add the noise of the client's own plan."""
         privacy = self.runtime.scenario.privacy
+        # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.
         noise = 2 * self.runtime.client_plan.noise_multiplier * privacy.clip_norm * SLACK
         return _steps(privacy.clip_norm, noise, self.runtime)
 

@@ -45,6 +45,12 @@ class LocalTask:
     settings: LocalSettings
     rng: np.random.Generator
 
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of the training."""
+        size, epochs, steps = self.settings.batch_size, self.settings.epochs, self.settings.steps
+        return len(_bounds(len(self.y), size, epochs, steps)[1]) - 1
+
 
 def batch_plan(
     rows: int, settings: LocalSettings, rng: np.random.Generator

@@ -6,6 +6,8 @@ materialises a row's gradient: for a Dense layer it is the outer product of the 
 derivative by its output, so its norm is a product of two norms (Goodfellow: Efficient Per-Example Gradient
 Computations, 2015), and the sum over rows is one matrix product.
 
+A row whose gradient, or its squared norm, is not finite counts as zero.
+
 Deviation from that paper: the norm of a row covers all layers, and rows are weighted in the product instead
 of in a second backward pass.
 """
@@ -95,7 +97,10 @@ class AnyRows:
             squares = tf.add_n([tf.reduce_sum(tf.square(_flat(g)), 1) for g in gradients])
             there = tf.cast(tf.range(tf.shape(squares)[0]) < count, squares.dtype)
             factors = (there * _factors(squares, self._clip))[None]
-            found = [tf.reshape(tf.matmul(factors, _flat(g)), g.shape[1:]) for g in gradients]
+            rows = [_finite_rows(_flat(g), squares) for g in gradients]
+            found = [
+                tf.reshape(tf.matmul(factors, r), g.shape[1:]) for r, g in zip(rows, gradients, strict=True)
+            ]
             return last, [a + b for a, b in zip(sums, found, strict=True)]
 
         zeros = [tf.zeros(v.shape) for v in variables]
@@ -205,11 +210,13 @@ class DenseRows:
             _squares(d) * (_squares(given[id(layer)]) + float(layer.use_bias))
             for layer, d in zip(layers, slopes, strict=True)
         ]
-        factors = _factors(tf.add_n(squares), self._clip)[:, None]
+        whole = tf.add_n(squares)
+        factors = _factors(whole, self._clip)[:, None]
         found: dict[int, tf.Tensor] = {}
         for layer, slope in zip(layers, slopes, strict=True):
-            clipped = factors * slope
-            found[id(layer.kernel)] = tf.matmul(given[id(layer)], clipped, transpose_a=True)
+            clipped = factors * _finite_rows(slope, whole)
+            inputs = _finite_rows(given[id(layer)], whole)
+            found[id(layer.kernel)] = tf.matmul(inputs, clipped, transpose_a=True)
             if layer.use_bias:
                 found[id(layer.bias)] = tf.reduce_sum(clipped, 0)
         return [found[id(v)] for v in self._model.trainable_variables]
@@ -235,8 +242,20 @@ def _mean_over_rows(loss: Any) -> bool:
 
 
 def _factors(squares: tf.Tensor, clip: float) -> tf.Tensor:
-    """Return the factors that scale rows with these squared norms (rows,) to at most the clip norm."""
-    return clip / tf.maximum(tf.sqrt(squares), clip)
+    """Return the factors that scale rows with these squared norms (rows,) to at most the clip norm.
+
+    Rows whose norm is not finite have the factor 0.
+    """
+    factors = clip / tf.maximum(tf.sqrt(squares), clip)
+    return tf.where(tf.math.is_finite(squares), factors, tf.zeros_like(factors))
+
+
+def _finite_rows(rows: tf.Tensor, squares: tf.Tensor) -> tf.Tensor:
+    """Return rows (rows, numbers), zeros in place of those whose squared norm is not finite.
+
+    Scaling such a row would not bound it (0 · ∞ is NaN), and its failure would tell the server of it.
+    """
+    return tf.where(tf.math.is_finite(squares)[:, None], rows, tf.zeros_like(rows))
 
 
 def _flat(gradient: tf.Tensor) -> tf.Tensor:

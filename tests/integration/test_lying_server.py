@@ -10,11 +10,11 @@ import pytest
 
 from shoal.common.errors import BudgetError, MessageError
 from shoal.common.messages import table
-from shoal.common.messages.names import ARRAYS, SECURE
+from shoal.common.messages.names import ARRAYS, METRICS_RECORD, SECURE, TRAIN_LOSS
 from shoal.common.messages.requests import SecureTrainRequest
 from shoal.common.messages.schema import parse, to_content
 from shoal.common.privacy.charges import Account, Charges
-from shoal.common.weights import record_to_weights
+from shoal.common.weights import all_finite, record_to_weights, weights_to_record
 from tests.helpers.site import Site, scenario
 
 RECORD = ("privacy.unit=record", "privacy.epsilon=1")
@@ -51,3 +51,19 @@ def test_the_encoding_and_the_noise_of_a_secure_sum_are_not_for_the_server_to_ch
         content.config_records[SECURE][name] = value
         with pytest.raises(MessageError, match=f'no key "{name}"'):
             parse(SecureTrainRequest, content)
+
+
+@pytest.mark.parametrize("settings", [RECORD, LOCAL], ids=["record", "local"])
+def test_no_failure_tells_the_server_of_a_row(settings: tuple[str, ...]) -> None:
+    """Weights so large that only old people's gradients overflow: the reply must not depend on them."""
+    site = Site(scenario(*settings, "training.optimizer=sgd"), Account(Charges(None), "run"))
+    huge = weights_to_record([w * np.float32(1e38) for w in record_to_weights(site.weights)])
+    reply = site.ask(table.TRAIN, site.train_request(weights=huge, learning_rate=1e-30))
+    assert all_finite(record_to_weights(reply.array_records[ARRAYS]))
+    assert np.isnan(reply.metric_records[METRICS_RECORD][TRAIN_LOSS])  # type: ignore[arg-type]
+
+
+def test_the_exact_loss_stays_at_a_site_that_adds_noise() -> None:
+    site = Site(scenario(*LOCAL), Account(Charges(None), "run"))
+    reply = site.ask(table.TRAIN, site.train_request())
+    assert np.isnan(reply.metric_records[METRICS_RECORD][TRAIN_LOSS])  # type: ignore[arg-type]

@@ -428,3 +428,24 @@ def test_models_that_cannot_be_divided_into_rows_are_refused(make: Any, said: st
     with pytest.raises(ModelError, match=said):
         private.train(start, x, np.zeros(5, np.int32), settings(), plan(), draws(1), draws(2))
     assert all(np.array_equal(a, b) for a, b in zip(start, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["any", "dense"])
+def test_a_row_whose_gradient_overflows_counts_as_zero(kind: str) -> None:
+    """With x = 1e38 a gradient, or its square, overflows float32; the other rows still count."""
+    model = mlp()
+    rows = AnyRows(model, [], 1.0, 4) if kind == "any" else DenseRows(model, 1.0)
+    x = np.random.default_rng(0).normal(size=(5, FEATURES)).astype(np.float32)
+    y = np.array([0, 1, 0, 1, 1], np.float32)
+
+    def total(inputs: np.ndarray, order: list[int]) -> list[np.ndarray]:
+        batches = Batches(
+            *map(tf.constant, (inputs, y)), None, tf.constant(order), tf.constant(0), tf.constant(1)
+        )
+        return [g.numpy() for g in rows.clipped_sum(batches, tf.constant(0), tf.constant(len(order)))]
+
+    for value in (1e38, np.inf, np.nan):
+        spoilt = x.copy()
+        spoilt[2] = value
+        for got, wanted in zip(total(spoilt, [0, 1, 2, 3]), total(x, [0, 1, 3]), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from shoal.clients.autotune import autotune
 from shoal.clients.cohort import train_cohort
 from shoal.clients.evaluation import ClientEvaluation
+from shoal.clients.kernel import Use
 from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.preprocessing.sums import summand_of
 from shoal.clients.result import CohortReply
@@ -182,6 +183,7 @@ class _Client:
     def statistics(self, client: int, request: StatisticsRequest) -> RecordDict:
         """Return aggregates of the training rows, under the disclosure rule."""
         self.refuse_in_clear()
+        self.runtime.spend(Use("statistics"))
         splits, scenario = self.runtime.raw(client), self.runtime.scenario
         reply = pack(local_statistics(splits["train"], self.runtime.schema, scenario.preprocessing))
         counts = {f"{name}-rows": shard.rows for name, shard in splits.items()}
@@ -226,6 +228,7 @@ class _Client:
 
     def train_local(self, client: int, request: AloneRequest) -> RecordDict:
         """Train without a federation; the reply holds test metrics only."""
+        self.runtime.spend(Use("local"))
         trained, steps = train_alone(self.runtime, client, request)
         numbers = self.evaluation.tested(client, self.runtime.rows(client)["test"], trained)
         return RecordDict({METRICS_RECORD: metric_record({**numbers, STEPS: steps})})

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
+from shoal.clients.kernel import Use
 from shoal.clients.local_round import personal_weights
 from shoal.clients.result import CohortReply
 from shoal.clients.runtime import ClientRuntime, Rows
@@ -42,6 +43,7 @@ class ClientEvaluation:
         Returns:
             A reply for each client; with `request.reduce`, one for all that could be evaluated.
         """
+        self._runtime.spend(Use(f"evaluate {request.round_number}"))
         self._runtime.use_preprocessing(request.preprocessing)
         started = time.perf_counter()
         found: dict[int, dict[str, float]] = {}
@@ -71,6 +73,7 @@ class ClientEvaluation:
 
     def test(self, client: int, request: TestRequest, states: StateBatch | None) -> RecordDict:
         """Evaluate weights on a client's test rows, with bootstrap intervals."""
+        self._runtime.spend(Use("test"))
         self._runtime.use_preprocessing(request.preprocessing)
         weights = self._weights_of(self._runtime.weights(request), client, states)
         return _reply(self.tested(client, self._runtime.rows(client)["test"], weights))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 from numpy.typing import NDArray
 
+from shoal.clients.kernel.account import TRAINING, Use
 from shoal.clients.runtime import ClientRuntime
 from shoal.clients.training.local_settings import LocalTask
 from shoal.clients.training.objective import LocalObjective
@@ -20,6 +21,8 @@ from shoal.clients.update.step import Step, Updates
 from shoal.common.messages.names import EPSILON, EPSILON_NEXT, WEIGHT, WITHIN
 from shoal.common.messages.requests import TrainRequest
 from shoal.common.origin import Origin
+from shoal.common.privacy.accounting import Charge
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import SLACK
 from shoal.common.privacy.record import epsilon_after, require_budget
 
@@ -64,6 +67,11 @@ class ClientMechanism:
         Raises:
             BudgetError: the budget does not allow it.
         """
+        self.runtime.spend(self._use(origin, None))
+
+    def _use(self, origin: Origin, charge: Charge | None) -> Use:
+        privacy = self.runtime.scenario.privacy
+        return Use(f"{TRAINING} {origin.dispatch}", self.unit, charge, privacy.delta, privacy.accountant)
 
     def train(
         self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
@@ -106,9 +114,11 @@ class CentralMechanism(ClientMechanism):
         return self.runtime.scenario.secure.aggregation
 
     def charge(self, origin: Origin, rows: int) -> None:
-        """Charge the client's account if the client adds noise itself."""
-        if self.hides_from_server:
-            self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
+        """Charge the client's account; where the server adds the noise, it keeps the budget."""
+        plan = self.runtime.client_plan
+        use = self._use(origin, Charge(plan.noise_multiplier, 1))
+        allow = plan.require if self.hides_from_server else _any_number
+        self.runtime.charge(use, origin.dispatch, allow)
 
     def clipped(self, updates: Updates) -> Sequence[float | None]:
         """Compare norms with the clipping norm of the round, for adaptive clipping."""
@@ -146,7 +156,9 @@ class LocalMechanism(ClientMechanism):
 
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account."""
-        self.runtime.client_plan.require(self.runtime.charge(origin.dispatch))
+        plan = self.runtime.client_plan
+        use = self._use(origin, Charge(plan.noise_multiplier, 1))
+        self.runtime.charge(use, origin.dispatch, plan.require)
 
 
 class RecordMechanism(ClientMechanism):
@@ -157,7 +169,10 @@ class RecordMechanism(ClientMechanism):
 
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account by the plan for its number of rows."""
-        require_budget(self.runtime.record_plan(rows), self.runtime.charge(origin.dispatch))
+        plan = self.runtime.record_plan(rows)
+        charge = Charge(plan.noise_multiplier, plan.steps_per_round, "poisson", plan.sampling_probability)
+        use = self._use(origin, charge)
+        self.runtime.charge(use, origin.dispatch, lambda rounds: require_budget(plan, rounds))
 
     def train(
         self, weights: Arrays, task: LocalTask, origin: Origin, objective: LocalObjective | None
@@ -180,6 +195,20 @@ class RecordMechanism(ClientMechanism):
         return {EPSILON: epsilon_after(plan, rounds), EPSILON_NEXT: epsilon_after(plan, rounds + 1)}
 
 
+def planned_uses(runtime: ClientRuntime, client: int) -> list[Use]:
+    """Return all protected uses of a client's rows in a run in which it takes part in every round."""
+    scenario = runtime.scenario
+    privacy, mechanism = scenario.privacy, mechanism_of(scenario.privacy)
+    if not mechanism.guarantees:
+        return []
+    if mechanism.per_row:
+        charges = runtime.record_plan(runtime.raw(client)["train"].rows).charges(scenario.training.rounds)
+    else:
+        plan = runtime.client_plan
+        charges = (*plan.before, Charge(plan.noise_multiplier, scenario.training.rounds))
+    return [Use(TRAINING, privacy.unit, one, privacy.delta, privacy.accountant) for one in charges]
+
+
 _MECHANISMS: Final[Mapping[str, type[ClientMechanism]]] = {
     one.unit: one for one in (ClientMechanism, CentralMechanism, LocalMechanism, RecordMechanism)
 }
@@ -188,6 +217,10 @@ _MECHANISMS: Final[Mapping[str, type[ClientMechanism]]] = {
 def client_mechanism(runtime: ClientRuntime, request: TrainRequest) -> ClientMechanism:
     """Return the client's side of the mechanism that its scenario names."""
     return _MECHANISMS[runtime.scenario.privacy.unit](runtime, request)
+
+
+def _any_number(rounds: int) -> None:
+    """Allow any number of rounds."""
 
 
 def _steps(clip_norm: float | None, stddev: float, runtime: ClientRuntime) -> list[Step]:

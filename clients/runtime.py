@@ -7,7 +7,7 @@ order of calls: every entry can be rebuilt from the shard and the messages.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.clients.adversary import Adversary
+from shoal.clients.kernel import PopulationAccount, Use
 from shoal.clients.preprocessing.contribution import Contribution
 from shoal.clients.shard import split_indices
 from shoal.common.config import Scenario
@@ -26,7 +27,6 @@ from shoal.common.origin import Origin
 from shoal.common.preprocessing import Encoder, PreprocessingSpec
 from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.privacy.accounting import Charge
-from shoal.common.privacy.charges import Account
 from shoal.common.privacy.noise import Source
 from shoal.common.privacy.plan import ClientPrivacyPlan, make_plan
 from shoal.common.privacy.record import RecordPlan, record_plan
@@ -67,13 +67,13 @@ class ClientRuntime:
         scenario: Scenario,
         population: Population,
         source: Source = "seeded",
-        account: Account | None = None,
+        account: PopulationAccount | None = None,
     ) -> None:
         """Prepare; loads no data yet.
 
         scenario, population: of the run; source: of noise and of what depends on it.
-            account: of the single client of this process, whose noise is never repeated; `None` in a
-                simulation, where a repeated round is identical.
+            account: of the rows of the single client of this process; `None` in a simulation, which composes
+                and reports.
         """
         self.scenario = scenario
         self.source = source
@@ -250,9 +250,19 @@ class ClientRuntime:
         """The plan of client-level privacy, from this client's own scenario."""
         return make_plan(self.scenario, len(self.population), self._statistics_charges)
 
-    def charge(self, round_number: int) -> int:
-        """Charge a round of training to the client; return its number of charged rounds with this one."""
-        return round_number if self.account is None else self.account.charge(round_number)
+    def spend(self, use: Use) -> None:
+        """Charge a use of a real site's rows to its account, before they are used.
+
+        Raises:
+            BudgetError: the account does not allow it.
+        """
+        if self.account is not None:
+            self.account.spend(use)
+
+    def charge(self, use: Use, round_number: int, require: Callable[[int], None]) -> None:
+        """Charge a round of training, if `require` allows the number of a client's rounds including it."""
+        require(round_number if self.account is None else self.account.rounds_with(use))
+        self.spend(use)
 
     def charged(self, round_number: int) -> int:
         """Return the number of rounds that a client has been charged for, up to round `round_number`."""

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -96,6 +96,14 @@ class Finished:
     spans: Sequence[profiling.Span]
     ended: float
     memory: int
+
+
+class Runs(Protocol):
+    """Runs a ClientApp: a `Worker`, or what stands in front of one."""
+
+    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
+        """Run the app for all jobs, like `Worker.run`."""
+        ...
 
 
 class Worker:

@@ -193,13 +193,14 @@ class _Server:
             task=federation.schema.task,
             base=start.base,
             reader=UpdateReader(codec_of(self.scenario.update), self.sites),
-            scheduler=SyncScheduler(self.scenario, self.sites.count, federation.source),
+            scheduler=SyncScheduler(self.scenario, self.sites.count, federation.source, progress.skipped),
             on_round=self.report_round,
             aggregation=parts.aggregation,
             plan=plan,
             ledger=make_ledger(self.scenario, plan, self.hooks.ledger, federation.source, progress.epsilon),
             source=federation.source,
             say=self.say,
+            before_dispatch=self.before_dispatch,
             after_round=lambda progress: self.after_round(progress, parts),
         )
         progress = loop.run(progress)
@@ -221,6 +222,15 @@ class _Server:
         rounds = self.scenario.training.rounds
         self.say(f"privacy: ε {plan.epsilon(rounds):.3g} for {rounds} rounds")
         return plan
+
+    @property
+    def _never_repeats(self) -> bool:
+        """Whether real sites give a masked input to each dispatch once: two sums with it would reveal it."""
+        return self.scenario.secure.aggregation and self.federation.source == "system"
+
+    def before_dispatch(self, number: int) -> None:
+        if self.hooks.checkpoints is not None and self._never_repeats:
+            self.hooks.checkpoints.begin(number)
 
     def parts(self, start: RunStart, plan: ClientPrivacyPlan | None) -> _Parts:
         scenario, source = self.scenario, self.federation.source
@@ -278,6 +288,8 @@ class _Server:
             self.marks.append(state["client_states"])
         progress = LoopState(**state["progress"])
         self.say(f"resumed after round {progress.round}")
+        if self.hooks.checkpoints is not None and self._never_repeats:
+            progress.skipped = max(progress.skipped, self.hooks.checkpoints.begun - progress.round)
         return progress
 
     def after_round(self, progress: LoopState, parts: _Parts) -> None:

@@ -29,11 +29,12 @@ from shoal.common.config import Scenario
 from shoal.common.config.file import dump_toml
 from shoal.common.dotted import dotted
 from shoal.common.errors import CheckpointError
-from shoal.common.journal import make_folder, replacing
+from shoal.common.journal import make_folder, replacing, write_atomically
 
 FORMAT: Final = 2
 KEPT: Final = 2  # the newest, and one more in case it is damaged
 _START: Final = "start.zip"
+_BEGUN: Final = "begun.json"
 # Keys that may differ between a run and its resumption: they decide where it runs, not what it computes.
 _FREE: Final = {
     "resources": (
@@ -83,6 +84,22 @@ class Checkpoints:
         # The second pattern: partial files of a process that was killed while writing.
         for path in (*self._rounds()[KEPT:], *self._folder.glob(".*.part")):
             path.unlink(missing_ok=True)
+
+    def begin(self, number: int) -> None:
+        """Record durably that the dispatch with this number is about to be sent.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not self._folder.exists():
+            make_folder(self._folder)
+        write_atomically(self._folder / _BEGUN, json.dumps(number))
+
+    @property
+    def begun(self) -> int:
+        """The number of the last dispatch that `begin` recorded; 0 for none."""
+        path = self._folder / _BEGUN
+        return int(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else 0
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
         """Return what `save_start` saved, and the newest usable round; `None` if nothing was saved.

@@ -58,6 +58,7 @@ class LoopState:
         stale: evaluations since the best one.
         stopped_early: whether patience or the privacy budget ran out.
         epsilon: spent so far; NaN without a guarantee.
+        skipped: dispatches that were begun and never completed, because the server was killed.
     """
 
     arrays: ArrayRecord
@@ -68,6 +69,7 @@ class LoopState:
     stale: int = 0
     stopped_early: bool = False
     epsilon: float = math.nan
+    skipped: int = 0
 
     @classmethod
     def at_start(cls, initial: ArrayRecord) -> LoopState:
@@ -123,6 +125,7 @@ class RoundLoop:
         on_round: called with each completed round; say: called with a line of progress.
         aggregation: turns the sum of updates into the reply that the strategy sees.
         plan: of the privacy of whole clients, `None` without; ledger: allows rounds and charges them.
+        before_dispatch: called with the number of each dispatch before it is sent.
         after_round: called with the state after each round; may end the run by raising.
     """
 
@@ -142,6 +145,7 @@ class RoundLoop:
     clock: Clock = field(default_factory=WallClock)
     source: Source = "seeded"
     say: Callable[[str], None] = lambda text: None
+    before_dispatch: Callable[[int], None] = lambda number: None
     after_round: Callable[[LoopState], None] = lambda state: None
 
     def run(self, state: LoopState) -> LoopState:
@@ -233,6 +237,7 @@ class RoundLoop:
     def _dispatch(self, state: LoopState, dispatch: Dispatch) -> Arrival:
         """Charge a dispatch, send it, and return its replies."""
         self.ledger.charge(dispatch.number, dispatch.clients)
+        self.before_dispatch(dispatch.number)
         messages = self._requests(state, dispatch)
         if self.scenario.secure.aggregation:
             return self._dispatch_securely(state, dispatch, messages)
@@ -266,7 +271,9 @@ class RoundLoop:
             clip_norm=self.aggregation.clip_norm(),
             plan=self.plan,
         )
-        return replace(self._arrived(state, dispatch, done.exchange, messages), total=done.sum)
+        rows = [replace(row, round=dispatch.base_version + 1) for row in done.exchange.rows]
+        exchange = replace(done.exchange, rows=rows)
+        return replace(self._arrived(state, dispatch, exchange, messages), total=done.sum)
 
     def _arrived(
         self, state: LoopState, dispatch: Dispatch, exchange: Exchange, messages: Sequence[Message]
@@ -285,7 +292,7 @@ class RoundLoop:
             frozen_hash=self.base.frozen_hash,
             preprocessing=self.base.preprocessing,
             round_number=dispatch.number,
-            learning_rate=learning_rate(self.scenario.training, dispatch.number),
+            learning_rate=learning_rate(self.scenario.training, dispatch.base_version + 1),
             execution_mode=self.base.execution_mode,
             reduce=self._takes_mean,
             class_weights=self.base.class_weights,

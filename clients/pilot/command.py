@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,21 @@ def client(
         Path,
         typer.Option(metavar="FILE", help="Audit log, with an entry for each message received or sent."),
     ] = Path("messages.jsonl"),
+    account: Annotated[
+        Path | None,
+        typer.Option(
+            "--account",
+            metavar="FILE",
+            help="Privacy account of the people in the data, over all runs: give the same file for all data "
+            "on them. DATA.privacy.jsonl by default.",
+        ),
+    ] = None,
+    lifetime_epsilon: Annotated[
+        float,
+        typer.Option(
+            "--lifetime-epsilon", min=0, metavar="E", help="Largest epsilon of that account, over all runs."
+        ),
+    ] = math.inf,
     patience: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to keep trying an unreachable server.")
     ] = 600.0,
@@ -84,17 +100,27 @@ def client(
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("shoal").setLevel(logging.INFO)
 
+    from shoal.clients.kernel.account import account_of
     from shoal.clients.pilot.consent import Terms
     from shoal.clients.pilot.run import run_client
     from shoal.clients.pilot.site_data import load_site, read_schema
     from shoal.common.certificates import client_credentials
 
+    spends = account_of(data) if account is None else account
+    runs = 0
+
     def agree(statement: str) -> bool:
+        nonlocal runs
+        runs += 1
         typer.echo(f"\n{statement}\n\nEach message received or sent is recorded in {log}.\n")
+        if runs > 1 and not ask:
+            typer.echo("The server has started another run: start this command again to take part in it.")
+            return False
         return not ask or typer.confirm("Take part?")
 
     agreed = read_schema(schema)
     shard = load_site(data, agreed, loaded)
+    spends.touch()
     typer.echo(f"{data}: {shard.rows} rows; connecting to {server}")
     credentials = None if files is None else client_credentials(*files)
     root = run_client(
@@ -105,6 +131,8 @@ def client(
         credentials,
         name=name if insecure else "",
         log=log,
+        account=spends,
+        lifetime_epsilon=lifetime_epsilon,
         patience_s=patience,
         terms=Terms(frozenset(refuse or ()), least_clients),
         agree=agree,

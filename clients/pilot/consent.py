@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shoal.clients.algorithms import client_algorithm
+from shoal.clients.kernel.account import Spent
 from shoal.common.config import Scenario
 from shoal.common.errors import DisclosureError
 from shoal.common.messages import table
@@ -67,12 +68,21 @@ class Terms:
 ANY_TERMS: Final = Terms()
 
 
-def statement(scenario: Scenario, schema: Schema, server: str, clients: int, rows: int, terms: Terms) -> str:
+def statement(
+    scenario: Scenario,
+    schema: Schema,
+    server: str,
+    clients: int,
+    rows: int,
+    terms: Terms,
+    account: tuple[Spent, Spent] | None = None,
+) -> str:
     """Return the text for a site's operator: what the server asks for, and what the site will send.
 
     Args:
         scenario, schema: the same on both sides; server: its address; clients: number on its list.
         rows: number at this site; terms: of this site.
+        account: what the site's population has spent before this run, and at most after it.
     """
     training, model = scenario.training, scenario.model
     arguments = ", ".join(f"{key} = {value}" for key, value in model.args.items())
@@ -89,11 +99,24 @@ def statement(scenario: Scenario, schema: Schema, server: str, clients: int, row
             f"epsilon = {privacy.epsilon:g}" if privacy.epsilon else "epsilon set by the noise multiplier"
         )
         asks["privacy"] = f"unit {privacy.unit}, {budget} for all rounds, delta = {privacy.delta:g}"
+    if account is not None:
+        asks["account"] = _account(*account)
     lines = [f'{server} asks this site to take part in "{scenario.name}":', "", *_pairs(asks)]
     lines += ["", "This site will send only:", "", *_pairs(_sends(scenario, schema, terms))]
     if terms.refused:
         lines += ["", f"This site refuses: {', '.join(sorted(terms.refused))}."]
     return "\n".join(lines)
+
+
+def _account(before: Spent, after: Spent) -> str:
+    text = f"this population took part in {before.runs} runs before"
+    if before.epsilon:
+        text += f", epsilon = {before.epsilon:.3g}"
+    if after.epsilon:
+        text += f"; after this run at most epsilon = {after.epsilon:.3g} at delta = {after.delta:g} in all"
+    if not after.epsilon or before.in_clear:
+        text += "; without a guarantee, nothing limits what answers reveal"
+    return text
 
 
 def _sends(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:

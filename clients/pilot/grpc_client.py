@@ -6,14 +6,14 @@ import logging
 import queue
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import grpc
 from flwr.app import RecordDict
 
-from shoal.clients.worker import Answer, Job
+from shoal.clients.worker import Job, Runs
 from shoal.common.audit.log import Direction, MessageEntry
 from shoal.common.errors import TransportError
 from shoal.common.messages.table import round_of
@@ -27,14 +27,6 @@ _LONGEST_WAIT_S: Final = 30.0
 # Errors that a retry cannot fix.
 _HOPELESS: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
 _log = logging.getLogger("shoal.transport")
-
-
-class Runs(Protocol):
-    """Runs the ClientApp: a `Worker`, or one shared by several clients."""
-
-    def run(self, content: RecordDict, jobs: Sequence[Job]) -> list[Answer]:
-        """Run the app for all jobs, like `Worker.run`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,25 +10,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import grpc
 from flwr.app import ArrayRecord, RecordDict
 
 from shoal.clients.algorithms import keeps_states
 from shoal.clients.app import make_client_app
+from shoal.clients.kernel import PopulationAccount
+from shoal.clients.kernel.answers import Answers
+from shoal.clients.kernel.gate import Gate
+from shoal.clients.mechanisms import planned_uses
 from shoal.clients.pilot.consent import ANY_TERMS, Terms, statement
-from shoal.clients.pilot.grpc_client import Runs, TransportClient
+from shoal.clients.pilot.grpc_client import TransportClient
 from shoal.clients.pilot.site_data import SitePopulation
-from shoal.clients.pilot.states import SiteStates, StatefulWorker
+from shoal.clients.pilot.states import SiteStates, StatefulWorker, rounds_repeated
 from shoal.clients.runtime import ClientRuntime
-from shoal.clients.worker import Answer, Job, Worker, WorkerContext
+from shoal.clients.worker import Answer, Job, Runs, Worker, WorkerContext
 from shoal.common.audit.log import FIRST, AuditLog, MessageEntry
 from shoal.common.config import Scenario
 from shoal.common.environment import worker_environment
 from shoal.common.errors import ConfigError, DisclosureError
 from shoal.common.keras_loading import load_keras
 from shoal.common.messages.names import ARRAYS
-from shoal.common.privacy.charges import Account, Charges
+from shoal.common.privacy.charges import Charges
 from shoal.common.schema import Schema, Shard
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.agreement import agreement
@@ -73,6 +78,8 @@ def run_client(
     *,
     name: str = "",
     log: Path,
+    account: Path,
+    lifetime_epsilon: float = math.inf,
     patience_s: float = 600.0,
     terms: Terms = ANY_TERMS,
     agree: Callable[[str], bool] = lambda statement: True,
@@ -82,15 +89,17 @@ def run_client(
     Args:
         scenario: this site's own copy; schema: agreed on by all sites; shard: this site's rows.
         address: of the server; credentials: of this site; name: of this site, if it has no certificate.
-        log: path of the `AuditLog`, with an entry for each message received or sent; next to it,
-            NAME-privacy.jsonl lists the rounds charged to this site's privacy budget, and NAME-states holds
-            what the algorithm remembers of this site, if it remembers anything.
+        log: path of the `AuditLog`, with an entry for each message received or sent; next to it, NAME-answers
+            holds the last answers, which a repeated question gets again, and NAME-states what the algorithm
+            remembers of this site, if it remembers anything.
+        account: file of the `PopulationAccount` of the rows; lifetime_epsilon: its limit over all runs.
         patience_s: how long to keep trying an unreachable server.
         terms: this site's; agree: called with the statement of what the server asks for and the site will
             send, before anything is sent; returns whether to take part.
 
     Raises:
         TransportError: the server refuses this site or is unreachable.
+        BudgetError: the run would exceed the lifetime limit of the account.
         DisclosureError: the terms are not met, or `agree` returned False.
         ConfigError: the server has a different scenario or schema.
     """
@@ -107,8 +116,13 @@ def run_client(
                 hint="compare both files; only data.path, [resources] and [output] may differ",
             )
         terms.check(welcome.clients)
-        if not agree(statement(scenario, schema, address, welcome.clients, shard.rows, terms)):
-            raise DisclosureError("not approved by the operator: this site has sent nothing")
+        spent = PopulationAccount(Charges(account), welcome.run_id, lifetime_epsilon)
+        population = SitePopulation(schema, shard, welcome.client, welcome.clients)
+        runtime = ClientRuntime(scenario, population, "system", spent)
+        after = spent.require_run(planned_uses(runtime, welcome.client))
+        asked = statement(scenario, schema, address, welcome.clients, shard.rows, terms, (spent.spent, after))
+        if not agree(asked):
+            raise DisclosureError("not approved by the operator: this site has sent nothing in this run")
         begin = {"side": "client", "client": welcome.client, "clients": welcome.clients, "server": address}
         begin |= {"tls": credentials is not None, "scenario": scenario.name, "agreement": mine}
         begin |= {"run_id": welcome.run_id}
@@ -116,17 +130,14 @@ def run_client(
             logs[0].begin(begin)
         else:
             logs.append(AuditLog(log, begin))
-        account = Account(Charges(log.with_name(f"{log.stem}-privacy.jsonl")), welcome.run_id)
-        population = SitePopulation(schema, shard, welcome.client, welcome.clients)
         federation = WorkerContext(_RUN_ID, {}, welcome.clients, show_errors=False)
-        worker = Worker(
-            lambda: make_client_app(ClientRuntime(scenario, population, "system", account)), federation
-        )
-        if not keeps_states(scenario):
-            return _ShowsModel(worker)
-        folder = log.with_name(f"{log.stem}-states") / welcome.run_id
-        states = closing.enter_context(_site_states(folder, scenario.output.checkpoint_every))
-        return _ShowsModel(StatefulWorker(worker, states))
+        worker = Worker(lambda: make_client_app(runtime), federation)
+        runs, every = cast(Runs, worker), scenario.output.checkpoint_every
+        if keeps_states(scenario):
+            folder = log.with_name(f"{log.stem}-states") / welcome.run_id
+            runs = StatefulWorker(worker, closing.enter_context(_site_states(folder, every)))
+        answers = Answers(log.with_name(f"{log.stem}-answers") / welcome.run_id, rounds_repeated(every))
+        return _ShowsModel(Gate(runs, scenario, spent, answers))
 
     def note(entry: MessageEntry) -> None:
         logs[0].note(entry)

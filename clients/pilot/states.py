@@ -23,6 +23,11 @@ from shoal.common.messages.table import MESSAGES, TRAIN, round_of
 _CHECKPOINTS: Final = 2  # that a server keeps
 
 
+def rounds_repeated(checkpoint_every: int) -> int:
+    """Return how many of the last rounds a resumed server may ask for again, and the one after them."""
+    return _CHECKPOINTS * max(1, checkpoint_every) + 1
+
+
 class SiteStates:
     """The state of one client, by the rounds that made it.
 
@@ -35,7 +40,7 @@ class SiteStates:
 
     def __init__(self, store: ClientStateStore, checkpoint_every: int, marks: Path | None = None) -> None:
         self._store = store
-        self._kept = _CHECKPOINTS * max(1, checkpoint_every) + 1
+        self._kept = rounds_repeated(checkpoint_every)
         self._file = marks
         self._before: list[tuple[int, Mark]] = []  # (round, state that it started from), ascending
         if marks is not None and marks.exists():

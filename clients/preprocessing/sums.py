@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.clients.kernel import Use
 from shoal.clients.preprocessing.contribution import Contribution
 from shoal.clients.runtime import ClientRuntime
 from shoal.common.config import Scenario
@@ -15,6 +16,8 @@ from shoal.common.errors import DisclosureError
 from shoal.common.preprocessing.sums.layout import Layout
 from shoal.common.preprocessing.sums.noise import client_share, is_asked_for_sums
 from shoal.common.preprocessing.sums.questions import PASS, Questions, number_of_pass
+from shoal.common.privacy.accounting import Charge
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import Randomness, randomness
 
 
@@ -50,8 +53,18 @@ def summand_of(
     if not is_asked_for_sums(scenario):
         raise DisclosureError("the scenario does not use sums of statistics")
     number = number_of_pass(question)
+    runtime.spend(_use(runtime, question))
     source = randomness(runtime.source, scenario.seed, "statistics-noise", dispatch=number, client=client)
     return summand(runtime.contribution(client), scenario, question, source, clients)
+
+
+def _use(runtime: ClientRuntime, question: Mapping[str, Any]) -> Use:
+    privacy, protection = runtime.scenario.privacy, runtime.statistics_plan.protection
+    stage = f"sums {question[PASS]}"
+    if not protection.noisy or question[PASS] == "names":  # names of many rows are told without noise
+        return Use(stage)
+    multiplier = protection.multiplier / mechanism_of(privacy).norms_apart
+    return Use(stage, privacy.unit, Charge(multiplier, 1), privacy.delta, privacy.accountant)
 
 
 def _answer(

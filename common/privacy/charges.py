@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shoal.common.errors import RunError
 from shoal.common.journal import Journal
+
+_KINDS: Final = {"round", "stage", "reset"}  # an entry has one of these keys
 
 
 class Charges:
@@ -41,28 +43,6 @@ class Charges:
         self.entries.append(entry)
 
 
-class Account:
-    """The privacy account of one client's rows, over all runs in which it took part.
-
-    Args:
-        charges: the file; run: the current run, to which the budget applies.
-    """
-
-    def __init__(self, charges: Charges, run: str) -> None:
-        self._charges = charges
-        self._run = run
-
-    def charge(self, number: int) -> int:
-        """Charge a training round durably; return the number of charged rounds of this run."""
-        self._charges.add({"run": self._run, "round": number})
-        return self.rounds
-
-    @property
-    def rounds(self) -> int:
-        """Number of charged rounds of this run; a round that was asked for twice counts twice."""
-        return sum(entry.get("run") == self._run for entry in self._charges.entries)
-
-
 def _read(path: Path) -> list[Mapping[str, Any]]:
     """Read the entries without an incomplete last line: `add` had not returned, so nothing was sent."""
     content = path.read_bytes()
@@ -71,8 +51,9 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             entry = json.loads(line)
-            int(entry["round"])
-        except (ValueError, KeyError, TypeError) as error:
+            if not entry.keys() & _KINDS:
+                raise KeyError
+        except (ValueError, KeyError, AttributeError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged, so the budget spent is unknown",
                 hint="restore the file from a copy; a run must not continue without its ledger",

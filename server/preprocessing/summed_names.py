@@ -18,7 +18,7 @@ from shoal.common.errors import DataError
 from shoal.common.preprocessing.aggregates import Counts
 from shoal.common.preprocessing.sums.buckets import MOST_HEAVY
 from shoal.common.preprocessing.sums.layout import Layout
-from shoal.common.preprocessing.sums.names import cells_for, cut
+from shoal.common.preprocessing.sums.names import ATTEMPTS, cells_for, cut
 from shoal.common.preprocessing.sums.noise import names_threshold
 from shoal.common.preprocessing.sums.plan import SumsPlan
 from shoal.common.preprocessing.sums.questions import Questions
@@ -26,7 +26,6 @@ from shoal.server.preprocessing.sums import SumOver
 
 Names = Mapping[str, Mapping[str, tuple[int, int]]]  # column → name → (sites, rows)
 Heavy = Mapping[str, NDArray[np.bool_]]  # column → (hashes, buckets)
-_ATTEMPTS: Final = 4  # to read a table of names, each twice as large
 _FALSE_BUCKET: Final = 0.01  # chance that noise makes a bucket heavy which too few sites hold
 
 
@@ -56,7 +55,7 @@ def read_names(heavy: Heavy, questions: Questions, sum_over: SumOver) -> Names:
         DataError: a table cannot be read however large.
     """
     names: dict[str, Mapping[str, tuple[int, int]]] = {}
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         tables = {
             column: questions.plan.table(
                 column, cells_for(int(1.2 * flags.sum(axis=1).max()), attempt), attempt
@@ -74,7 +73,7 @@ def read_names(heavy: Heavy, questions: Questions, sum_over: SumOver) -> Names:
             return names
     unread = ", ".join(column for column in heavy if column not in names)
     raise DataError(
-        f"the names of {unread} cannot be read from the sum of {_ATTEMPTS} tables",
+        f"the names of {unread} cannot be read from the sum of {ATTEMPTS} tables",
         hint="a client adds what is not a table of names, or its software is of another version",
     )
 

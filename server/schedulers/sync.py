@@ -16,18 +16,20 @@ class SyncScheduler:
 
     Args:
         scenario: gives the sampling of cohorts; clients: in the federation; source: of the random draws.
+        skipped: dispatches before a resumed run that were begun, never completed, and must not be repeated.
     """
 
-    def __init__(self, scenario: Scenario, clients: int, source: Source) -> None:
+    def __init__(self, scenario: Scenario, clients: int, source: Source, skipped: int = 0) -> None:
         self._scenario = scenario
         self._clients = clients
         self._source = source
+        self._skipped = skipped
 
     def next(self, clock: Clock, version: int, in_flight: int) -> Dispatch | None:
         """Return the next round's cohort, once the previous round is aggregated."""
         if in_flight:
             return None
-        number, scenario = version + 1, self._scenario
+        number, scenario = version + 1 + self._skipped, self._scenario
         cohort = train_cohort(scenario.strategy, scenario.seed, number, self._clients, self._source)
         return Dispatch(number, cohort, version)
 

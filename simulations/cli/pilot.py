@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from shoal.clients.pilot.account_command import app as privacy
 from shoal.clients.pilot.command import client
 from shoal.common.cli_options import (
     CaOption,
@@ -108,6 +109,7 @@ def serve(
 
 
 app.command()(client)
+app.add_typer(privacy)
 
 
 @app.command()

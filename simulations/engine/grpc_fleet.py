@@ -15,9 +15,9 @@ import grpc
 import ray
 from flwr.app import RecordDict
 
-from shoal.clients.pilot.grpc_client import Runs, TransportClient
+from shoal.clients.pilot.grpc_client import TransportClient
 from shoal.clients.pilot.states import StatefulWorker
-from shoal.clients.worker import Answer, AppFactory, Job, Worker, WorkerContext
+from shoal.clients.worker import Answer, AppFactory, Job, Runs, Worker, WorkerContext
 from shoal.common.certificates import issue, make_authority, server_credentials
 from shoal.common.config import ResourcesConfig
 from shoal.common.errors import WorkerError

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 
 from shoal.clients.app import make_client_app
+from shoal.clients.kernel import PopulationAccount
 from shoal.clients.pilot.site_data import SitePopulation
 from shoal.clients.preprocessing.statistics import local_statistics
 from shoal.clients.runtime import ClientRuntime
@@ -18,7 +19,6 @@ from shoal.common.flower_shim import identify_process, number_message
 from shoal.common.messages.requests import EvaluateRequest, TrainRequest
 from shoal.common.messages.schema import to_content
 from shoal.common.messages.table import MessageType
-from shoal.common.privacy.charges import Account
 from shoal.common.schema import Column, Schema, Shard
 from shoal.common.weights import weights_to_record
 from shoal.server.preprocessing.fit import fit
@@ -47,7 +47,9 @@ def scenario(*settings: str) -> Scenario:
 class Site:
     """Site 0 of five: its runtime and app, which answers requests as they would arrive."""
 
-    def __init__(self, config: Scenario, account: Account | None = None, shard: Shard | None = None) -> None:
+    def __init__(
+        self, config: Scenario, account: PopulationAccount | None = None, shard: Shard | None = None
+    ) -> None:
         identify_process(1)
         self.config = config
         population = SitePopulation(SCHEMA, rows() if shard is None else shard, 0, SITES)

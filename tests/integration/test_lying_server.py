@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal.clients.kernel import PopulationAccount
 from shoal.common.errors import BudgetError, MessageError
 from shoal.common.messages import table
 from shoal.common.messages.names import ARRAYS, METRICS_RECORD, SECURE, TRAIN_LOSS
 from shoal.common.messages.requests import SecureTrainRequest
 from shoal.common.messages.schema import parse, to_content
-from shoal.common.privacy.charges import Account, Charges
+from shoal.common.privacy.charges import Charges
 from shoal.common.weights import all_finite, record_to_weights, weights_to_record
 from tests.helpers.site import Site, scenario
 
@@ -32,7 +33,7 @@ def test_stacked_training_does_not_turn_the_noise_off_nor_escape_the_account(
 ) -> None:
     """Without noise, all answers to one request are equal: the shuffle depends on round and seed only."""
     charges = Charges(tmp_path / "account.jsonl")
-    site = Site(scenario(*settings), Account(charges, "run"))
+    site = Site(scenario(*settings), PopulationAccount(charges, "run"))
     answers = [update(site, execution_mode="stacked") for _ in range(3)]
     assert len(charges.entries) == 3
     assert all(not np.allclose(a, b, rtol=1e-3) for a, b in pairwise(answers))
@@ -56,7 +57,7 @@ def test_the_encoding_and_the_noise_of_a_secure_sum_are_not_for_the_server_to_ch
 @pytest.mark.parametrize("settings", [RECORD, LOCAL], ids=["record", "local"])
 def test_no_failure_tells_the_server_of_a_row(settings: tuple[str, ...]) -> None:
     """Weights so large that only old people's gradients overflow: the reply must not depend on them."""
-    site = Site(scenario(*settings, "training.optimizer=sgd"), Account(Charges(None), "run"))
+    site = Site(scenario(*settings, "training.optimizer=sgd"), PopulationAccount(Charges(None), "run"))
     huge = weights_to_record([w * np.float32(1e38) for w in record_to_weights(site.weights)])
     reply = site.ask(table.TRAIN, site.train_request(weights=huge, learning_rate=1e-30))
     assert all_finite(record_to_weights(reply.array_records[ARRAYS]))
@@ -64,6 +65,6 @@ def test_no_failure_tells_the_server_of_a_row(settings: tuple[str, ...]) -> None
 
 
 def test_the_exact_loss_stays_at_a_site_that_adds_noise() -> None:
-    site = Site(scenario(*LOCAL), Account(Charges(None), "run"))
+    site = Site(scenario(*LOCAL), PopulationAccount(Charges(None), "run"))
     reply = site.ask(table.TRAIN, site.train_request())
     assert np.isnan(reply.metric_records[METRICS_RECORD][TRAIN_LOSS])  # type: ignore[arg-type]

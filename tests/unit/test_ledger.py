@@ -12,7 +12,6 @@ from shoal.common.errors import BudgetError, RunError
 from shoal.common.events import ClientRow
 from shoal.common.messages.names import EPSILON, EPSILON_NEXT
 from shoal.common.privacy.accounting import Charge, epsilon
-from shoal.common.privacy.charges import Account, Charges
 from shoal.common.privacy.plan import ClientPrivacyPlan
 from shoal.server.privacy.ledger import ClientLedger, NoLedger, RecordLedger
 
@@ -122,16 +121,6 @@ def test_clients_accounts_of_their_rows_are_heard() -> None:
 def test_without_a_guarantee_nothing_is_reported_and_all_is_allowed() -> None:
     assert math.isnan(NoLedger().epsilon)
     assert NoLedger().affords()
-
-
-def test_a_site_counts_what_it_was_asked_in_this_run_also_twice(tmp_path: Path) -> None:
-    """A server that asks for round 2 twice gets two releases; another run has a budget of its own."""
-    path = tmp_path / "site-privacy.jsonl"
-    account = Account(Charges(path), "run-a")
-    assert [account.charge(number) for number in (1, 2, 2)] == [1, 2, 3]
-    assert Account(Charges(path), "run-a").charge(3) == 4  # after a restart
-    assert Account(Charges(path), "run-b").charge(1) == 1
-    assert len(Charges(path).entries) == 5
 
 
 def test_a_client_refuses_a_round_beyond_its_budget() -> None:

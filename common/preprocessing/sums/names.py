@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from shoal.common.preprocessing.sums.buckets import encode, hashed
 
+ATTEMPTS: Final = 4  # to read a table of names, each twice as large
 _PARTS: Final = 3
 _HEAD: Final = 4  # sites, rows, two check numbers
 _LIMB: Final = 1 << 16

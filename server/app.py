@@ -184,6 +184,7 @@ class _Server:
         progress = LoopState.at_start(start.initial) if found is None else self.resume(parts, found[1])
         if found is None:
             self.save_start(start, parts.strategy)
+        ledger = make_ledger(self.scenario, plan, self.hooks.ledger, federation.source, progress.epsilon)
         loop = RoundLoop(
             grid=grid,
             sites=self.sites,
@@ -197,7 +198,7 @@ class _Server:
             on_round=self.report_round,
             aggregation=parts.aggregation,
             plan=plan,
-            ledger=make_ledger(self.scenario, plan, self.hooks.ledger, federation.source, progress.epsilon),
+            ledger=ledger,
             source=federation.source,
             say=self.say,
             before_dispatch=self.before_dispatch,
@@ -210,7 +211,7 @@ class _Server:
         )
         for observer in self.hooks.observers:
             observer.on_sites(tested)
-        guarantee = promised(self.scenario, plan, progress.epsilon, federation.source)
+        guarantee = promised(self.scenario, plan, progress.epsilon, federation.source, ledger)
         return Outcome(start, progress, tested, guarantee)
 
     def plan(self) -> ClientPrivacyPlan | None:

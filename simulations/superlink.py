@@ -26,6 +26,7 @@ from shoal.common.config.file import load_scenario
 from shoal.common.environment import worker_environment
 from shoal.common.errors import ConfigError, TransportError
 from shoal.common.flower_shim import client_error, number_message
+from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.profiling import span
 from shoal.common.sites import Sites
 from shoal.server.audit_grid import AuditGrid
@@ -143,9 +144,23 @@ def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, cl
 def _scenario(name: str, settings: str) -> Scenario:
     overrides = [setting.strip() for setting in settings.split(";") if setting.strip()]
     loaded = load_scenario(name, overrides)
-    if problems := pilot_problems(loaded):
+    if problems := [*pilot_problems(loaded), *_promises(loaded)]:
         raise ConfigError(problems)
     return loaded
+
+
+def _promises(scenario: Scenario) -> list[str]:
+    """Return the settings that promise something against the server, which no site can keep here."""
+    settings = {
+        f'privacy.unit = "{scenario.privacy.unit}"': mechanism_of(scenario.privacy).against_server,
+        "secure.aggregation = true": scenario.secure.aggregation,
+    }
+    return [
+        f"{setting}: under `flwr run`, whoever submits the run chooses the settings and the code of every "
+        "site, so it protects nobody against the server; use `shoal serve` and `shoal client`"
+        for setting, promises in settings.items()
+        if promises
+    ]
 
 
 def _names(context: Context) -> list[str]:

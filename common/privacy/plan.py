@@ -34,7 +34,8 @@ class ClientPrivacyPlan:
 
     Attributes:
         noise_multiplier: of a whole round: standard deviation over clip_norm.
-        sampling, share, population: of clients, as in `Charge`.
+        sampling, share, population: of clients, as in `Charge`; sampling is "everyone" where the accounting
+            does not use it, whatever the share of clients in a round.
         before: charges before the first round (statistics).
         delta, accountant: of the accounting.
         budget: maximum epsilon; infinite if not set.
@@ -59,6 +60,12 @@ class ClientPrivacyPlan:
     def epsilon(self, rounds: int) -> float:
         """Return the epsilon spent after `rounds` rounds in which a member could take part."""
         return epsilon(self.charges(rounds), self.delta, self.accountant)
+
+    def charges_of_a_member(self, rounds: int) -> tuple[Charge, ...]:
+        """Return the charges of a member that is known to have taken part in `rounds` rounds."""
+        # with the same kind of neighbours, so that both figures can be compared
+        sampling: Sampling = "fixed" if self.sampling == "fixed" else "everyone"
+        return (*self.before, Charge(self.noise_multiplier, rounds, sampling))
 
     def require(self, rounds: int) -> None:
         """Raise if there is no budget for another round.
@@ -92,10 +99,12 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
     mechanism = mechanism_of(privacy)
     sampling: Sampling = "everyone"
     share, population = 1.0, 0
-    # The server knows which clients it asks, so sampling does not help against it (local).
     if mechanism.server_noise and 0 < size < clients:
-        sampling, share = scenario.strategy.sampling, size / clients
-        population = clients if sampling == "fixed" else 0
+        share = size / clients
+        # The server knows whom it asks, so sampling does not help against it, but only where it is trusted.
+        if not scenario.secure.aggregation:
+            sampling = scenario.strategy.sampling
+            population = clients if sampling == "fixed" else 0
     budget = math.inf if privacy.epsilon is None else privacy.epsilon
     noise, delta = privacy.noise_multiplier, privacy.delta - delta_of_names(privacy)
     # An update can be anything of norm up to clip_norm: two of them differ by up to twice that.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from shoal.common.config import Scenario
 from shoal.common.privacy.accounting import neighbours
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.privacy.noise import SOURCES, Source
 from shoal.common.privacy.plan import ClientPrivacyPlan
+from shoal.server.privacy.ledger import Ledger
 
 _TRUST = {
     "client": "against everyone who sees the models; the server is trusted with single updates",
@@ -26,13 +28,13 @@ _ALWAYS_OUTSIDE = (
 
 
 def promised(
-    scenario: Scenario, plan: ClientPrivacyPlan | None, epsilon: float, source: Source
+    scenario: Scenario, plan: ClientPrivacyPlan | None, epsilon: float, source: Source, ledger: Ledger
 ) -> Mapping[str, object] | None:
     """Return the current guarantee of a run; `None` without differential privacy.
 
     Args:
         scenario: of the run; plan: for units "client" and "local".
-        epsilon: budget spent so far; source: of the noise.
+        epsilon: budget spent so far; source: of the noise; ledger: of the run.
     """
     privacy = scenario.privacy
     mechanism = mechanism_of(privacy)
@@ -52,6 +54,9 @@ def promised(
         "unit": privacy.unit,
         "member": mechanism.member,
         "epsilon": epsilon,
+        "epsilon_known_cohorts": ledger.epsilon_known_cohorts,
+        "against": _against(scenario, epsilon, ledger),
+        "events": _events(ledger),
         "budget": privacy.epsilon,
         "delta": privacy.delta,
         "accountant": privacy.accountant,
@@ -65,6 +70,23 @@ def promised(
         "covers": covers,
         "not_covered": outside,
     }
+
+
+def _against(scenario: Scenario, epsilon: float, ledger: Ledger) -> dict[str, str]:
+    """Return adversary → epsilon against it, or why there is none."""
+    known, mechanism = ledger.epsilon_known_cohorts, mechanism_of(scenario.privacy)
+    hidden = mechanism.against_server or scenario.secure.aggregation
+    trusted = "none: it is trusted with single updates"
+    return {
+        "a reader of the models": f"{epsilon:.4g}",
+        "a reader who also knows who took part in which round": f"{known:.4g}",
+        "the server": f"{known:.4g}" if hidden else trusted,
+    }
+
+
+def _events(ledger: Ledger) -> list[dict[str, object]]:
+    """Return the charges of the ledger, so that epsilon can be computed again (docs/privacy.md)."""
+    return [asdict(charge) for charge in ledger.charges]
 
 
 def _neighbours(scenario: Scenario, plan: ClientPrivacyPlan | None) -> str:

@@ -18,6 +18,7 @@ from shoal.simulations.handover.documents import (
     audit_root,
     data_sheet,
     how_to_verify,
+    privacy_events,
     privacy_statement,
 )
 from shoal.simulations.handover.model_card import model_card
@@ -26,14 +27,8 @@ from shoal.simulations.report.facts import Facts
 from shoal.simulations.results import RunFolder
 
 # Copied unchanged from the run folder.
-_AS_THEY_ARE: Final = (
-    "model.keras",
-    "environment.json",
-    "schema.json",
-    "rounds.parquet",
-    "clients.parquet",
-    "sites.parquet",
-)
+_AS_THEY_ARE: Final = ("model.keras", "environment.json", "schema.json", "sites.parquet")
+_BY_ROUND: Final = ("rounds.parquet", "clients.parquet")  # they tell who took part in which round
 
 
 def write_bundle(
@@ -65,7 +60,9 @@ def write_bundle(
 
 def _files(run: RunFolder, signed: bool, intended_use: str | None) -> dict[str, bytes]:
     facts = Facts.of(run)
-    found = {name: _read(run, name) for name in _AS_THEY_ARE}
+    # Where epsilon counts on cohorts being secret, the bundle must not publish them.
+    names = _AS_THEY_ARE if facts.cohorts_are_secret else (*_AS_THEY_ARE, *_BY_ROUND)
+    found = {name: _read(run, name) for name in names}
     preprocessing = _read(run, "preprocessing.json").decode()
     texts = {
         "MODEL_CARD.md": model_card(
@@ -77,6 +74,8 @@ def _files(run: RunFolder, signed: bool, intended_use: str | None) -> dict[str, 
         "VERIFY.md": how_to_verify(signed=signed, logged=facts.chain is not None),
         "config.toml": dump_toml(_without_places(facts.scenario)),
     }
+    if (events := privacy_events(facts)) is not None:
+        texts["PRIVACY.json"] = events
     if facts.chain is not None:
         texts[AUDIT_ROOT] = audit_root(facts.chain.require_whole())
     return found | {name: text.encode() for name, text in texts.items()}

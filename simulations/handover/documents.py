@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
 from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences
 from shoal.simulations.report.data_view import column_cells
-from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.facts import Facts, SentMessages
 from shoal.simulations.results.text import NONE, count, size
 
 AUDIT_ROOT: Final = "AUDIT_ROOT.txt"
@@ -76,8 +77,16 @@ def privacy_statement(facts: Facts) -> str:
         sentences.authentication,
     )
     lines += [f"- {measure(facts)}" for measure in measures]
+    if facts.cohorts_are_secret:
+        lines += [
+            "",
+            "Epsilon counts on nobody knowing which clients took part in which round: the tables of rounds "
+            "and clients are not in this bundle.",
+        ]
     lines += ["", "## What each site sent", "", source, ""]
     rows = sorted(facts.sent, key=lambda row: (row.site, row.kind))
+    if facts.cohorts_are_secret:
+        rows = _over_all_sites(rows)
     lines += table(
         ("site", "kind", "messages", "bytes"),
         (
@@ -86,6 +95,27 @@ def privacy_statement(facts: Facts) -> str:
         ),
     )
     return "\n".join(lines) + "\n"
+
+
+def _over_all_sites(rows: Sequence[SentMessages]) -> list[SentMessages]:
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    found = {kind: [row for row in rows if row.kind == kind] for kind in kinds}
+    return [
+        SentMessages("all sites", kind, sum(r.messages for r in same), sum(r.bytes for r in same))
+        for kind, same in found.items()
+    ]
+
+
+def privacy_events(facts: Facts) -> str | None:
+    """Return PRIVACY.json: the guarantee, and each charge from which anybody can compute epsilon again.
+
+    `None` without differential privacy. There are no events where each client has its own (unit "record").
+    """
+    guarantee: Mapping[str, Any] = facts.summary.get("privacy") or {}
+    if not guarantee:
+        return None
+    wanted = ("unit", "member", "epsilon", "delta", "accountant", "neighbours", "against", "events")
+    return json.dumps({name: guarantee.get(name) for name in wanted}, indent=2, ensure_ascii=False) + "\n"
 
 
 def audit_root(chain: Chain) -> str:

@@ -96,6 +96,12 @@ class Facts:
         """The metric that selected the round."""
         return monitored_metric(self.scenario.training, tested_metrics(self.sites))
 
+    @property
+    def cohorts_are_secret(self) -> bool:
+        """Whether epsilon counts on nobody knowing which clients took part in which round."""
+        events = (self.summary.get("privacy") or {}).get("events") or ()
+        return any(event["sampling"] != "everyone" and event["share"] < 1 for event in events)
+
 
 def _sent_in_log(chain: Chain) -> list[SentMessages] | None:
     """Return what each site sent; `None` if one reply covers several sites, as in simulations only."""

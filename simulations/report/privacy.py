@@ -44,6 +44,8 @@ def privacy_section(
         notes.append(
             f"The guarantee holds {guarantee['holds']}, for data sets that {guarantee['neighbours']}."
         )
+        against = guarantee.get("against") or {}
+        notes += [f"Against {who}: ε = {value}." for who, value in against.items()]
     return {
         "notes": notes,
         "figure": _spent(charged, privacy.epsilon) if charged else None,

@@ -127,6 +127,9 @@ def privacy(facts: Facts) -> str:
     )
     if guarantee.get("holds") and guarantee.get("neighbours"):
         text += f" It holds {guarantee['holds']}, for data sets that {guarantee['neighbours']}."
+    against: Mapping[str, Any] = guarantee.get("against") or {}
+    if against:
+        text += f" Epsilon against {'; '.join(f'{who}: {value}' for who, value in against.items())}."
     for key, words in (("covers", "It covers"), ("not_covered", "It does not cover")):
         if guarantee.get(key):
             text += f" {words}: {'; '.join(map(str, guarantee[key]))}."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
 import subprocess
+import sys
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -316,3 +318,36 @@ def test_the_command_exports_and_checks(
     assert "model.keras" in said
     assert shoal()[0] == 2
     assert shoal(str(run.path), "--verify", str(path))[0] == 2
+
+
+# -- a guarantee that counts on secret cohorts ---------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", ["poisson", "fixed"])
+def test_secret_cohorts_stay_out_of_the_bundle_and_epsilon_can_be_computed_again(
+    tmp_path: Path, sampling: str
+) -> None:
+    settings = ["privacy.unit=client", "privacy.epsilon=8", "strategy.clients_per_round=5",
+                f"strategy.sampling={sampling}", "training.rounds=4", "output.bootstrap=0",
+                "resources.backend=serial", f"output.directory={json.dumps(str(tmp_path))}"]  # fmt: skip
+    run = RunFolder.open(run_scenario(load_scenario("linear", settings)))
+    guarantee = run.summary()["privacy"]
+    assert guarantee["epsilon_known_cohorts"] > guarantee["epsilon"]
+    assert guarantee["against"]["the server"] == "none: it is trusted with single updates"
+    write_bundle(run, tmp_path / "run.zip")
+    found = contents(tmp_path / "run.zip")
+    assert not {"rounds.parquet", "clients.parquet"} & set(found)
+    assert "all sites" in found["PRIVACY.md"].decode()
+    assert "client-3" not in found["PRIVACY.md"].decode()
+    (tmp_path / "PRIVACY.json").write_bytes(found["PRIVACY.json"])
+    script = Path(__file__).parents[2] / "examples" / "recompute_epsilon.py"
+    told = subprocess.run(
+        [sys.executable, str(script), "PRIVACY.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    computed, stated = (float(word) for word in re.findall(r"[\d.]+", told))
+    assert computed == pytest.approx(stated, rel=1e-3)
+    assert stated == pytest.approx(guarantee["epsilon"], rel=1e-5)

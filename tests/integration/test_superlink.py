@@ -12,13 +12,30 @@ from benchmarks.superlink import SuperLink
 from shoal.common.audit.check import read_chain
 from shoal.common.audit.log import AUDIT_LOG
 from shoal.common.config.file import load_scenario
+from shoal.common.errors import ConfigError
 from shoal.common.tabular.file_format import FileFormat
 from shoal.simulations import datasets
 from shoal.simulations.datasets.site_files import write_sites
 from shoal.simulations.results import RunFolder
+from shoal.simulations.superlink import _scenario
 
 SITES = ["SVI", "STMW"]  # two: a SuperNode starts a process, which imports TensorFlow, for each message
 SETTINGS = ["training.rounds=1", "training.local_epochs=1", "output.bootstrap=20", "output.compare=false"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("privacy.unit=record; privacy.epsilon=3", 'privacy.unit = "record"'),
+        ("privacy.unit=local; privacy.epsilon=3", 'privacy.unit = "local"'),
+        ("secure.aggregation=true", "secure.aggregation = true"),
+    ],
+)
+def test_what_protects_against_the_server_is_refused_where_the_submitter_rules(
+    setting: str, named: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{named}: under `flwr run`"):
+        _scenario("medical-thyroid", setting)
 
 
 @pytest.mark.slow

@@ -26,10 +26,8 @@ def spent(rounds: int) -> float:
     return epsilon((Charge(5.0, rounds),), DELTA, "rdp")
 
 
-def ledger(
-    path: Path | None, *, apart: bool = False, repeatable: bool = True, budget: float = math.inf
-) -> ClientLedger:
-    return ClientLedger(plan(budget), apart=apart, path=path, repeatable=repeatable)
+def ledger(path: Path | None, *, repeatable: bool = True, budget: float = math.inf) -> ClientLedger:
+    return ClientLedger(plan(budget), path=path, repeatable=repeatable)
 
 
 def test_rounds_add_up() -> None:
@@ -62,20 +60,20 @@ def test_a_round_done_again_costs_again_only_if_its_noise_is_new(
 
 def test_a_round_is_on_disk_when_it_is_charged(tmp_path: Path) -> None:
     path = tmp_path / "privacy.jsonl"
-    ledger(path, apart=True).charge(1, [4, 7])
+    ledger(path).charge(1, [4, 7])
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"round": 1, "clients": [4, 7]}]
 
 
 def test_clients_with_noise_of_their_own_are_charged_for_their_own_rounds(tmp_path: Path) -> None:
     """Clients 0, 1 in round 1, then 1, 2: client 1 took part twice, which is the most."""
     path = tmp_path / "privacy.jsonl"
-    found = ledger(path, apart=True)
+    found = ledger(path)
     found.charge(1, [0, 1])
     found.charge(2, [1, 2])
     assert found.epsilon == spent(2)
     found.charge(3, [0])
     assert found.epsilon == spent(2)
-    assert ledger(path, apart=True).epsilon == spent(2)
+    assert ledger(path).epsilon == spent(2)
 
 
 def test_the_budget_stops_before_it_is_passed() -> None:

@@ -102,7 +102,8 @@ def protection(schema: Schema, scenario: Scenario) -> StatisticsProtection:
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
     """Return the charges, with the same kind of neighbours as the rounds (`Charge`)."""
     fixed = scenario.strategy.sampling == "fixed" and scenario.strategy.clients_per_round > 0
-    if mechanism_of(scenario.privacy).server_noise and fixed:
+    trusted = mechanism_of(scenario.privacy).server_noise and not scenario.secure.aggregation
+    if trusted and fixed:
         return Charge(multiplier, passes, "fixed", share=1.0)
     return Charge(multiplier, passes)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.common.environment import PROCESS
 from shoal.common.errors import ShoalError, StorageError
+from shoal.common.printable import printable
 
 if TYPE_CHECKING:
     import typer
@@ -81,5 +82,6 @@ def _app(arguments: list[str]) -> typer.Typer:
 def _fail(text: str, code: int) -> None:
     """Flush what was printed before the error, print the error, and exit."""
     sys.stdout.flush()
-    print(text, file=sys.stderr)
+    # An error may quote names in data, whose control characters a terminal would obey.
+    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)
     sys.exit(code)

@@ -21,6 +21,7 @@ from shoal.common.errors import RunError, ShoalError, StorageError
 from shoal.common.events import Observer
 from shoal.common.journal import write_atomically
 from shoal.common.keras_loading import load_keras
+from shoal.common.printable import PrintableFormatter
 from shoal.common.schema import Population, Schema
 from shoal.server.app import Federation, Hooks, Outcome, make_server_app
 from shoal.server.checkpoint import Checkpoints
@@ -205,7 +206,7 @@ def log_to(path: Path) -> Iterator[None]:
     logger = logging.getLogger("flwr")
     before, propagate = logger.handlers[:], logger.propagate
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # the run itself reports a full disk
     logger.handlers, logger.propagate = [handler], False
     try:

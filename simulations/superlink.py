@@ -26,6 +26,7 @@ from shoal.common.config.file import load_scenario
 from shoal.common.environment import worker_environment
 from shoal.common.errors import ConfigError, TransportError
 from shoal.common.flower_shim import client_error, number_message
+from shoal.common.printable import printable
 from shoal.common.privacy.mechanisms import mechanism_of
 from shoal.common.profiling import span
 from shoal.common.sites import Sites
@@ -69,7 +70,9 @@ class SuperLinkGrid(CohortGrid):
         for reply in found:
             ours = asked[reply.metadata.src_node_id]
             content = (
-                client_error(reply.error.reason or "no reason given") if reply.has_error() else reply.content
+                client_error(printable(reply.error.reason or "no reason given"))
+                if reply.has_error()
+                else reply.content
             )
             replies.append(Message(content, reply_to=ours))
             number_message(replies[-1])

@@ -24,6 +24,7 @@ from shoal.common.config import Scenario
 from shoal.common.config.cross_checks import cross_problems, pilot_problems
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import ConfigError
+from shoal.common.printable import log_to_terminal
 
 app = typer.Typer(name="shoal", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -97,7 +98,7 @@ def client(
     files = tls_files(server, insecure, ca, cert, key)
     loaded = load_scenario(scenario, set_ or ())
     _refuse(loaded, scenario)
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    log_to_terminal(logging.WARNING)
     logging.getLogger("shoal").setLevel(logging.INFO)
 
     from shoal.clients.kernel.account import account_of

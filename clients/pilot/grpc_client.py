@@ -17,6 +17,7 @@ from shoal.clients.worker import Job, Runs
 from shoal.common.audit.log import Direction, MessageEntry
 from shoal.common.errors import TransportError
 from shoal.common.messages.table import round_of
+from shoal.common.printable import printable
 from shoal.common.sites import FIRST_NODE_ID
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import Packed, Unpacking, pack
@@ -145,7 +146,9 @@ class TransportClient:
                 case "welcome":
                     self._begin(message.welcome)
                 case "refusal":
-                    raise TransportError(f"{self._address} refused this client: {message.refusal.reason}")
+                    raise TransportError(
+                        f"{self._address} refused this client: {printable(message.refusal.reason)}"
+                    )
                 case "task":
                     content = self._receive(message.task.payload, stream)
                     outgoing.put(self._answer(message.task, content))

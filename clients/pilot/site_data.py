@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError, UnreadableDataError
+from shoal.common.printable import problems_of_names
 from shoal.common.schema import Schema, Shard
 from shoal.common.tabular.file_format import FileFormat
 from shoal.common.tabular.reading import lacking_columns, read_columns, read_labels, read_table
@@ -56,12 +57,16 @@ def read_schema(path: Path) -> Schema:
         UnreadableDataError: it names the file.
     """
     try:
-        return Schema.from_json(path.read_text(encoding="utf-8"))
+        schema = Schema.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableDataError(
             f"{path} cannot be read as a schema: {type(error).__name__}",
             hint="use the schema.json of a simulated run, or of `shoal split`",
         ) from None
+    names = [*(column.name for column in schema.columns), schema.label, *schema.classes]
+    if problems := problems_of_names("name", names):
+        raise UnreadableDataError(f"{path}: {'; '.join(problems)}")
+    return schema
 
 
 def load_site(path: Path, schema: Schema, scenario: Scenario) -> Shard:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from shoal.common.config import Scenario
 from shoal.common.config.places import Keys
 from shoal.common.errors import nearest, unknown_name
+from shoal.common.printable import printable
 
 _KINDS = {
     "int_type": "a whole number",
@@ -94,7 +95,8 @@ def _explain(item: Mapping[str, Any], keys: Keys) -> list[str]:
     if kind == "string_too_short":
         return ["must not be empty"]
     if kind == "string_pattern_mismatch":
-        return [f'may contain only letters, digits, ".", "_" and "-", got "{value}"']
+        wanted = 'only letters, digits, ".", "_" and "-"' if keys[-1] == "name" else "one line of text"
+        return [f'may contain {wanted}, got "{printable(str(value))}"']
     expected = _KINDS.get(kind)
     if expected is None:  # a kind of check that this table does not know yet
         return [f"{item['msg']}, got {_show(value)}"]

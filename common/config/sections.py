@@ -441,7 +441,9 @@ class Scenario(Section):
     """One scenario file."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.-]+$", description="Name of the scenario.")
-    description: str = Field("", description="One sentence, shown in lists and reports.")
+    description: str = Field(
+        "", pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="One sentence, shown in lists and reports."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31, description="Seed of all random draws.")] = 1
     data: DataConfig
     preprocessing: PreprocessingConfig = PreprocessingConfig()

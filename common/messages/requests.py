@@ -107,7 +107,7 @@ class TrainRequest(ModelRequest):
         "number",
         "rows from which a client has full weight, under secure aggregation",
         default=None,
-        low=1,
+        low=1e-30,
     )
 
 

@@ -26,6 +26,7 @@ from grpc_health.v1.health import aio as health_aio
 from shoal.common.audit.log import Direction, MessageEntry
 from shoal.common.certificates import Identity, Revocations, identity
 from shoal.common.errors import TransportError
+from shoal.common.printable import printable
 from shoal.common.wire import wire_pb2 as wire
 from shoal.common.wire.codec import Packed, Unpacking
 from shoal.common.wire.protocol import LIMITS, MOST_ERROR, PROTOCOL, SERVICE
@@ -422,7 +423,7 @@ class TransportServer:
                         raise TransportError("it sent another message in the middle of a reply")
                     unpacking.add(part.chunk)
         if task is not None and wanted and not task.answer.done():
-            content, error = None if reply.error else unpacking.content(), reply.error[:MOST_ERROR]
+            content, error = None if reply.error else unpacking.content(), printable(reply.error[:MOST_ERROR])
             if self._noted("received", task, reply.payload, error):
                 task.answer.set_result(ClientAnswer(content, error))
             self.meter.answered(session.client, reply.payload.size, self._loop.time() - task.since)

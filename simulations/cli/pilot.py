@@ -21,6 +21,7 @@ from shoal.common.cli_options import (
     SetOption,
     tls_files,
 )
+from shoal.common.printable import log_to_terminal
 from shoal.simulations.cli.audit import print_root
 from shoal.simulations.cli.options import app
 from shoal.simulations.cli.running import load_valid
@@ -75,7 +76,7 @@ def serve(
     """
     files = tls_files(listen, insecure, ca, cert, key)
     loaded = load_valid(scenario, set_, pilot=True)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    log_to_terminal(logging.WARNING)
 
     from shoal.clients.pilot.site_data import read_schema
     from shoal.common.certificates import Revocations, server_credentials

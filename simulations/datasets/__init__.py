@@ -9,8 +9,9 @@ from typing import Final
 
 from shoal.common import errors
 from shoal.common.config import Scenario
-from shoal.common.errors import ConfigError
+from shoal.common.errors import ConfigError, DataError
 from shoal.common.plugins import form_problems, is_users_own
+from shoal.common.printable import problems_of_names
 from shoal.common.schema import Population
 from shoal.common.tabular.file_format import FORMAT_ARGUMENTS
 
@@ -35,6 +36,8 @@ class Source:
 
 
 _OPTIONAL_KEYS: Final = ("path", "client_column", "label", "text_column", "include", "exclude")
+_MOST_NAMED: Final = 10_000  # clients whose names are read before a run; more have generated names
+_MOST_LISTED: Final = 10
 _COLUMNS: Final = ("include", "exclude")
 _DECISIONS: Final = ("numeric", "categorical", "drop_missing_labels")
 
@@ -116,7 +119,26 @@ def load_population(scenario: Scenario) -> Population:
     problems = check(scenario)
     if problems:
         raise ConfigError(problems)
-    return _loader(scenario.data.source)(scenario)
+    population = _loader(scenario.data.source)(scenario)
+    _require_printable(population)
+    return population
+
+
+def _require_printable(population: Population) -> None:
+    """Refuse names that would do something to a terminal or a log.
+
+    Raises:
+        DataError: it lists them, escaped.
+    """
+    schema = population.schema
+    names = map(population.name, range(min(len(population), _MOST_NAMED)))
+    problems = [
+        *problems_of_names("site", names),
+        *problems_of_names("column", [*(column.name for column in schema.columns), schema.label]),
+        *problems_of_names("class", schema.classes),
+    ]
+    if problems:
+        raise DataError("\n  ".join(problems[:_MOST_LISTED]))
 
 
 def check(scenario: Scenario) -> list[str]:

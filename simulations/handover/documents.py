@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from shoal.common.audit.check import Chain
 from shoal.simulations.handover.archive import CHECKSUMS, PUBLIC_KEY, SIGNATURE
-from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences
 from shoal.simulations.report.data_view import column_cells
 from shoal.simulations.report.facts import Facts, SentMessages
+from shoal.simulations.report.markdown import document, table
 from shoal.simulations.results.text import NONE, count, size
 
 AUDIT_ROOT: Final = "AUDIT_ROOT.txt"
@@ -41,7 +41,7 @@ def data_sheet(facts: Facts) -> str:
         ("column", "kind", "missing", "mean", "standard deviation", "categories"), map(column_cells, columns)
     )
     # The overview's notes on sites that were left out are not exported: they count few rows.
-    return "\n".join(lines) + "\n"
+    return document(lines)
 
 
 def _site(client: Mapping[str, Any], labels: Sequence[str], too_few: str) -> list[str]:
@@ -94,7 +94,7 @@ def privacy_statement(facts: Facts) -> str:
             for row in rows
         ),
     )
-    return "\n".join(lines) + "\n"
+    return document(lines)
 
 
 def _over_all_sites(rows: Sequence[SentMessages]) -> list[SentMessages]:

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from shoal.simulations.handover.markdown import table
 from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.markdown import escaped, table
 from shoal.simulations.results.sites import models, over_sites, tested_metrics
 from shoal.simulations.results.text import MODEL_NAMES, NONE, count, interval, metric_name, number
 
@@ -47,7 +47,8 @@ def model_card(facts: Facts, preprocessing: str, digest: str, intended_use: str 
     }
     lines = [f"# Model card: {facts.scenario.name}"]
     for heading, content in sections.items():
-        lines += ["", f"## {heading}", "", *content]
+        own = heading == "Intended use"  # Markdown of the operator's own
+        lines += ["", f"## {heading}", "", *(content if own else map(escaped, content))]
     return "\n".join(lines) + "\n"
 
 

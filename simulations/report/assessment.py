@@ -12,6 +12,7 @@ from typing import Final
 
 from shoal.simulations.report import sentences
 from shoal.simulations.report.facts import Facts
+from shoal.simulations.report.markdown import document
 from shoal.simulations.report.sentences import NOT_RECORDED
 from shoal.simulations.results.text import count
 
@@ -114,4 +115,4 @@ def assessment_markdown(facts: Facts) -> str:
         lines += ["", f"## {framework}"]
         for question, answer in answers:
             lines += ["", f"**{question}**", "", answer]
-    return "\n".join(lines) + "\n"
+    return document(lines)

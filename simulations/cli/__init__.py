@@ -6,7 +6,7 @@ from __future__ import annotations
 from shoal.simulations.cli import running, runs  # noqa: F401  importing them registers their commands
 
 # isort: split
-from shoal.simulations.cli import leakage, tables  # noqa: F401
+from shoal.simulations.cli import leakage, tables, timeline  # noqa: F401
 
 # isort: split
 from shoal.simulations.cli import audit, handover  # noqa: F401

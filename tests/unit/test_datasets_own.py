@@ -360,6 +360,7 @@ def test_image_folders(tmp_path: Path) -> None:
 
 FUNCTIONS = f"""
 import numpy as np
+from shoal.common.schema import Column, Schema
 
 def columns(rows=12):
     x = np.arange(float(rows))
@@ -387,7 +388,7 @@ def nothing():
 class Own:
     def __init__(self, clients):
         self.clients = clients
-    schema = "a schema"
+    schema = Schema((Column("x", "numeric"),), "binary", ("no", "yes"), "y")
     def __len__(self):
         return self.clients
     def name(self, client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,21 +126,23 @@ class Differences:
     """Messages that only one side logged.
 
     Attributes:
-        unsent: logged as received by one side, but not as sent by the other.
+        unsent: logged as received by one side, more often than as sent by the other.
         unreceived: logged as sent by one side, but not as received by the other.
         agreeing: number of messages that both sides logged.
+        others: messages in the client's log of other runs, which were not compared.
     """
 
     unsent: Sequence[tuple[Chain, Entry]]
     unreceived: Sequence[tuple[Chain, Entry]]
     agreeing: int
+    others: int = 0
 
 
 def compare(one: Chain, other: Chain) -> Differences:
     """Compare a client's log with the server's, in either order.
 
-    A message is identified by direction, kind, round and SHA-256. A message sent twice, after a broken
-    connection, counts once. Other runs in a client's log are ignored.
+    A message is identified by direction, kind, round and SHA-256. One that was sent twice, after a broken
+    connection, may have been received once; one that was received twice must have been sent twice.
 
     Raises:
         RunError: they are not the logs of the server and of a client of the same run.
@@ -149,16 +152,31 @@ def compare(one: Chain, other: Chain) -> Differences:
     name = _client_name(server, client, about)
     here = [entry for entry in server.messages() if entry["peer"] == name]
     lost = [*_not_in(server, here, there), *_not_in(client, there, here)]
+    lost += [*_too_often(server, here, there), *_too_often(client, there, here)]
     return Differences(
         unsent=[item for item in lost if item[1]["direction"] == "received"],
         unreceived=[item for item in lost if item[1]["direction"] == "sent"],
         agreeing=len({_key(e) for e in here} & {_key(e, turned=True) for e in there}),
+        others=len(client.messages()) - len(there),
     )
 
 
 def _not_in(chain: Chain, entries: Iterable[Entry], others: Iterable[Entry]) -> list[tuple[Chain, Entry]]:
     known = {_key(entry, turned=True) for entry in others}
     return [(chain, entry) for entry in entries if _key(entry) not in known]
+
+
+def _too_often(chain: Chain, entries: Iterable[Entry], others: Iterable[Entry]) -> list[tuple[Chain, Entry]]:
+    """Return what one side received more often than the other side sent it, if it sent it at all."""
+    left = Counter(_key(entry, turned=True) for entry in others)
+    sent_at_all, found = set(left), []
+    for entry in entries:
+        key = _key(entry)
+        if entry["direction"] == "received" and key in sent_at_all:
+            if not left[key]:
+                found.append((chain, entry))
+            left[key] -= left[key] > 0
+    return found
 
 
 def _key(entry: Entry, *, turned: bool = False) -> tuple[Any, ...]:

@@ -38,9 +38,13 @@ def verify(
     against: Annotated[
         str, typer.Option(metavar="FILE|RUN", help="The other side's log, to compare each message.")
     ] = "",
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="Accept a log without a final entry, e.g. of a running process."),
+    ] = False,
     directory: DirectoryOption = Path("runs"),
 ) -> None:
-    """Check that no entry of an audit log was changed, removed or reordered.
+    """Check that no entry of an audit log was changed, removed or reordered, and that its end is there.
 
     \b
       shoal audit verify medical-thyroid-20260101-120000
@@ -61,6 +65,13 @@ def verify(
         other = _read(against, directory)
         _print_summary(other)
         _print_comparison(compare(chain, other.require_whole()))
+    for one in [chain, *([other] if against else [])]:
+        if not one.ended and not unfinished:
+            raise IntegrityError(
+                f"{one.path} has no final entry: its process was killed or is still running, or its end was "
+                "cut off",
+                hint="--unfinished accepts that; --root HASH, noted earlier, shows whether an end is missing",
+            )
 
 
 def print_root(folder: Path) -> None:
@@ -86,11 +97,13 @@ def _print_summary(chain: Chain) -> None:
         typer.echo(f"  from {chain.entries[0]['time']} to {chain.entries[-1]['time']}")
         typer.echo(f"  root {chain.root}")
     if chain.fault is None and not chain.ended:
-        typer.echo("  no final entry: the process was killed or is still running, or the log was cut off")
+        typer.echo("  no final entry")
 
 
 def _print_comparison(found: Differences) -> None:
     typer.echo(f"{found.agreeing} messages are in both logs")
+    if found.others:
+        typer.echo(f"{found.others} messages of other runs in the client's log were not compared")
     for what, lost in (
         ("received but never sent", found.unsent),
         ("sent but never received", found.unreceived),

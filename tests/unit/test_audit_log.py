@@ -298,7 +298,20 @@ def test_what_a_site_sent_in_other_runs_is_left_aside(tmp_path: Path) -> None:
     client.close()
     AuditLog(tmp_path / "south.jsonl", CLIENT).close()  # it was started again, in the first run
     found = compare(read_chain(tmp_path / "server.jsonl"), read_chain(tmp_path / "south.jsonl"))
-    assert (found.unsent, found.unreceived, found.agreeing) == ([], [], 1)
+    assert (found.unsent, found.unreceived, found.agreeing, found.others) == ([], [], 1, 1)
+
+
+def test_what_was_received_more_often_than_sent_is_reported(tmp_path: Path) -> None:
+    """A server that enters an update twice, e.g. to count it twice, has received one that nobody sent."""
+    server, client = pair(tmp_path)
+    client.note(passed("sent", b"update", peer="here:9443"))
+    for _ in range(2):
+        server.note(passed("received", b"update"))
+    server.close()
+    client.close()
+    found = compare(read_chain(tmp_path / "server.jsonl"), read_chain(tmp_path / "south.jsonl"))
+    assert [entry["sha256"] for _, entry in found.unsent] == [sha256(b"update").hexdigest()]
+    assert (found.unreceived, found.agreeing) == ([], 1)
 
 
 def test_the_command_reports_root_and_first_wrong_line(
@@ -321,9 +334,10 @@ def test_the_command_reports_root_and_first_wrong_line(
     assert "the given root is the last entry" in out
     assert verify("--root", "0" * 64)[0] == IntegrityError.exit_code
     path.write_bytes(b"".join(lines[:-1]))
-    code, out, _ = verify()
-    assert code == 0
-    assert "no final entry: the process was killed" in out
+    code, _, err = verify()
+    assert code == IntegrityError.exit_code
+    assert "has no final entry: its process was killed or is still running, or its end was cut off" in err
+    assert verify("--unfinished")[0] == 0
     path.write_bytes(b"".join([lines[0], *lines[2:]]))
     code, _, err = verify()
     assert code == IntegrityError.exit_code

@@ -7,6 +7,7 @@ names (RFC 5280).
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shoal.common.errors import TransportError
-from shoal.common.journal import write_atomically
+from shoal.common.journal import Journal, now, write_atomically
 
 _MADE_BY_CERTS: Final = "`shoal certs` creates keys and certificates for a pilot"
 AUTHORITY: Final = "ca"
+_ISSUED: Final = "issued.jsonl"  # serial numbers of all certificates, also of those that were replaced
 _CA_DAYS: Final = 3650
 _log = logging.getLogger("shoal.transport")
 
@@ -95,31 +97,109 @@ def issue(folder: Path, name: str, *, hosts: Sequence[str] = (), days: int = 365
     Raises:
         TransportError: there is no authority, or the name is invalid.
     """
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write(folder, name, key, _signed(folder, name, key.public_key(), hosts, days))
+
+
+def request(folder: Path, name: str) -> Path:
+    """Create NAME.key and a certificate request, NAME.csr (RFC 2986), at a site; return the request's path.
+
+    The key never leaves the site: the authority signs the request (`sign`), and sends back NAME.crt.
+
+    Raises:
+        TransportError: the name is invalid, or there is a key of that name already.
+    """
+    _check_name(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / f"{name}.key").exists():
+        raise TransportError(f"{folder / name}.key exists already", hint="choose another folder or name")
+    key = ec.generate_private_key(ec.SECP256R1())
+    asked = x509.CertificateSigningRequestBuilder().subject_name(_name(name)).sign(key, hashes.SHA256())
+    _write_key(folder, name, key)
+    path = folder / f"{name}.csr"
+    write_atomically(path, asked.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def sign(folder: Path, path: Path, days: int = 365) -> str:
+    """Create NAME.crt for a site's request, and return the name in it.
+
+    Args:
+        folder: contains ca.crt and ca.key, and gets NAME.crt; path: of the request; days: validity.
+
+    Raises:
+        TransportError: it is no valid request of a P-256 key, or the name is invalid.
+    """
+    try:
+        asked = x509.load_pem_x509_csr(_read(path))
+    except ValueError:
+        raise TransportError(f"{path} is not a certificate request in PEM format") from None
+    names = asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    key = asked.public_key()
+    if not asked.is_signature_valid or len(names) != 1 or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise TransportError(
+            f"{path} is not a request that a site made: its signature, name or key is not valid",
+            hint="make it with `shoal enrol NAME`",
+        )
+    name = str(names[0].value)
+    _check_name(name)
+    certificate = _signed(folder, name, key, (), days)
+    write_atomically(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    return name
+
+
+def revoke(folder: Path, name: str) -> int:
+    """Put all certificates of a name on the authority's revocation list, ca.crl (RFC 5280, section 5).
+
+    Returns:
+        How many certificates were ever issued to that name.
+
+    Raises:
+        TransportError: there is no such certificate, or no authority.
+    """
+    issued = {int(one["serial"], 16) for one in _issued(folder) if one["name"] == name}
+    path = folder / f"{name}.crt"
+    if path.exists() or not issued:
+        issued.add(x509.load_pem_x509_certificate(_read(path)).serial_number)
+    before = x509.load_pem_x509_crl(_read(folder / f"{AUTHORITY}.crl"))
+    ca, signer = _authority(folder)
+    _write_list(folder, ca, signer, [*(one.serial_number for one in before), *issued])
+    return len(issued)
+
+
+def _check_name(name: str) -> None:
     if not name or name == AUTHORITY or Path(name).name != name or not name.isprintable() or len(name) > 64:
         raise TransportError(f"invalid name of a client: {name!r}; expected 1 to 64 characters and no path")
+
+
+def _signed(
+    folder: Path, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], days: int
+) -> x509.Certificate:
+    """Return a certificate, after its serial number is in the authority's list of all it ever issued."""
+    _check_name(name)
     ca, signer = _authority(folder)
-    key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = (
-        _builder(_name(name), ca.subject, key.public_key(), days)
+        _builder(_name(name), ca.subject, key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     )
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(map(_host, hosts)), critical=False)
-    _write(folder, name, key, builder.sign(signer, hashes.SHA256()))
+    found = builder.sign(signer, hashes.SHA256())
+    entry = {"time": now(), "name": name, "serial": f"{found.serial_number:x}"}
+    journal = Journal(folder / _ISSUED, wait=True)
+    try:
+        journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
+    finally:
+        journal.close()
+    return found
 
 
-def revoke(folder: Path, name: str) -> None:
-    """Put NAME.crt on the authority's revocation list, ca.crl (RFC 5280, section 5).
-
-    Raises:
-        TransportError: there is no such certificate, or no authority.
-    """
-    certificate = x509.load_pem_x509_certificate(_read(folder / f"{name}.crt"))
-    before = x509.load_pem_x509_crl(_read(folder / f"{AUTHORITY}.crl"))
-    ca, signer = _authority(folder)
-    _write_list(folder, ca, signer, [*(one.serial_number for one in before), certificate.serial_number])
+def _issued(folder: Path) -> list[dict[str, str]]:
+    path = folder / _ISSUED
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 class Revocations:
@@ -244,15 +324,15 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
 def _write_list(
     folder: Path, ca: x509.Certificate, signer: ec.EllipticCurvePrivateKey, serials: Iterable[int]
 ) -> None:
-    now = datetime.now(UTC)
+    moment = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(ca.subject)
-        .last_update(now)
-        .next_update(now + timedelta(days=_CA_DAYS))
+        .last_update(moment)
+        .next_update(moment + timedelta(days=_CA_DAYS))
     )
     for serial in sorted(set(serials)):
-        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(moment).build()
         builder = builder.add_revoked_certificate(revoked)
     found = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     write_atomically(folder / f"{AUTHORITY}.crl", found)  # a server may be reading
@@ -279,10 +359,10 @@ def _host(host: str) -> x509.GeneralName:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    end = now + timedelta(days=days)
+    moment = datetime.now(UTC)
+    end = moment + timedelta(days=days)
     # Valid from an hour ago, because clocks may differ.
-    start = min(now - timedelta(hours=1), end - timedelta(days=1))
+    start = min(moment - timedelta(hours=1), end - timedelta(days=1))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -295,8 +375,12 @@ def _builder(
 
 
 def _write(folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    _write_key(folder, name, key)
+    write_atomically(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_key(folder: Path, name: str, key: ec.EllipticCurvePrivateKey) -> None:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     write_atomically(folder / f"{name}.key", secret, mode=0o600)
-    write_atomically(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM))

@@ -68,10 +68,11 @@ class ClientAnswer:
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """One stream of one client; `outgoing` holds iterators over messages to be sent."""
+    """One stream of one client, from an address; `outgoing` holds iterators over messages to be sent."""
 
     client: int
     serial: int
+    peer: str = ""
     outgoing: asyncio.Queue[Iterator[bytes] | None] = field(default_factory=asyncio.Queue)
 
 
@@ -316,7 +317,7 @@ class TransportServer:
         except TimeoutError:
             self._note_refusal(f"refused {who}", f"no hello message within {_HELLO_S:g} s")
             return
-        await self._serve(_Session(client, who.serial), requests, context)
+        await self._serve(_Session(client, who.serial, context.peer()), requests, context)
 
     def _admit(self, first: wire.FromClient | None, who: Identity) -> int:
         """Return the index of the client if it is admitted.
@@ -352,6 +353,12 @@ class TransportServer:
         before = self._sessions.get(session.client)
         if before is not None:  # its connection broke silently: the newest session replaces it
             before.outgoing.put_nowait(None)
+            if _machine(before.peer) != _machine(session.peer):
+                _log.warning(
+                    "%s connected from %s while its session from %s was open: if these are two machines, its "
+                    "key is in two places; revoke it (shoal certs --revoke)",
+                    name, session.peer, before.peer,
+                )  # fmt: skip
         self._sessions[session.client] = session
         self.meter.clients[session.client].connections += 1
         _log.info("%s connected", name)
@@ -456,3 +463,8 @@ def _task_messages(task: _Task) -> Iterator[bytes]:
     )
     for chunk in asked.packed.chunks():
         yield _raw(chunk=chunk)
+
+
+def _machine(peer: str) -> str:
+    """Return a gRPC peer without its port, e.g. "ipv4:10.0.0.7"."""
+    return peer.rpartition(":")[0]

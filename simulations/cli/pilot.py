@@ -11,6 +11,7 @@ import typer
 
 from shoal.clients.pilot.account_command import app as privacy
 from shoal.clients.pilot.command import client
+from shoal.clients.pilot.enrolment import enrol
 from shoal.common.cli_options import (
     CaOption,
     CertOption,
@@ -128,16 +129,20 @@ def certs(
     days: Annotated[
         int, typer.Option(min=1, metavar="N", help="Validity of the certificates in days.")
     ] = 365,
+    sign: Annotated[
+        list[Path] | None,
+        typer.Option("--sign", metavar="FILE", help="Sign a request (`shoal enrol`); may be repeated."),
+    ] = None,
     revoke: Annotated[
         list[str] | None,
-        typer.Option("--revoke", metavar="NAME", help="Revoke this client's certificate; may be repeated."),
+        typer.Option("--revoke", metavar="NAME", help="Revoke a client's certificates; may be repeated."),
     ] = None,
 ) -> None:
     """Create a certificate authority and certificates for a pilot, or add and revoke clients.
 
     \b
       shoal certs keys --host fl.example.org --client north --client south
-      shoal certs keys --client west
+      shoal certs keys --sign west.csr
       shoal certs keys --revoke south
     """
     from shoal.common import certificates
@@ -149,13 +154,23 @@ def certs(
         issue(folder, "server", hosts=host, days=days)
     for name in client or ():
         issue(folder, name, days=days)
+    for path in sign or ():
+        name = certificates.sign(folder, path, days)
+        typer.echo(f"{folder / name}.crt: give it, and {AUTHORITY}.crt, to {name}, whose key stays there")
     for name in revoke or ():
-        certificates.revoke(folder, name)
-        typer.echo(f"{folder / AUTHORITY}.crl: {name} is revoked; a server with --crl disconnects it")
-    typer.echo(
-        f"{folder}: give each client {AUTHORITY}.crt and its own .crt and .key; never give anyone "
-        f"{AUTHORITY}.key"
-    )
+        number = certificates.revoke(folder, name)
+        typer.echo(
+            f"{folder / AUTHORITY}.crl: {name} is revoked ({number} certificates); a server with --crl "
+            "disconnects it"
+        )
+    if client:
+        typer.echo(
+            f"{folder}: give each client {AUTHORITY}.crt and its own .crt and .key; never give anyone "
+            f"{AUTHORITY}.key. For keys that never leave their site, use `shoal enrol` there"
+        )
+
+
+app.command()(enrol)
 
 
 @app.command()

@@ -60,13 +60,22 @@ def disclosable_values(values: NDArray[Any], min_count: int) -> NDArray[Any]:
 
     If 1 to min_count - 1 values are missing, values are left out (the last ones) until min_count are missing:
     the number of missing values would otherwise reveal single rows. Fewer than min_count values are not
-    disclosed at all.
+    disclosed at all. In a column such as 0 and 1 the mean reveals how many rows are exceptions: if 1 to
+    min_count - 1 rows differ from the most common value, the column counts as constant.
     """
     there = np.flatnonzero(np.isfinite(values))
     missing = len(values) - there.size
     if 0 < missing < min_count:
         there = there[: max(0, len(values) - min_count)]
-    return values[there if there.size >= min_count else there[:0]]
+    return _without_rare_exceptions(values[there if there.size >= min_count else there[:0]], min_count)
+
+
+def _without_rare_exceptions(values: NDArray[Any], min_count: int) -> NDArray[Any]:
+    """Return a constant column if fewer than min_count rows differ from the most common value."""
+    codes, counts = np.unique(values, return_counts=True)
+    if not len(codes) or not 0 < values.size - counts.max() < min_count:
+        return values
+    return np.full_like(values, codes[counts.argmax()])
 
 
 def _numeric(values: NDArray[Any], min_count: int) -> NumericStatistics:

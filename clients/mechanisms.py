@@ -40,6 +40,10 @@ class ClientMechanism:
     unit: ClassVar[str] = "none"
     stacks: ClassVar[bool] = True  # whether ordinary training of many clients at once keeps the guarantee
 
+    def __init__(self, runtime: ClientRuntime, request: TrainRequest) -> None:
+        self.runtime = runtime
+        self.request = request
+
     @property
     def hides_from_server(self) -> bool:
         """Whether the server must not learn the training loss, or that training diverged.
@@ -47,10 +51,6 @@ class ClientMechanism:
         A client whose training diverges then sends an update of zero, with its noise, instead of an error.
         """
         return False
-
-    def __init__(self, runtime: ClientRuntime, request: TrainRequest) -> None:
-        self.runtime = runtime
-        self.request = request
 
     def steps(self) -> list[Step]:
         """Return the steps applied to updates before they are encoded."""

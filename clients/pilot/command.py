@@ -121,7 +121,13 @@ def client(
 
     agreed = read_schema(schema)
     shard = load_site(data, agreed, loaded)
-    spends.touch()
+    try:
+        spends.touch()
+    except OSError as error:
+        raise ConfigError(
+            f"{spends} cannot be written: {error.strerror}",
+            hint="give the privacy account a file that this user can write: --account FILE",
+        ) from None
     typer.echo(f"{data}: {shard.rows} rows; connecting to {server}")
     credentials = None if files is None else client_credentials(*files)
     root = run_client(

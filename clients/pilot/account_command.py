@@ -34,7 +34,7 @@ def account(data: DataArgument) -> None:
     path, charges = _charges(data)
     entries = since_reset(charges.entries)
     spent = spent_in(entries)
-    typer.echo(f"{path}: {spent.rounds} rounds of training in {spent.runs} runs")
+    typer.echo(f"{path}: runs: {spent.runs}, rounds of training: {spent.rounds}")
     for entry in charges.entries:
         if "reset" in entry:
             typer.echo(f"reset {entry['time']} by {entry['by']}: {entry['reset']}")

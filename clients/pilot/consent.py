@@ -109,14 +109,13 @@ def statement(
 
 
 def _account(before: Spent, after: Spent) -> str:
-    text = f"this population took part in {before.runs} runs before"
+    text = f"runs of this population before: {before.runs}"
     if before.epsilon:
         text += f", epsilon = {before.epsilon:.3g}"
     if after.epsilon:
         text += f"; after this run at most epsilon = {after.epsilon:.3g} at delta = {after.delta:g} in all"
-    if not after.epsilon or before.in_clear:
-        text += "; without a guarantee, nothing limits what answers reveal"
-    return text
+        return f"{text}, without metrics"
+    return f"{text}; without a guarantee, nothing limits what answers reveal"
 
 
 def _sends(scenario: Scenario, schema: Schema, terms: Terms) -> dict[str, str]:

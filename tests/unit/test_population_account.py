@@ -67,7 +67,7 @@ def test_only_the_site_resets_an_account_and_the_reset_is_logged(tmp_path: Path)
     PopulationAccount(Charges(path), "run").spend(training(1))
     told = CliRunner().invoke(app, ["privacy", "account", str(data)])
     assert told.exit_code == 0, told.output
-    assert "1 rounds of training in 1 runs" in told.output
+    assert "runs: 1, rounds of training: 1" in told.output
     assert f"epsilon = {epsilon((Charge(NOISE, 1),), DELTA, 'rdp'):.4g} at delta = 1e-05" in told.output
     assert CliRunner().invoke(app, ["privacy", "reset", str(data), "--reason", "other people"]).exit_code == 0
     entries = [json.loads(line) for line in path.read_text().splitlines()]

@@ -7,6 +7,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,7 +16,7 @@ from flwr.app import RecordDict
 
 from shoal.clients.worker import Job, Runs
 from shoal.common.audit.log import Direction, MessageEntry
-from shoal.common.errors import TransportError
+from shoal.common.errors import ShoalError, TransportError
 from shoal.common.messages.table import round_of
 from shoal.common.printable import printable
 from shoal.common.sites import FIRST_NODE_ID
@@ -144,7 +145,12 @@ class TransportClient:
         for message in stream:
             match message.WhichOneof("body"):
                 case "welcome":
-                    self._begin(message.welcome)
+                    try:
+                        self._begin(message.welcome)
+                    except ShoalError as error:
+                        outgoing.put(iter([_decline(error)]))
+                        _until_closed(stream)
+                        raise
                 case "refusal":
                     raise TransportError(
                         f"{self._address} refused this client: {printable(message.refusal.reason)}"
@@ -218,6 +224,19 @@ class TransportClient:
         if answer.content is None:
             return _Answer(answer.error[:MOST_ERROR] or "no reason given", None)
         return _Answer("", pack(answer.content, self._compression))
+
+
+def _decline(error: ShoalError) -> wire.FromClient:
+    """Return the message that this client takes no part; the text of the error stays here."""
+    reason = f"{type(error).__name__} at this site; its operator knows more"
+    return wire.FromClient(decline=wire.Decline(reason=reason))
+
+
+def _until_closed(stream: Iterator[wire.FromServer]) -> None:
+    """Wait until the server, which has read what was sent, ends the session."""
+    with suppress(grpc.RpcError):
+        for _ in stream:
+            pass
 
 
 def _each(outgoing: queue.SimpleQueue[Iterator[wire.FromClient] | None]) -> Iterator[wire.FromClient]:

@@ -24,45 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nwire.proto\x12\x08shoal.v1\"i\n\nFromClient\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.shoal.v1.HelloH\x00\x12 \n\x05reply\x18\x02 \x01(\x0b\x32\x0f.shoal.v1.ReplyH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\xdf\x01\n\nFromServer\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.shoal.v1.WelcomeH\x00\x12$\n\x07refusal\x18\x02 \x01(\x0b\x32\x11.shoal.v1.RefusalH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.shoal.v1.TaskH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12&\n\x08received\x18\x05 \x01(\x0b\x32\x12.shoal.v1.ReceivedH\x00\x12$\n\x07goodbye\x18\x06 \x01(\x0b\x32\x11.shoal.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"8\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"^\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\r\x12\x0f\n\x07\x63lients\x18\x03 \x01(\r\x12\x11\n\tagreement\x18\x04 \x01(\t\x12\x0e\n\x06run_id\x18\x05 \x01(\t\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\"\n\x07payload\x18\x04 \x01(\x0b\x32\x11.shoal.v1.Payload\"H\n\x05Reply\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\"\n\x07payload\x18\x03 \x01(\x0b\x32\x11.shoal.v1.Payload\"\x18\n\x08Received\x12\x0c\n\x04task\x18\x01 \x01(\t\"\t\n\x07Goodbye\"j\n\x07Payload\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x15\n\rcontent_bytes\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63ompression\x18\x04 \x01(\t\x12\x15\n\runpacked_size\x18\x05 \x01(\x04\",\n\x07\x43ontent\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Record\"\xbe\x01\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.shoal.v1.Record.Kind\x12%\n\x06\x61rrays\x18\x03 \x03(\x0b\x32\x15.shoal.v1.ArrayHeader\x12 \n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Entry\"8\n\x04Kind\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x41RRAYS\x10\x01\x12\x0b\n\x07METRICS\x10\x02\x12\n\n\x06\x43ONFIG\x10\x03\"9\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\"C\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04list\x18\x02 \x01(\x08\x12\x1f\n\x06values\x18\x03 \x03(\x0b\x32\x0f.shoal.v1.Value\"c\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0f\n\x05whole\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x62lob\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05value2D\n\nFederation\x12\x36\n\x04Join\x12\x14.shoal.v1.FromClient\x1a\x14.shoal.v1.FromServer(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nwire.proto\x12\x08shoal.v1\"\x8f\x01\n\nFromClient\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.shoal.v1.HelloH\x00\x12 \n\x05reply\x18\x02 \x01(\x0b\x32\x0f.shoal.v1.ReplyH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x12$\n\x07\x64\x65\x63line\x18\x04 \x01(\x0b\x32\x11.shoal.v1.DeclineH\x00\x42\x06\n\x04\x62ody\"\xdf\x01\n\nFromServer\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.shoal.v1.WelcomeH\x00\x12$\n\x07refusal\x18\x02 \x01(\x0b\x32\x11.shoal.v1.RefusalH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.shoal.v1.TaskH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12&\n\x08received\x18\x05 \x01(\x0b\x32\x12.shoal.v1.ReceivedH\x00\x12$\n\x07goodbye\x18\x06 \x01(\x0b\x32\x11.shoal.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"8\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"^\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\r\x12\x0f\n\x07\x63lients\x18\x03 \x01(\r\x12\x11\n\tagreement\x18\x04 \x01(\t\x12\x0e\n\x06run_id\x18\x05 \x01(\t\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x19\n\x07\x44\x65\x63line\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\"\n\x07payload\x18\x04 \x01(\x0b\x32\x11.shoal.v1.Payload\"H\n\x05Reply\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\"\n\x07payload\x18\x03 \x01(\x0b\x32\x11.shoal.v1.Payload\"\x18\n\x08Received\x12\x0c\n\x04task\x18\x01 \x01(\t\"\t\n\x07Goodbye\"j\n\x07Payload\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x15\n\rcontent_bytes\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63ompression\x18\x04 \x01(\t\x12\x15\n\runpacked_size\x18\x05 \x01(\x04\",\n\x07\x43ontent\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Record\"\xbe\x01\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.shoal.v1.Record.Kind\x12%\n\x06\x61rrays\x18\x03 \x03(\x0b\x32\x15.shoal.v1.ArrayHeader\x12 \n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Entry\"8\n\x04Kind\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x41RRAYS\x10\x01\x12\x0b\n\x07METRICS\x10\x02\x12\n\n\x06\x43ONFIG\x10\x03\"9\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\"C\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04list\x18\x02 \x01(\x08\x12\x1f\n\x06values\x18\x03 \x03(\x0b\x32\x0f.shoal.v1.Value\"c\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0f\n\x05whole\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x62lob\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05value2D\n\nFederation\x12\x36\n\x04Join\x12\x14.shoal.v1.FromClient\x1a\x14.shoal.v1.FromServer(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wire_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FROMCLIENT']._serialized_start=24
-  _globals['_FROMCLIENT']._serialized_end=129
-  _globals['_FROMSERVER']._serialized_start=132
-  _globals['_FROMSERVER']._serialized_end=355
-  _globals['_HELLO']._serialized_start=357
-  _globals['_HELLO']._serialized_end=413
-  _globals['_WELCOME']._serialized_start=415
-  _globals['_WELCOME']._serialized_end=509
-  _globals['_REFUSAL']._serialized_start=511
-  _globals['_REFUSAL']._serialized_end=536
-  _globals['_TASK']._serialized_start=538
-  _globals['_TASK']._serialized_end=629
-  _globals['_REPLY']._serialized_start=631
-  _globals['_REPLY']._serialized_end=703
-  _globals['_RECEIVED']._serialized_start=705
-  _globals['_RECEIVED']._serialized_end=729
-  _globals['_GOODBYE']._serialized_start=731
-  _globals['_GOODBYE']._serialized_end=740
-  _globals['_PAYLOAD']._serialized_start=742
-  _globals['_PAYLOAD']._serialized_end=848
-  _globals['_CONTENT']._serialized_start=850
-  _globals['_CONTENT']._serialized_end=894
-  _globals['_RECORD']._serialized_start=897
-  _globals['_RECORD']._serialized_end=1087
-  _globals['_RECORD_KIND']._serialized_start=1031
-  _globals['_RECORD_KIND']._serialized_end=1087
-  _globals['_ARRAYHEADER']._serialized_start=1089
-  _globals['_ARRAYHEADER']._serialized_end=1146
-  _globals['_ENTRY']._serialized_start=1148
-  _globals['_ENTRY']._serialized_end=1215
-  _globals['_VALUE']._serialized_start=1217
-  _globals['_VALUE']._serialized_end=1316
-  _globals['_FEDERATION']._serialized_start=1318
-  _globals['_FEDERATION']._serialized_end=1386
+  _globals['_FROMCLIENT']._serialized_start=25
+  _globals['_FROMCLIENT']._serialized_end=168
+  _globals['_FROMSERVER']._serialized_start=171
+  _globals['_FROMSERVER']._serialized_end=394
+  _globals['_HELLO']._serialized_start=396
+  _globals['_HELLO']._serialized_end=452
+  _globals['_WELCOME']._serialized_start=454
+  _globals['_WELCOME']._serialized_end=548
+  _globals['_REFUSAL']._serialized_start=550
+  _globals['_REFUSAL']._serialized_end=575
+  _globals['_DECLINE']._serialized_start=577
+  _globals['_DECLINE']._serialized_end=602
+  _globals['_TASK']._serialized_start=604
+  _globals['_TASK']._serialized_end=695
+  _globals['_REPLY']._serialized_start=697
+  _globals['_REPLY']._serialized_end=769
+  _globals['_RECEIVED']._serialized_start=771
+  _globals['_RECEIVED']._serialized_end=795
+  _globals['_GOODBYE']._serialized_start=797
+  _globals['_GOODBYE']._serialized_end=806
+  _globals['_PAYLOAD']._serialized_start=808
+  _globals['_PAYLOAD']._serialized_end=914
+  _globals['_CONTENT']._serialized_start=916
+  _globals['_CONTENT']._serialized_end=960
+  _globals['_RECORD']._serialized_start=963
+  _globals['_RECORD']._serialized_end=1153
+  _globals['_RECORD_KIND']._serialized_start=1097
+  _globals['_RECORD_KIND']._serialized_end=1153
+  _globals['_ARRAYHEADER']._serialized_start=1155
+  _globals['_ARRAYHEADER']._serialized_end=1212
+  _globals['_ENTRY']._serialized_start=1214
+  _globals['_ENTRY']._serialized_end=1281
+  _globals['_VALUE']._serialized_start=1283
+  _globals['_VALUE']._serialized_end=1382
+  _globals['_FEDERATION']._serialized_start=1384
+  _globals['_FEDERATION']._serialized_end=1452
 # @@protoc_insertion_point(module_scope)

@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromClient(_message.Message):
-    __slots__ = ("hello", "reply", "chunk")
+    __slots__ = ("hello", "reply", "chunk", "decline")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    DECLINE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     reply: Reply
     chunk: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+    decline: Decline
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., chunk: _Optional[bytes] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ...) -> None: ...
 
 class FromServer(_message.Message):
     __slots__ = ("welcome", "refusal", "task", "chunk", "received", "goodbye")
@@ -58,6 +60,12 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[str] = ..., client: _Optional[int] = ..., clients: _Optional[int] = ..., agreement: _Optional[str] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class Refusal(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Decline(_message.Message):
     __slots__ = ("reason",)
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str

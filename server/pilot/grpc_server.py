@@ -143,6 +143,7 @@ class TransportServer:
         self._run_id = run_id
         self._indices = {name: index for index, name in enumerate(policy.names)}
         self._sessions: dict[int, _Session] = {}
+        self._declined: dict[int, str] = {}  # client → why it takes no part
         self._tasks: dict[str, _Task] = {}
         self.meter = Meter(policy.names, lambda: len(self._sessions), lambda: len(self._tasks))
         self._changed: asyncio.Condition | None = None
@@ -161,7 +162,10 @@ class TransportServer:
         return sorted(self._sessions)
 
     def wait_for(self, clients: int, timeout_s: float) -> list[int]:
-        """Wait for this number of clients or the timeout; return the indices of the connected clients."""
+        """Wait for this number of clients or the timeout; return the indices of the connected clients.
+
+        A client that declined to take part is not waited for.
+        """
         self._call(self._wait_for(clients, timeout_s))
         return self.connected()
 
@@ -239,7 +243,10 @@ class TransportServer:
 
     async def _wait_for(self, clients: int, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._until(lambda: len(self._sessions) >= clients), timeout_s)
+            await asyncio.wait_for(self._until(lambda: self._heard() >= clients), timeout_s)
+
+    def _heard(self) -> int:
+        return len(self._sessions.keys() | self._declined.keys())
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         assert self._changed is not None
@@ -259,7 +266,9 @@ class TransportServer:
         self._tasks |= {task.id: task for task in tasks}
         for task in tasks:
             session = self._sessions.get(task.asked.client)
-            if session is None:
+            if task.asked.client in self._declined:
+                task.answer.set_result(ClientAnswer(None, self._declined[task.asked.client]))
+            elif session is None:
                 self._expect_back(task.asked.client)
             else:
                 self._hand_out(session, task)
@@ -360,6 +369,7 @@ class TransportServer:
                     name, session.peer, before.peer,
                 )  # fmt: skip
         self._sessions[session.client] = session
+        self._declined.pop(session.client, None)  # it may take part after all
         self.meter.clients[session.client].connections += 1
         _log.info("%s connected", name)
         count = len(self._policy.names)
@@ -411,9 +421,20 @@ class TransportServer:
 
     async def _receive(self, session: _Session, requests: AsyncIterator[wire.FromClient | None]) -> None:
         async for message in requests:
-            if message is None or message.WhichOneof("body") != "reply":
+            body = None if message is None else message.WhichOneof("body")
+            if message is not None and body == "decline":
+                return self._decline(session, printable(message.decline.reason[:MOST_ERROR]))
+            if message is None or body != "reply":
                 raise TransportError("it sent a message that is not a reply")
             await self._take(session, message.reply, requests)
+
+    def _decline(self, session: _Session, reason: str) -> None:
+        """Fail the tasks of a client that takes no part; its session ends."""
+        _log.warning("%s takes no part: %s", self._policy.names[session.client], reason)
+        self._declined[session.client] = f"it takes no part: {reason}"
+        for task in self._tasks.values():
+            if task.asked.client == session.client and not task.answer.done():
+                task.answer.set_result(ClientAnswer(None, self._declined[session.client]))
 
     async def _take(
         self, session: _Session, reply: wire.Reply, requests: AsyncIterator[wire.FromClient | None]

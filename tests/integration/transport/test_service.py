@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wire import NAMES, Doubles, Running, asked, dial, listening, of
 
 from benchmarks.compose import free_port
 from shoal.clients.pilot.consent import KINDS, Terms, statement
+from shoal.clients.pilot.grpc_client import TransportClient
 from shoal.common.certificates import Revocations, issue, make_authority, revoke
 from shoal.common.config.file import load_scenario
 from shoal.common.errors import DisclosureError, TransportError
@@ -201,3 +203,31 @@ def test_compressed_tasks_and_replies_go_over_the_wire(server: TransportServer, 
     assert answer.content is not None
     assert north.left[0].bytes < 4_000
     assert server.meter.clients[0].bytes_up == north.left[0].bytes
+
+
+def test_a_site_that_declines_is_not_waited_for_and_may_come_back(own_keys: Path) -> None:
+    """The server waited a minute for it in every phase, without a word."""
+
+    def no(welcome: object) -> Doubles:
+        raise DisclosureError("SECRET reasons of this site")
+
+    for server in listening(own_keys, Policy(NAMES[:2], patience_s=60)):
+        north = Running(server, own_keys, "north", Doubles())
+        client = TransportClient(f"127.0.0.1:{server.port}", of(own_keys, "south"), no, version="1.0")
+        with pytest.raises(DisclosureError):
+            client.run()
+        started = time.monotonic()
+        assert server.wait_for(2, 60) == [0]
+        good, none = server.exchange([asked(0), asked(1)], 60)
+        assert time.monotonic() - started < 20
+        assert good is not None
+        assert good.content is not None
+        assert none is not None
+        assert none.error == "it takes no part: DisclosureError at this site; its operator knows more"
+        south = Running(server, own_keys, "south", Doubles())
+        until(lambda: server.connected() == [0, 1])  # noqa: B023
+        (answer,) = server.exchange([asked(1)], 20)
+        assert answer is not None
+        assert answer.content is not None
+    for one in (north, south):
+        one.join(20)

@@ -103,7 +103,7 @@ def _price(axes: Axes, result: Result) -> None:
     for unit, colour in (("record", _BLUE), ("client", _ORANGE)):
         told = sorted((row for row in rows if row["unit"] == unit), key=lambda row: row["budget"])
         axes.plot([r["budget"] for r in told], [r["mean"] for r in told], "o-", color=colour, label=unit)
-    axes.axhline(rows[0]["mean"], color=_GREY, linestyle=":", label="no promise")
+    axes.axhline(rows[0]["mean"], color=_GREY, linestyle=":", label="no guarantee")
     axes.set_xscale("log")
     budgets = sorted({row["budget"] for row in rows[1:]})
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])

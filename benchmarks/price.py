@@ -37,7 +37,7 @@ def main(*, quick: bool = False) -> None:
 
 
 def save(name: str, title: str, metric: str, rows: Sequence[PrivacyTableRow]) -> None:
-    """Write one table: a row a site, a column a promise."""
+    """Write one table: a row for each site, a column for each budget."""
     columns = ["site", *(_label(row) for row in rows)]
     sites = list(rows[0].sites)
     table: list[list[object]] = [
@@ -55,7 +55,7 @@ def save(name: str, title: str, metric: str, rows: Sequence[PrivacyTableRow]) ->
 
 
 def _label(row: PrivacyTableRow) -> str:
-    return "no promise" if math.isinf(row.budget) else f"{row.unit}, ε {row.budget:g}"
+    return "no guarantee" if math.isinf(row.budget) else f"{row.unit}, ε {row.budget:g}"
 
 
 def _value(number: float) -> object:

@@ -37,7 +37,7 @@ from shoal.server.final_test import FinalTest
 from shoal.server.frozen import resending
 from shoal.server.preprocessing.collect import FittedPreprocessing
 from shoal.server.privacy.ledger import make_ledger
-from shoal.server.privacy.statement import promised
+from shoal.server.privacy.statement import guarantee_of
 from shoal.server.rounds import LoopState, RoundLoop
 from shoal.server.schedulers.sync import SyncScheduler
 from shoal.server.start import RunStart, StartMaker
@@ -211,7 +211,7 @@ class _Server:
         )
         for observer in self.hooks.observers:
             observer.on_sites(tested)
-        guarantee = promised(self.scenario, plan, progress.epsilon, federation.source, ledger)
+        guarantee = guarantee_of(self.scenario, plan, progress.epsilon, federation.source, ledger)
         return Outcome(start, progress, tested, guarantee)
 
     def plan(self) -> ClientPrivacyPlan | None:

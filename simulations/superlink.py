@@ -147,13 +147,13 @@ def _app(scenario: str, settings: str, schema: Path, data: Path, client: int, cl
 def _scenario(name: str, settings: str) -> Scenario:
     overrides = [setting.strip() for setting in settings.split(";") if setting.strip()]
     loaded = load_scenario(name, overrides)
-    if problems := [*pilot_problems(loaded), *_promises(loaded)]:
+    if problems := [*pilot_problems(loaded), *_kept_by_nobody(loaded)]:
         raise ConfigError(problems)
     return loaded
 
 
-def _promises(scenario: Scenario) -> list[str]:
-    """Return the settings that promise something against the server, which no site can keep here."""
+def _kept_by_nobody(scenario: Scenario) -> list[str]:
+    """Return the settings that guarantee something against the server, which no site can keep here."""
     settings = {
         f'privacy.unit = "{scenario.privacy.unit}"': mechanism_of(scenario.privacy).against_server,
         "secure.aggregation = true": scenario.secure.aggregation,
@@ -161,8 +161,8 @@ def _promises(scenario: Scenario) -> list[str]:
     return [
         f"{setting}: under `flwr run`, whoever submits the run chooses the settings and the code of every "
         "site, so it protects nobody against the server; use `shoal serve` and `shoal client`"
-        for setting, promises in settings.items()
-        if promises
+        for setting, is_set in settings.items()
+        if is_set
     ]
 
 

@@ -1,1 +1,1 @@
-"""What the server promises and charges: the ledger of rounds, and the statement of the guarantee."""
+"""What the server guarantees and charges: the ledger of rounds, and the statement of the guarantee."""

@@ -27,7 +27,7 @@ _ALWAYS_OUTSIDE = (
 )
 
 
-def promised(
+def guarantee_of(
     scenario: Scenario, plan: ClientPrivacyPlan | None, epsilon: float, source: Source, ledger: Ledger
 ) -> Mapping[str, object] | None:
     """Return the current guarantee of a run; `None` without differential privacy.

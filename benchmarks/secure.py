@@ -25,13 +25,15 @@ from shoal.clients.worker import WorkerContext
 from shoal.common.config.file import load_scenario
 from shoal.common.flower_shim import identify_process, make_run
 from shoal.common.messages import table
+from shoal.common.messages.names import CONFIG
 from shoal.common.messages.requests import SecureVectorRequest
 from shoal.common.secure import graph
+from shoal.common.secure.fixed_point import FixedPoint
 from shoal.common.secure.masks import Mask, add_masks
 from shoal.common.sites import Sites
 from shoal.common.weights import record_to_weights, weights_to_record
 from shoal.server.cohort_grid import CohortGrid
-from shoal.server.secure.training import sum_vectors
+from shoal.server.secure.protocol import Task, secure_sum
 from shoal.simulations import datasets
 from shoal.simulations.engine.grid import EngineGrid
 from shoal.simulations.engine.serial import SerialExecutor
@@ -130,11 +132,15 @@ def session(case: Case, times: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     vectors = rng.uniform(-1, 1, (case.clients, case.numbers)).astype(np.float32)
 
-    def given(runtime: ClientRuntime, client: int, request: SecureVectorRequest) -> np.ndarray:
-        return vectors[client].astype(np.float64)
+    fixed = FixedPoint.for_sum(case.clients, 1.0)
 
+    def given(runtime: ClientRuntime, client: int, request: SecureVectorRequest, clients: int) -> np.ndarray:
+        return fixed.encode(vectors[client])
+
+    content = RecordDict({CONFIG: ConfigRecord({"pass": "numbers"})})
+    task = Task(table.SECURE_VECTOR.name, content, case.numbers, "statistics", "a given vector")
     app = ClientApp()
-    register(app, secure_handlers(SecureClient(runtime, vectors={"given": given})))
+    register(app, secure_handlers(SecureClient(runtime, vector=given)))
 
     @app.train()
     def clear(message: Message, context: Context) -> Message:
@@ -149,7 +155,8 @@ def session(case: Case, times: int) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": [], "cpu": [], "clients": [], "clear": []}
     for _ in range(times):
         started, used = time.perf_counter(), time.process_time()
-        total, summed = sum_vectors(grid, sites, scenario, range(case.clients), "given", case.numbers, 1.0)
+        summed = secure_sum(grid, sites, scenario, range(case.clients), 0, task)
+        total = fixed.decode(summed.total)
         found["seconds"].append(time.perf_counter() - started)
         found["cpu"].append(time.process_time() - used)
         found["clients"].append(float(np.mean([row.seconds for row in summed.exchange.rows])))

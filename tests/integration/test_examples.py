@@ -22,7 +22,7 @@ WITH_RAY = {"own_data.ipynb", "own_model.py"}
 
 def test_every_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
-        *WITH_RAY, "strategies.py", "thyroid.ipynb", "watch_a_run.py",
+        *WITH_RAY, "recompute_epsilon.py", "strategies.py", "thyroid.ipynb", "watch_a_run.py",
     }  # fmt: skip
 
 

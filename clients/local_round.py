@@ -114,7 +114,7 @@ class LocalRound:
             try:
                 objective = _of_single(self._algorithm.local_objective(self._request, states))
                 start = self._starts([one])
-                whole = self._start_of(one)
+                whole = [w[0] if k in self.spec.personal else w for k, w in enumerate(start)]
                 trained, loss, steps = self.mechanism.train(whole, one.task, one.origin, objective)
             except NonFiniteError as error:
                 if not self.mechanism.hides_from_server:
@@ -127,10 +127,6 @@ class LocalRound:
                 continue
             new = [w[None] for w in trained]
             yield self._finish([one], start, new, np.array([loss]), np.array([steps]), started, fail)
-
-    def _start_of(self, one: ReadyClient) -> list[NDArray[Any]]:
-        """Return the weights that a client starts from."""
-        return [w[0] if k in self.spec.personal else w for k, w in enumerate(self._starts([one]))]
 
     def stacked(self, ready: Sequence[ReadyClient], fail: Fail) -> Iterator[list[LocalResult]]:
         """Train clients in stacks."""

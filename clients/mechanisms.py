@@ -170,8 +170,7 @@ class RecordMechanism(ClientMechanism):
     def charge(self, origin: Origin, rows: int) -> None:
         """Charge the client's account by the plan for its number of rows."""
         plan = self.runtime.record_plan(rows)
-        charge = Charge(plan.noise_multiplier, plan.steps_per_round, "poisson", plan.sampling_probability)
-        use = self._use(origin, charge)
+        use = self._use(origin, plan.charges(1)[-1])  # the last one is that of training
         self.runtime.charge(use, origin.dispatch, lambda rounds: require_budget(plan, rounds))
 
     def train(

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shoal.common.errors import TransportError
-from shoal.common.journal import Journal, now, write_atomically
+from shoal.common.journal import append_line, now, write_atomically
 
 _MADE_BY_CERTS: Final = "`shoal certs` creates keys and certificates for a pilot"
 AUTHORITY: Final = "ca"
@@ -187,12 +187,8 @@ def _signed(
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(map(_host, hosts)), critical=False)
     found = builder.sign(signer, hashes.SHA256())
-    entry = {"time": now(), "name": name, "serial": f"{found.serial_number:x}"}
-    journal = Journal(folder / _ISSUED, wait=True)
-    try:
-        journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
-    finally:
-        journal.close()
+    serial = f"{found.serial_number:x}"
+    append_line(folder / _ISSUED, {"time": now(), "name": name, "serial": serial})
     return found
 
 

@@ -135,6 +135,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add one line of JSON to a file that other processes may write too; it is on disk when this returns.
+
+    Raises:
+        OSError: it could not be written; then the file is as before.
+    """
+    journal = Journal(path, wait=True)  # held for this one line only
+    try:
+        journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
+    finally:
+        journal.close()
+
+
 class Journal:
     """A file of JSON lines, e.g. the events of one run.
 

@@ -79,20 +79,20 @@ class PopulationAccount:
             BudgetError: the population's lifetime limit does not allow it.
             OSError: the account cannot be written; then nothing is charged.
         """
-        entry = _entry(use)
-        if self._charged(entry):
+        if self._charged(use):
             return
+        entry = _entry(use)
         if use.charge is not None and math.isfinite(self._limit):
             self._require([*self._entries, entry])
         self._charges.add({"time": now(), "run": self._run, "question": self._question, **entry})
 
     def rounds_with(self, use: Use) -> int:
         """Return the number of charged training rounds of this run, including this one."""
-        return self.rounds + (not self._charged(_entry(use)))
+        return self.rounds + (not self._charged(use))
 
-    def _charged(self, entry: Mapping[str, Any]) -> bool:
+    def _charged(self, use: Use) -> bool:
         return bool(self._question) and any(
-            (one.get("run"), one["question"], one["stage"]) == (self._run, self._question, entry["stage"])
+            (one.get("run"), one["question"], one["stage"]) == (self._run, self._question, use.stage)
             for one in self._entries
         )
 

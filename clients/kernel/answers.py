@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from shoal.common.errors import DisclosureError, RunError
-from shoal.common.journal import Journal, write_atomically
+from shoal.common.journal import append_line, write_atomically
 from shoal.common.wire.codec import pack, unpack
 
 _JOURNAL = "questions.jsonl"
@@ -65,11 +65,7 @@ class Answers:
         if self.begun(stage, asked):
             return
         entry = {"family": family, "stage": stage, "asked": asked}
-        journal = Journal(self._path)
-        try:
-            journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
-        finally:
-            journal.close()
+        append_line(self._path, entry)
         self._questions.append(entry)
 
     def keep(self, family: str, stage: str, asked: str, answer: RecordDict) -> None:

@@ -152,7 +152,6 @@ def compare(one: Chain, other: Chain) -> Differences:
     name = _client_name(server, client, about)
     here = [entry for entry in server.messages() if entry["peer"] == name]
     lost = [*_not_in(server, here, there), *_not_in(client, there, here)]
-    lost += [*_too_often(server, here, there), *_too_often(client, there, here)]
     return Differences(
         unsent=[item for item in lost if item[1]["direction"] == "received"],
         unreceived=[item for item in lost if item[1]["direction"] == "sent"],
@@ -162,20 +161,15 @@ def compare(one: Chain, other: Chain) -> Differences:
 
 
 def _not_in(chain: Chain, entries: Iterable[Entry], others: Iterable[Entry]) -> list[tuple[Chain, Entry]]:
-    known = {_key(entry, turned=True) for entry in others}
-    return [(chain, entry) for entry in entries if _key(entry) not in known]
-
-
-def _too_often(chain: Chain, entries: Iterable[Entry], others: Iterable[Entry]) -> list[tuple[Chain, Entry]]:
-    """Return what one side received more often than the other side sent it, if it sent it at all."""
+    """Return what one side logged and the other did not; each received message needs one that was sent."""
     left = Counter(_key(entry, turned=True) for entry in others)
-    sent_at_all, found = set(left), []
+    found = []
     for entry in entries:
         key = _key(entry)
-        if entry["direction"] == "received" and key in sent_at_all:
-            if not left[key]:
-                found.append((chain, entry))
-            left[key] -= left[key] > 0
+        if not left[key]:
+            found.append((chain, entry))
+        elif entry["direction"] == "received":
+            left[key] -= 1
     return found
 
 

@@ -31,8 +31,8 @@ class StatisticsRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassDetails:
-    """The fields of a pass of summed statistics that depend on which pass it is."""
+class SumsRequest:
+    """Requests one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
 
     clips: tuple[int, ...] | None = key("clips", "wholes", "largest count by column", default=None, low=0)
     low: tuple[float, ...] | None = key("low", "numbers", "lower ends of ranges", default=None)
@@ -41,11 +41,6 @@ class PassDetails:
     cells: tuple[int, ...] | None = key("cells", "wholes", "sizes of name tables", default=None, low=0)
     attempts: tuple[int, ...] | None = key("attempts", "wholes", "tries of name tables", default=None, low=0)
     names: str | None = key("names", "text", "names to count, as JSON", default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SumsRequest(PassDetails):
-    """Requests one pass of summed statistics; `common/preprocessing/sums/questions.py` reads the values."""
 
     pass_name: str = key("pass", "text", "which pass", choices=PASSES)
 
@@ -197,7 +192,7 @@ class SecureUnmaskRequest(SecureKeysRequest):
     sealed: tuple[bytes, ...] = key("sealed", "byte strings", "shares for this client", record=SECURE)
 
 
-def question(request: SumsRequest | SecureVectorRequest) -> dict[str, Any]:
+def question(request: SumsRequest) -> dict[str, Any]:
     """Return the values of a pass of statistics by key, as `Questions` reads them."""
     from shoal.common.messages.schema import specs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shoal.common.errors import RunError
-from shoal.common.journal import Journal
+from shoal.common.journal import append_line
 
 _KINDS: Final = {"round", "stage", "reset"}  # an entry has one of these keys
 
@@ -34,12 +34,7 @@ class Charges:
             OSError: it could not be written, e.g. because the disk is full; then nothing is charged.
         """
         if self._path is not None:
-            # Held for this one line only: another process may charge the same account.
-            journal = Journal(self._path, wait=True)
-            try:
-                journal.write(f"{json.dumps(entry)}\n".encode(), sync=True)
-            finally:
-                journal.close()
+            append_line(self._path, entry)
         self.entries.append(entry)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from shoal.common.config import PrivacyConfig
+from shoal.common.config import PrivacyConfig, Scenario
 
 Unit = Literal["none", "client", "local", "record"]
 
@@ -57,6 +57,11 @@ MECHANISMS: Final[Mapping[str, Mechanism]] = {
     "local": Mechanism("local", "client", "one client with all its rows", whole_clients=True, norms_apart=2),
     "record": Mechanism("record", "training row", "one training row", per_row=True),
 }
+
+
+def trusts_server(scenario: Scenario) -> bool:
+    """Whether the server adds the noise to updates that it sees; otherwise it must not learn from them."""
+    return mechanism_of(scenario.privacy).server_noise and not scenario.secure.aggregation
 
 
 def mechanism_of(privacy: PrivacyConfig) -> Mechanism:

@@ -14,7 +14,7 @@ from typing import Final
 from shoal.common.config import PrivacyConfig, Scenario
 from shoal.common.errors import BudgetError
 from shoal.common.privacy.accounting import Accountant, Charge, Sampling, epsilon, over, solve_noise
-from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.common.privacy.mechanisms import mechanism_of, trusts_server
 from shoal.common.privacy.noise import SLACK
 
 # Maximum share of a round's privacy (as 1 / z²) for counting the clipped updates, if the paper's choice of
@@ -102,7 +102,7 @@ def make_plan(scenario: Scenario, clients: int, before: tuple[Charge, ...] = ())
     if mechanism.server_noise and 0 < size < clients:
         share = size / clients
         # The server knows whom it asks, so sampling does not help against it, but only where it is trusted.
-        if not scenario.secure.aggregation:
+        if trusts_server(scenario):
             sampling = scenario.strategy.sampling
             population = clients if sampling == "fixed" else 0
     budget = math.inf if privacy.epsilon is None else privacy.epsilon

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from shoal.common.config import Scenario
 from shoal.common.privacy.accounting import neighbours
-from shoal.common.privacy.mechanisms import mechanism_of
+from shoal.common.privacy.mechanisms import mechanism_of, trusts_server
 from shoal.common.privacy.noise import SOURCES, Source
 from shoal.common.privacy.plan import ClientPrivacyPlan
 from shoal.server.privacy.ledger import Ledger
@@ -74,13 +74,12 @@ def guarantee_of(
 
 def _against(scenario: Scenario, epsilon: float, ledger: Ledger) -> dict[str, str]:
     """Return adversary → epsilon against it, or why there is none."""
-    known, mechanism = ledger.epsilon_known_cohorts, mechanism_of(scenario.privacy)
-    hidden = mechanism.against_server or scenario.secure.aggregation
+    known = ledger.epsilon_known_cohorts
     trusted = "none: it is trusted with single updates"
     return {
         "a reader of the models": f"{epsilon:.4g}",
         "a reader who also knows who took part in which round": f"{known:.4g}",
-        "the server": f"{known:.4g}" if hidden else trusted,
+        "the server": trusted if trusts_server(scenario) else f"{known:.4g}",
     }
 
 

@@ -70,6 +70,12 @@ class Availability:
         ends[there] = start + np.minimum(length, DAY_S)
         return starts, ends
 
+    def reaching_into(self, seed: int, device: ArrayLike, day: ArrayLike) -> tuple[Floats, Floats]:
+        """Return the sessions of a day and of the one before, (..., 8); arguments as for `sessions`."""
+        both = [self.sessions(seed, device, np.asarray(day) - back) for back in (1, 0)]
+        starts, ends = (np.concatenate(parts, axis=-1) for parts in zip(*both, strict=True))
+        return starts, ends
+
     def until(self, seed: int, device: ArrayLike, time: ArrayLike) -> Floats:
         """Return until when each device stays available; NaN where it is not available at `time`.
 
@@ -83,8 +89,7 @@ class Availability:
             there = uniform(seed, "never", device) >= self.never
             return np.where(there, np.inf, np.nan)
         day = np.floor(time / DAY_S).astype(np.int64)
-        both = [self.sessions(seed, device, day - back) for back in (1, 0)]
-        starts, ends = (np.concatenate(parts, axis=-1) for parts in zip(*both, strict=True))
+        starts, ends = self.reaching_into(seed, device, day)
         inside = (starts <= time[..., None]) & (time[..., None] < ends)
         found = np.where(inside, ends, -np.inf).max(axis=-1)
         return np.where(np.isfinite(found), found, np.nan)

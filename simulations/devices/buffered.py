@@ -11,7 +11,7 @@ import numpy as np
 
 from shoal.common.errors import ConfigError
 from shoal.simulations.devices.availability import DAY_S
-from shoal.simulations.devices.draws import uniform
+from shoal.simulations.devices.draws import indices
 from shoal.simulations.devices.jobs import durations
 from shoal.simulations.devices.policy import MOST_WAIT_S, WAIT_S, Course, JobOutcome, Jobs, Setting
 
@@ -169,11 +169,9 @@ class _Candidates:
         availability = setting.devices.availability
         numbers = np.arange(self._drawn, self._drawn + self._size)
         self._drawn, self._day, self._at = self._drawn + self._size, day, 0
-        place = uniform(seed, "candidate", numbers) * len(setting.able)
-        device = setting.able[np.floor(place).astype(np.int64)]
+        device = setting.able[indices(seed, "candidate", len(setting.able), numbers)]
         if availability.a_day:
-            both = [availability.sessions(seed, device, day - back) for back in (1, 0)]
-            starts, ends = (np.concatenate(parts, axis=-1) for parts in zip(*both, strict=True))
+            starts, ends = availability.reaching_into(seed, device, day)
         else:
             ends = availability.until(seed, device, 0.0)[:, None]
             starts = np.where(np.isnan(ends), np.nan, 0.0)

@@ -44,6 +44,11 @@ def choice(seed: int, purpose: str, weights: Sequence[float], *keys: ArrayLike) 
     return np.searchsorted(edges, uniform(seed, purpose, *keys), side="right")
 
 
+def indices(seed: int, purpose: str, size: int, *keys: ArrayLike) -> NDArray[np.int64]:
+    """Return indices below `size`, each as likely; other arguments as for `uniform`."""
+    return np.floor(uniform(seed, purpose, *keys) * size).astype(np.int64)
+
+
 def from_quantiles(u: Floats, at: Sequence[float], values: Sequence[float]) -> Floats:
     """Return values of a distribution known by its quantiles, linear in their logarithm between them.
 

@@ -98,7 +98,7 @@ class Jobs:
     Attributes:
         device: index; number: of the job, which keys its draws.
         version: of the model that it started from; made: that its reply went into, 0 for none.
-        outcome: an `JobOutcome`; start, end: seconds; the end is that of the reply, or when it was cut off.
+        outcome: a `JobOutcome`; start, end: seconds; the end is that of the reply, or when it was cut off.
     """
 
     device: Ints

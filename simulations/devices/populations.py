@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from shoal.common.errors import ConfigError, unknown_name
 from shoal.common.plugins import is_users_own, load_object
 from shoal.simulations.devices.availability import Availability
-from shoal.simulations.devices.draws import choice, from_quantiles, normal, uniform
-from shoal.simulations.devices.profiles import Devices
+from shoal.simulations.devices.draws import choice, from_quantiles, indices, normal, uniform
+from shoal.simulations.devices.profiles import NUMBERS, Devices
 
 _GB: Final = 1e9
 _MBIT: Final = 1e6
@@ -29,9 +29,9 @@ _RADIO_W: Final = 1.0  # an assumption; radios of phones take 0.5 to 2 W while t
 _PHONE_SPREAD: Final = 0.76
 # RAM of 333 phones: 1 / 3 / 4 / 6 / 8 GB at 5 / 25 / 50 / 75 / 95 % (FLASH, raw_ai_benchmark_list.json). A
 # background app gets a quarter of it: an assumption.
-_PHONE_RAM: Final = ((0.05, 0.25, 0.5, 0.75, 0.95), (1.0, 3.0, 4.0, 6.0, 8.0))
+_PHONE_RAM: Final = (1.0, 3.0, 4.0, 6.0, 8.0)
 _RAM_SHARE: Final = 0.25
-_TENTHS: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+_AT: Final = (0.05, 0.25, 0.5, 0.75, 0.95)  # of all quantiles here
 # Down, Mbit/s, 10,000 tests each (China 2021, mobilebandwidth.github.io).
 _4G: Final = (1.1, 8.9, 26.0, 58.0, 241.0)
 _5G: Final = (10.0, 151.0, 313.0, 414.0, 621.0)
@@ -44,7 +44,7 @@ def _phones(count: int, seed: int, down: NDArray[np.float64], up: NDArray[np.flo
     index = np.arange(count)
     slowness = np.exp(_PHONE_SPREAD * normal(seed, "speed", index))
     kinds = np.searchsorted([0.6, 1.7], slowness)  # a third each, by the quantiles of the log-normal
-    ram = from_quantiles(uniform(seed, "memory", index), *_PHONE_RAM)
+    ram = from_quantiles(uniform(seed, "memory", index), _AT, _PHONE_RAM)
     return Devices.of(
         count,
         {
@@ -84,7 +84,7 @@ def phones_2021_4g5g(count: int, seed: int) -> Devices:
     index = np.arange(count)
     u = uniform(seed, "down", index)
     five = uniform(seed, "5g", index) < 0.3
-    down = _MBIT * np.where(five, from_quantiles(u, _TENTHS, _5G), from_quantiles(u, _TENTHS, _4G))
+    down = _MBIT * np.where(five, from_quantiles(u, _AT, _5G), from_quantiles(u, _AT, _4G))
     return replace(_phones(count, seed, down, down / 5, 0.3), source="mobilebandwidth.github.io")
 
 
@@ -201,8 +201,7 @@ def mixture(populations: list[Population], shares: list[float], count: int, seed
     if any(one.availability != first.availability for one in found):
         raise ConfigError("devices: a mixture needs populations with the same availability")
     values: dict[str, Any] = {"kind": np.zeros(count, np.int16)}
-    for attribute in ("flops", "step_s", "memory", "down", "up", "link_variation", "latency_s", "loss",
-                      "variation", "compute_w", "radio_w"):  # fmt: skip
+    for attribute in NUMBERS:
         values[attribute] = np.choose(which, [getattr(one, attribute) for one in found])
     for k, one in enumerate(found):
         index = np.array([names.index(kind) for kind in one.kinds])
@@ -240,7 +239,7 @@ def from_file(path: Path, count: int, seed: int) -> Devices:
     rows = Devices.of(table.num_rows, values, kinds)
     if len(rows) == count:
         return rows
-    return rows.take(np.floor(uniform(seed, "row", np.arange(count)) * len(rows)).astype(np.int64))
+    return rows.take(indices(seed, "row", len(rows), np.arange(count)))
 
 
 def _own(name: str, count: int, seed: int) -> Devices:

@@ -15,6 +15,7 @@ from shoal.simulations.devices.availability import Availability
 Floats = NDArray[np.float64]
 _ABOVE_ZERO = ("flops", "memory", "down", "up")
 _NOT_NEGATIVE = ("step_s", "variation", "link_variation", "latency_s", "loss", "compute_w", "radio_w")
+NUMBERS = (*_ABOVE_ZERO, *_NOT_NEGATIVE)  # attributes of `Devices` that are numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Devices:
             ConfigError: there are none, or a value is out of range; the text names attribute and device.
         """
         problems = [] if len(self) else ["a population of devices must have at least one"]
-        for name in (*_ABOVE_ZERO, *_NOT_NEGATIVE):
+        for name in NUMBERS:
             values = getattr(self, name)
             above = name in _ABOVE_ZERO
             wrong = np.isnan(values) | (values <= 0 if above else values < 0)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from shoal.common.errors import ConfigError
-from shoal.simulations.devices.draws import uniform
+from shoal.simulations.devices.draws import indices, uniform
 from shoal.simulations.devices.jobs import durations
 from shoal.simulations.devices.policy import (
     MOST_WAIT_S,
@@ -94,8 +94,7 @@ def _online(setting: Setting, time: float, asked: int, number: int) -> tuple[Int
     found, ends = np.empty(0, np.int64), np.empty(0)
     for attempt in range(_MOST_TRIES):
         count = 2 * asked * (attempt + 1) + 64
-        place = uniform(seed, "pick", np.arange(count), key, attempt)
-        drawn = able[np.floor(place * len(able)).astype(np.int64)]
+        drawn = able[indices(seed, "pick", len(able), np.arange(count), key, attempt)]
         until = availability.until(seed, drawn, time)
         there = ~np.isnan(until)
         device = np.concatenate([found, drawn[there]])

@@ -22,7 +22,7 @@ from typing import Literal
 from shoal.common.config import Scenario
 from shoal.common.errors import ConfigError
 from shoal.common.privacy.accounting import Charge, solve_noise
-from shoal.common.privacy.mechanisms import MECHANISMS, mechanism_of
+from shoal.common.privacy.mechanisms import MECHANISMS, mechanism_of, trusts_server
 from shoal.common.privacy.plan import delta_of_names
 from shoal.common.schema import Schema
 from shoal.common.secure import graph
@@ -95,15 +95,14 @@ def protection(schema: Schema, scenario: Scenario) -> StatisticsProtection:
     sides = mechanism.norms_apart
     charges = (_charge(solved, passes, scenario),)
     # as in training: a server that sees single clients is trusted to add the noise that protects them
-    at_client = not mechanism.server_noise or scenario.secure.aggregation
+    at_client = not trusts_server(scenario)
     return StatisticsProtection(privacy.unit, solved * sides, charges, delta_of_names(privacy), at_client)
 
 
 def _charge(multiplier: float, passes: int, scenario: Scenario) -> Charge:
     """Return the charges, with the same kind of neighbours as the rounds (`Charge`)."""
     fixed = scenario.strategy.sampling == "fixed" and scenario.strategy.clients_per_round > 0
-    trusted = mechanism_of(scenario.privacy).server_noise and not scenario.secure.aggregation
-    if trusted and fixed:
+    if trusts_server(scenario) and fixed:
         return Charge(multiplier, passes, "fixed", share=1.0)
     return Charge(multiplier, passes)
 

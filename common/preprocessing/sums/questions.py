@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.common.errors import DisclosureError
+from shoal.common.messages.requests import PASSES
 from shoal.common.preprocessing.sums.buckets import MOST_HEAVY, bucket_count
 from shoal.common.preprocessing.sums.names import NameTable
 from shoal.common.preprocessing.sums.plan import SumsPlan
 
-PASSES: Final = ("numbers", "moments", "names", "counts")
 PASS: Final = "pass"
 Values = dict[str, Any]
 
